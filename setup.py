@@ -1,0 +1,54 @@
+"""Metadata, dependencies and the list of commands."""
+
+from glob import glob
+
+from setuptools import setup
+
+COMMANDS = [
+    "make-permutations",
+    "sample-yfcc",
+    "list-images",
+    "pretrain",
+    "extract-features",
+    "train-svm",
+    "eval-svm",
+    "report",
+]
+
+setup(
+    name="ssl-bench",
+    version="0.1.0",
+    description="Pre-train image networks without labels, and measure what they learned",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=["ssl_tools", "ssl_common"]
+    + [f"ssl_common.{room}" for room in ("data", "pretext", "models", "training")]
+    + [f"ssl_common.{room}" for room in ("evaluation", "reporting")],
+    package_dir={"ssl_tools": "tools"},
+    package_data={"ssl_common.reporting": ["published.json"]},
+    install_requires=[
+        "click>=8.3",
+        "joblib>=1.3",
+        "numpy>=1.26",
+        "pillow>=10.1",
+        "scikit-learn>=1.5",
+        "torch>=2.11",
+        "torchvision>=0.26",
+    ],
+    extras_require={
+        "plot": ["matplotlib>=3.8"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.9",
+            "scikit-image>=0.22",
+            "scipy>=1.11",
+        ],
+    },
+    entry_points={
+        "console_scripts": [f"{c} = ssl_tools.{c.replace('-', '_')}:main" for c in COMMANDS]
+    },
+    data_files=[(f"share/man/man{s}", sorted(glob(f"man/*.{s}"))) for s in (1, 5, 7)],
+)

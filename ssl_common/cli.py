@@ -1,0 +1,220 @@
+"""The contract of every command: its options, its errors, its exit status, its talk on stderr."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+
+import click
+
+from ssl_common import streams
+from ssl_common.streams import DataError
+
+STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
+
+
+class Stopped(BaseException):
+    """A signal asked the command to stop."""
+
+
+class Tool(click.Command):
+    """A click command that keeps the contract: one line a failure, and its exit status."""
+
+    debug = False
+
+    def main(self, args=None, prog_name=None, **_extra):
+        try:
+            status = super().main(args, prog_name=self.name, standalone_mode=False)
+        except click.UsageError as error:
+            status = self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
+        except click.exceptions.Abort:
+            status = STOPPED
+        sys.exit(status)
+
+    def invoke(self, ctx):
+        try:
+            with _stopping():
+                super().invoke(ctx)
+                sys.stdout.flush()
+            return 0
+        except (click.UsageError, click.exceptions.Exit):
+            raise
+        except streams.TerminalError as error:
+            return self.complain(f"{error} (see {self.name} --help)", 2)
+        except DataError as error:
+            return self.complain(str(error), 1)
+        except BrokenPipeError:
+            streams.abandon_stdout()  # the reader left: it knows
+            return 1
+        except OSError as error:
+            streams.abandon_stdout()
+            reason = error.strerror or str(error)
+            return self.complain(f"{error.filename or 'standard output'}: {reason}", 1)
+        except (Stopped, KeyboardInterrupt) as error:
+            streams.abandon_stdout()
+            return self.complain(f"stopped by {error or 'SIGINT'}: run it again to go on", STOPPED)
+        except MemoryError:
+            return self.complain("not enough memory", 1)
+        except Exception as error:  # a bug of ours: still one line, with the way to see more
+            streams.abandon_stdout()
+            what = f"{type(error).__name__}: {error}"
+            return self.complain(f"internal error, see it whole with --debug: {what}", 1)
+
+    def complain(self, message, status):
+        """Say MESSAGE in one line on stderr (with the traceback under --debug); return STATUS."""
+        if self.debug:
+            traceback.print_exc()
+        with contextlib.suppress(OSError):  # nobody listens: the status still tells
+            click.echo(f"{self.name}: {' '.join(message.split())}", err=True)
+        return status
+
+
+@contextlib.contextmanager
+def _stopping():
+    """Turn SIGINT, SIGTERM and SIGHUP into Stopped, so that half-written files are removed."""
+
+    def stop(number, _frame):
+        raise Stopped(signal.Signals(number).name)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # What the parent ignores stays ignored: `nohup` and `&` in scripts mean it.
+    before = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def command(name):
+    """Make a function the command NAME, with -h, --version, -q and --debug."""
+
+    def decorate(function):
+        for option in (_debug_option, _quiet_option, _version_option):
+            function = option(function)
+        settings = {"help_option_names": ["-h", "--help"], "show_default": True}
+        return click.command(name, cls=Tool, context_settings=settings)(function)
+
+    return decorate
+
+
+def _show_version(ctx, _param, value):
+    if value:
+        from importlib.metadata import version
+
+        click.echo(f"{ctx.command.name} {version('ssl-bench')}")
+        ctx.exit()
+
+
+_version_option = click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+_quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda ctx, _param, value: ctx.meta.__setitem__("quiet", value),
+    help="Say nothing on success.",
+)
+_debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=lambda ctx, _param, value: setattr(ctx.command, "debug", value),
+    help="Show the traceback of an error.",
+)
+output_option = click.option(
+    "-o", "--output", default="-", metavar="FILE", help="Write here; - is standard output."
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of all that is drawn."
+)
+workers_option = click.option(
+    "-j",
+    "--workers",
+    type=click.IntRange(min=0),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="one per core",
+    help="Processes that work side by side; 0 works in this one. The result is the same.",
+)
+root_option = click.option(
+    "--root",
+    type=click.Path(file_okay=False),
+    default=".",
+    help="Folder that relative paths of the manifest start from.",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    show_default="cuda where there is one",
+    help="Where the network runs.",
+)
+
+
+def input_argument(name, **extra):
+    """Add the operand NAME: a file, where - or nothing is standard input."""
+    return click.argument(name, default="-", metavar=f"[{name.upper()}]", **extra)
+
+
+def say(message):
+    """Say one line on stderr, unless -q."""
+    ctx = click.get_current_context()
+    if not ctx.meta.get("quiet"):
+        click.echo(f"{ctx.command.name}: {message}", err=True)
+
+
+class Progress:
+    """How far the work is, on stderr: a line redrawn on a terminal, one line a minute elsewhere.
+
+    Call it with (done, total, note); TOTAL may be None where it is not known.
+    """
+
+    def __init__(self, unit):
+        ctx = click.get_current_context()
+        self.unit, self.name, self.quiet = unit, ctx.command.name, ctx.meta.get("quiet")
+        self.terminal = sys.stderr.isatty()
+        self.start = self.shown = time.monotonic()
+        self.first = None
+        self.drawn = False
+
+    def __call__(self, done, total=None, note=""):
+        now = time.monotonic()
+        self.first = done if self.first is None else self.first  # a resumed run starts late
+        if self.quiet or now - self.shown < (0.2 if self.terminal else 60):
+            return
+        self.shown = now
+        rate = (done - self.first) / (now - self.start)
+        text = f"{self.name}: {done:,}" + (f" of {total:,}" if total else "") + f" {self.unit}"
+        text += f", {rate:,.1f}/s" + (f", {note}" if note else "")
+        if total and rate > 0:
+            text += f", {_clock((total - done) / rate)} left"
+        self.drawn = True
+        click.echo(f"\r\x1b[K{text}" if self.terminal else text, err=True, nl=not self.terminal)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        if self.terminal and self.drawn:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _clock(seconds):
+    """Return SECONDS as people read it: 45 s, 12 min, 5 h 10 min, 12 d 3 h."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 2880:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

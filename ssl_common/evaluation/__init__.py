@@ -1,0 +1,1 @@
+"""Features and the tasks that measure them."""

@@ -1,0 +1,1 @@
+"""The puzzles: one file reads like one section of the paper."""

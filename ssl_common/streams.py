@@ -1,0 +1,151 @@
+"""Files and pipes: read them whole, write them whole or not at all."""
+
+import contextlib
+import hashlib
+import io
+import os
+import stat
+import sys
+
+
+class DataError(Exception):
+    """Bad data: one line that names the file, the line and the fix. Commands exit 1 with it."""
+
+
+class TerminalError(Exception):
+    """A terminal stands where data should: commands exit 2 with it."""
+
+
+def name(path):
+    """Return how messages call PATH."""
+    return {"-": "standard input"}.get(path, str(path))
+
+
+@contextlib.contextmanager
+def reading(path):
+    """Open PATH ("-" is standard input) for reading bytes; refuse a terminal."""
+    if path != "-":
+        with open(path, "rb") as stream:
+            yield stream
+    elif sys.stdin.isatty():
+        raise TerminalError("no input: name a file, or pipe one in")
+    else:
+        yield sys.stdin.buffer
+
+
+@contextlib.contextmanager
+def writing(path, binary=True):
+    """Open PATH ("-" is standard output) for writing bytes that appear whole or not at all.
+
+    A named file is written beside its place and renamed over it when the block ends well; whatever
+    goes wrong, what stood there before is untouched. BINARY output to a terminal is refused.
+    """
+    if path == "-":
+        if binary and sys.stdout.isatty():
+            raise TerminalError("binary output: redirect it to a file (>), or name one with -o")
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _named(error, "standard output") from error
+        return
+    target = os.path.realpath(path)  # through a symbolic link: the link stays, its file is replaced
+    if os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode):
+        # A device or FIFO cannot be replaced: renaming over /dev/null as root would destroy it.
+        try:
+            with open(target, "wb") as stream:
+                yield stream
+        except OSError as error:
+            raise _named(error, path) from error
+        return
+    partial = f"{target}.{os.getpid()}.partial"
+    try:
+        with open(partial, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # some file systems report a full disk only here
+        os.replace(partial, target)
+    except OSError as error:
+        raise (_named(error, path) if error.filename in (None, partial) else error) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+
+
+def _named(error, path):
+    """Return ERROR as one about PATH, the name the user knows."""
+    return type(error)(error.errno, error.strerror or str(error), path)
+
+
+def abandon_stdout():
+    """Send what is left in standard output's buffer nowhere, so that exiting raises nothing."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.close(devnull)
+
+
+def read_array(path):
+    """Read one array from a .npy file, which is mapped, or a pipe; refuse pickles.
+
+    Raises DataError when PATH does not hold one whole .npy array.
+    """
+    import numpy as np
+
+    try:
+        if path != "-" and os.path.isfile(path):
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            with reading(path) as stream:  # np.load seeks, and a pipe cannot
+                array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise DataError(f"{name(path)}: not a .npy array, or cut short ({error})") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{name(path)}: a .npz archive where a .npy array should be")
+    return array
+
+
+def read_arrays(path):
+    """Read the named arrays of a .npz file or pipe as a dict; refuse pickles."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with reading(path) as stream, np.load(io.BytesIO(stream.read()), allow_pickle=False) as npz:
+            return dict(npz)
+    except (ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+        raise DataError(f"{name(path)}: not a .npz archive, or cut short ({error})") from error
+
+
+def write_array_header(stream, dtype, shape):
+    """Write the header of a .npy array (C order, little endian); its bytes follow in any pieces."""
+    import numpy as np
+
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
+    header = {"descr": descr, "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(stream, header)
+
+
+def write_array(stream, array):
+    """Write ARRAY as .npy: C order, little endian, never pickled."""
+    import numpy as np
+
+    write_array_header(stream, array.dtype, array.shape)
+    stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+
+
+def digest(data):
+    """Return the first 16 hex digits of the SHA-256 of bytes, or of an iterable of bytes."""
+    sha = hashlib.sha256()
+    for piece in (data,) if isinstance(data, bytes) else data:
+        sha.update(piece)
+    return sha.hexdigest()[:16]
+
+
+def file_digest(path):
+    """Return digest() of what the file PATH holds."""
+    with open(path, "rb") as stream:
+        return digest(iter(lambda: stream.read(1 << 20), b""))
