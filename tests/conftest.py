@@ -1,0 +1,210 @@
+"""What every test shares: the real processes, the real test data, a folder of small made files."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+BIN = pathlib.Path(sys.executable).parent  # not resolved: the folder of the virtual environment
+
+
+def environment(extra=None):
+    """Return the environment the commands run in: unbuffered streams would hide their errors."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    return {**kept, "PATH": f"{BIN}{os.pathsep}{kept['PATH']}", **(extra or {})}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command as a real process, in tmp_path; CHECK is the exit status it must have."""
+
+    def run(*argv, stdin=None, cwd=None, env=None, check=None):
+        argv = [str(argument) for argument in argv]
+        source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        done = subprocess.run(
+            [str(BIN / argv[0]), *argv[1:]],
+            cwd=cwd or tmp_path,
+            env=environment(env),
+            capture_output=True,
+            check=False,
+            **source,
+        )
+        if check is not None:
+            assert done.returncode == check, done.stderr.decode()
+        return done
+
+    return run
+
+
+@pytest.fixture
+def data():
+    """Return the path of a part of the real test data, or skip the test where it is absent."""
+    root = pathlib.Path(os.environ.get("SSL_BENCH_DATA", CHECKOUT / "../shared/data"))
+
+    def data(name):
+        if not (root / name).exists():
+            pytest.skip(f"no {name} in {root} (SSL_BENCH_DATA)")
+        return (root / name).resolve()
+
+    return data
+
+
+@pytest.fixture(scope="session")
+def scratch_template(tmp_path_factory):
+    """Make the files of scratch, once for all the processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / "scratch-template"
+    with open(base / "scratch-template.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            making = base / "scratch-making"
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            make_scratch(making)
+            making.rename(folder)
+    return folder
+
+
+@pytest.fixture
+def scratch(scratch_template, tmp_path):
+    """Return tmp_path, filled with small generated files of every kind the commands read."""
+
+    def copy(source, target):  # the network is large, and nothing writes into it in place
+        (os.link if source.endswith(".pt") else shutil.copy2)(source, target)
+
+    shutil.copytree(scratch_template, tmp_path, copy_function=copy, dirs_exist_ok=True)
+    return tmp_path
+
+
+def make_scratch(folder):
+    """Fill FOLDER with the same files, whatever the day."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(8):
+            picture(rng, name, (96, 80)).save(folder / f"photos/{name}/{number}.jpg", quality=90)
+    make_devkit(folder / "VOCdevkit/VOC2007", rng)
+    make_listing(folder / "listing.tsv")
+    make_features(folder, rng)
+    order = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]])
+    turned = [np.rot90(order, turns).ravel() for turns in range(4)]
+    np.save(folder / "p4.npy", np.array(turned, np.int64))
+    make_by_commands(folder)
+
+
+def picture(rng, name, size):
+    """Return a made photograph: smooth light, texture, and an object as its class has them."""
+    width, height = size
+    warm, wave = {"cat": ((190, 120, 60), 5), "dog": ((60, 110, 190), 11)}.get(
+        name, ((110, 160, 90), 23)
+    )
+    light = Image.fromarray(rng.integers(40, 216, (4, 5, 3), np.uint8))
+    pixels = np.asarray(light.resize(size, Image.Resampling.BICUBIC), np.float32)
+    y, x = np.mgrid[:height, :width]
+    centre = rng.uniform(0.35, 0.65, 2) * (height, width)
+    inside = np.hypot((y - centre[0]) / height, (x - centre[1]) / width) < rng.uniform(0.25, 0.35)
+    stripes = 40 * np.sin((x + y) * wave / 40 + rng.uniform(0, 6))
+    pixels = np.where(inside[..., None], np.array(warm) + stripes[..., None], pixels)
+    pixels = pixels + rng.normal(0, 8, pixels.shape)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def make_devkit(root, rng):
+    """Write a PASCAL VOC 2007 devkit of 12 images: train 4, val 4, test 4."""
+    lists = root / "ImageSets/Main"
+    for made in (lists, root / "JPEGImages"):
+        made.mkdir(parents=True)
+    classes = ("cat", "dog", "train")
+    names = [f"{5 * number + 7:06d}" for number in range(12)]
+    label = {}
+    for number, name in enumerate(names):
+        shown = classes[number % 3]
+        picture(rng, shown, (100, 80)).save(root / f"JPEGImages/{name}.jpg", quality=90)
+        for each in classes:
+            label[each, name] = 1 if each == shown else -1
+        if number % 4 == 1:  # a second class, hard to see
+            label[classes[(number + 1) % 3], name] = 0
+    splits = {"train": names[0::3], "val": names[1::3], "test": names[2::3]}
+    splits["trainval"] = sorted(splits["train"] + splits["val"])
+    for split, members in splits.items():
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in members))
+        for each in classes:
+            rows = "".join(f"{name} {label[each, name]:2d}\n" for name in members)
+            (lists / f"{each}_{split}.txt").write_text(rows)
+
+
+def make_listing(path):
+    """Write 60 lines as yfcc100m_dataset has them: 50 photographs and 10 videos."""
+    with open(path, "w", encoding="utf-8") as stream:
+        for number in range(60):
+            photo, video = 6_000_000_000 + 7919 * number, number % 6 == 5
+            secret, user = f"{number * 2654435761 % 2**40:010x}", f"{15_000_000 + number}@N00"
+            url = f"http://farm7.staticflickr.com/61{number:02d}/{photo}_{secret}.jpg"
+            # The listing prints the bytes of the MD5 without leading zeros.
+            name = "".join(f"{byte:x}" for byte in hashlib.md5(url.encode()).digest())
+            fields = [
+                *(number, photo, name, user, f"caf%C3%A9+{number}"),
+                *(f"2011-09-{number % 28 + 1:02d} 21:13:32.0", 1316432672 + number),
+                *("Nokia+N950", f"Title+{number}", "", "helsinki,party", "", "", "", ""),
+                f"http://www.flickr.com/photos/{user}/{photo}/",
+                url,
+                "Attribution-ShareAlike License",
+                "http://creativecommons.org/licenses/by-sa/2.0/",
+                *(6100 + number, 7, secret, f"{secret[::-1]}", "jpg", int(video)),
+            ]
+            assert len(fields) == 25
+            stream.write("\t".join(map(str, fields)) + "\n")
+
+
+def make_features(folder, rng):
+    """Write train.tsv and test.tsv, and features of 32 numbers with their sidecars."""
+    from ssl_common.data.manifest import Manifest
+
+    for split, numbers in (("train", range(6)), ("test", range(6, 8))):
+        rows = [(f"photos/{name}/{n}.jpg", name) for name in ("cat", "dog") for n in numbers]
+        manifest = folder / f"{split}.tsv"
+        manifest.write_text("".join(f"{path}\t{name}\n" for path, name in rows))
+        features = rng.normal(0, 1, (len(rows), 32)).clip(0)
+        features[:, :4] += [[2 * (name == "cat")] for _path, name in rows]
+        np.save(folder / f"{split}.npy", features.astype(np.float32))
+        sidecar = {
+            "format": 1,
+            "model": "0123456789abcdef",
+            **{"arch": "alexnet", "pretext": "random", "data": None, "data_name": None},
+            **{"permutations": None, "images": None, "layer": "conv5", "seed": 0},
+            "shape": [32, 1, 1],
+            "manifest": Manifest(str(manifest)).digest(),
+        }
+        (folder / f"{split}.npy.json").write_text(json.dumps(sidecar, indent=1) + "\n")
+
+
+def make_by_commands(folder):
+    """Write what the commands themselves make: svm.npz, results.jsonl and model.pt."""
+
+    def make(*argv, output=None):
+        with open(folder / output, "wb") if output else contextlib.nullcontext() as stdout:
+            subprocess.run(
+                [str(BIN / argv[0]), *argv[1:]],
+                cwd=folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout or subprocess.DEVNULL,
+                check=True,
+            )
+
+    written = {path.stem for path in (CHECKOUT / "tools").glob("*.py")}
+    if "train_svm" in written:
+        make("train-svm", "train.npy", "train.tsv", "-o", "svm.npz")
+    if "eval_svm" in written:
+        make("eval-svm", "svm.npz", "test.npy", "test.tsv", output="results.jsonl")
