@@ -1,6 +1,7 @@
 """Metadata, dependencies and the list of commands."""
 
 from glob import glob
+from pathlib import Path
 
 from setuptools import setup
 
@@ -19,7 +20,7 @@ setup(
     name="ssl-bench",
     version="0.1.0",
     description="Pre-train image networks without labels, and measure what they learned",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",

@@ -35,7 +35,7 @@ class Tool(click.Command):
 
     def invoke(self, ctx):
         try:
-            with _stopping():
+            with _handling(_stop):
                 super().invoke(ctx)
                 sys.stdout.flush()
             return 0
@@ -71,21 +71,41 @@ class Tool(click.Command):
         return status
 
 
+def _stop(number, _frame):
+    """Turn a signal into Stopped, so that half-written files are removed."""
+    raise Stopped(signal.Signals(number).name)
+
+
 @contextlib.contextmanager
-def _stopping():
-    """Turn SIGINT, SIGTERM and SIGHUP into Stopped, so that half-written files are removed."""
-
-    def stop(number, _frame):
-        raise Stopped(signal.Signals(number).name)
-
+def _handling(handler):
+    """Let HANDLER have SIGINT, SIGTERM and SIGHUP."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     # What the parent ignores stays ignored: `nohup` and `&` in scripts mean it.
-    before = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    before = {
+        n: signal.signal(n, handler) for n in numbers if signal.getsignal(n) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def deferring_stop():
+    """Yield a function that names the signal that asked to stop, if one did.
+
+    For work that may stop only between two steps. A second signal stops it at once.
+    """
+    asked = []
+
+    def ask(number, _frame):
+        if asked:
+            raise Stopped(asked[0])
+        asked.append(signal.Signals(number).name)
+
+    with _handling(ask):
+        yield lambda: asked[0] if asked else None
 
 
 def command(name):

@@ -43,40 +43,40 @@ def writing(path, binary=True):
     if path == "-":
         if binary and sys.stdout.isatty():
             raise TerminalError("binary output: redirect it to a file (>), or name one with -o")
-        try:
+        with _naming("standard output"):
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise _named(error, "standard output") from error
         return
     target = os.path.realpath(path)  # through a symbolic link: the link stays, its file is replaced
     if os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode):
         # A device or FIFO cannot be replaced: renaming over /dev/null as root would destroy it.
-        try:
-            with open(target, "wb") as stream:
-                yield stream
-        except OSError as error:
-            raise _named(error, path) from error
+        with _naming(path), open(target, "wb") as stream:
+            yield stream
         return
     partial = f"{target}.{os.getpid()}.partial"
     try:
-        with open(partial, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())  # some file systems report a full disk only here
-        os.replace(partial, target)
-    except OSError as error:
-        raise (_named(error, path) if error.filename in (None, partial) else error) from error
+        with _naming(path, partial):
+            with open(partial, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())  # some file systems report a full disk only here
+            os.replace(partial, target)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(partial)
 
 
-def _named(error, path):
-    """Return ERROR as one about PATH, the name the user knows."""
-    return type(error)(error.errno, error.strerror or str(error), path)
+@contextlib.contextmanager
+def _naming(path, alias=None):
+    """Let an OSError that names no file, or ALIAS, name PATH: the file that the user knows."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename in (None, alias):
+            error.filename, error.filename2 = path, None
+        raise
 
 
 def abandon_stdout():
@@ -149,3 +149,8 @@ def file_digest(path):
     """Return digest() of what the file PATH holds."""
     with open(path, "rb") as stream:
         return digest(iter(lambda: stream.read(1 << 20), b""))
+
+
+def stem(path):
+    """Return the file name of PATH without its last ending: how records name a data set."""
+    return None if path == "-" else os.path.splitext(os.path.basename(path))[0]

@@ -69,11 +69,11 @@ class Manifest:
         offsets, self._length, size = [np.zeros(1, np.int64)], 0, len(self._bytes)
         for start in range(0, size, 1 << 22):
             piece = self._bytes[start : start + (1 << 22)]
+            held = len(decoder.getstate()[0])  # the first bytes of a character, from the last piece
             try:
-                decoder.decode(piece)
+                decoder.decode(piece, final=start + len(piece) == size)
             except UnicodeDecodeError as error:
-                # The decoder may hold back the first bytes of a character of the piece before.
-                line = self._length + piece.count(b"\n", 0, max(0, error.start)) + 1
+                line = self._length + piece.count(b"\n", 0, max(0, error.start - held)) + 1
                 raise self.error(line, "not UTF-8: convert it with iconv") from error
             ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n"))
             first = -(self._length + 1) % BLOCK  # the first end after which a block starts

@@ -1,0 +1,146 @@
+"""Images of a manifest in batches: any order and worker count give the same, from any step on."""
+
+import signal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_common.data import images
+from ssl_common.streams import DataError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
+MAX_UNREADABLE = 100  # lines in a row; then it is the folder that is wrong, not the images
+
+
+def shuffled(positions, count, seed, epoch):
+    """Return where the epoch's shuffle of 0 .. COUNT-1 has what stands at POSITIONS, int64.
+
+    A Feistel network keyed by (SEED, EPOCH) permutes the numbers of 2k bits; one that lands at
+    COUNT or above is sent through again until it lands below. So any part of the order of 100
+    million images is had without drawing or keeping the rest.
+    """
+    half = np.uint64(max(1, (int(count - 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    keys = np.random.SeedSequence([seed, epoch]).generate_state(6, np.uint64)
+
+    def permute(values):
+        left, right = values >> half, values & mask
+        for key in keys:
+            mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+            left, right = right, left ^ ((mixed >> np.uint64(32)) & mask)
+        return left << half | right
+
+    values = permute(np.asarray(positions, np.uint64))
+    while (outside := values >= count).any():
+        values[outside] = permute(values[outside])
+    return values.astype(np.int64)
+
+
+class Shuffled:
+    """Batches of (epoch, index) over COUNT images, from step START of STEPS on; whole ones only."""
+
+    def __init__(self, count, batch, steps, start, seed):
+        self.count, self.batch, self.steps, self.start, self.seed = count, batch, steps, start, seed
+
+    def __len__(self):
+        return self.steps - self.start
+
+    def __iter__(self):
+        for step in range(self.start, self.steps):
+            epoch, place = divmod(step, self.count // self.batch)
+            positions = np.arange(place * self.batch, (place + 1) * self.batch)
+            order = shuffled(positions, self.count, self.seed, epoch)
+            yield [(epoch, int(index)) for index in order]
+
+
+class Drawn(Dataset):
+    """TRANSFORM(image, generator) of a manifest's images by (epoch, index), for training.
+
+    What is drawn comes from (seed, epoch, index) alone. An image that cannot be read gives its
+    place to the next readable line; each item is (lines passed over, *transformed).
+    """
+
+    def __init__(self, manifest, root, transform, seed):
+        self.manifest, self.root, self.transform, self.seed = manifest, root, transform, seed
+
+    def __getitem__(self, item):
+        _epoch, index = item
+        reason = None
+        for passed in range(min(MAX_UNREADABLE, len(self.manifest))):
+            line = (index + passed) % len(self.manifest)
+            try:
+                image = images.read(self.manifest[line].path, self.root)
+            except images.Unreadable as error:
+                reason = reason or error
+                continue
+            return passed, *self.transform(image, np.random.default_rng((self.seed, *item)))
+        message = f"no image can be read here or in the {passed} lines after (is --root right?)"
+        raise self.manifest.error(index + 1, f"{message}: {reason}")
+
+
+class InOrder(Dataset):
+    """TRANSFORM(image) of a manifest's images, line by line; an unreadable one is an error."""
+
+    def __init__(self, manifest, root, transform):
+        self.manifest, self.root, self.transform = manifest, root, transform
+
+    def __len__(self):
+        return len(self.manifest)
+
+    def __getitem__(self, index):
+        try:
+            return self.transform(images.read(self.manifest[index].path, self.root))
+        except images.Unreadable as error:
+            raise self.manifest.error(
+                index + 1, f"{error}: mend the file or drop the line"
+            ) from None
+
+
+def standardize(pixels):
+    """Return uint8 RGB PIXELS (... x 3 x H x W) as float: /255, less MEAN, by STD."""
+    mean, std = (pixels.new_tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (MEAN, STD))
+    return (pixels.float() / 255 - mean) / std
+
+
+def _leave_signals_to_the_parent(_worker):
+    """Let Ctrl-C, which the terminal sends to all, stop the parent alone: it ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+class _Guarded(Dataset):
+    """A data set whose items come with their error, since a worker's crosses as a traceback."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getitems__(self, items):
+        try:
+            return [self.dataset[item] for item in items]
+        except DataError as error:
+            return error
+
+
+def _collate(items):
+    if isinstance(items, DataError):
+        return items
+    return torch.utils.data.default_collate(items)
+
+
+def batches(dataset, sampler, workers):
+    """Yield batches of DATASET in the order of SAMPLER, which yields lists of items."""
+    loader = DataLoader(
+        _Guarded(dataset),
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch

@@ -1,0 +1,47 @@
+"""AlexNet as the paper's Jigsaw networks have it (protocol of FAIR's alexnet_jigsaw files)."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+
+def _convolution(channels, filters, kernel, **options):
+    """Return convolution, batch norm, ReLU; MSRA initialisation keeps the scale of the signal."""
+    convolution = nn.Conv2d(channels, filters, kernel, **options)
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    nn.init.zeros_(convolution.bias)
+    return nn.Sequential(convolution, nn.BatchNorm2d(filters), nn.ReLU(inplace=True))
+
+
+class AlexNet(nn.Sequential):
+    """The five convolutions, conv1 at stride 2 without padding; no LRN; pooling rounds down.
+
+    N x 3 x 64 x 64 gives N x 256 x 2 x 2; N x 3 x 227 x 227 gives N x 256 x 12 x 12.
+    """
+
+    input_size = 227  # pixels, for features
+    # layer -> kernel, stride, padding of the average pooling to about 9,000 features
+    pooling = {
+        "conv1": (28, 9, 0),  # 96 x 109 x 109 -> 96 x 10 x 10
+        "pool1": (6, 6, 3),  # 96 x 54 x 54 -> 96 x 10 x 10
+        "conv2": (24, 6, 0),  # 256 x 54 x 54 -> 256 x 6 x 6
+        "pool2": (4, 4, 0),  # 256 x 26 x 26 -> 256 x 6 x 6
+        "conv3": (14, 3, 0),  # 384 x 26 x 26 -> 384 x 5 x 5
+        "conv4": (14, 3, 0),
+        "conv5": (16, 2, 0),  # 256 x 26 x 26 -> 256 x 6 x 6
+        "pool5": (2, 2, 0),  # 256 x 12 x 12 -> 256 x 6 x 6
+    }
+
+    def __init__(self):
+        super().__init__(
+            OrderedDict(
+                conv1=_convolution(3, 96, 11, stride=2),
+                pool1=nn.MaxPool2d(3, 2),
+                conv2=_convolution(96, 256, 5, padding=2, groups=2),
+                pool2=nn.MaxPool2d(3, 2),
+                conv3=_convolution(256, 384, 3, padding=1),
+                conv4=_convolution(384, 384, 3, padding=1, groups=2),
+                conv5=_convolution(384, 256, 3, padding=1, groups=2),
+                pool5=nn.MaxPool2d(3, 2),
+            )
+        )

@@ -1,0 +1,57 @@
+"""Networks by name. A trunk is an nn.Sequential of named layers with `pooling` and `input_size`."""
+
+import contextlib
+
+import torch
+from torch.nn import functional
+
+from ssl_common.models.alexnet import AlexNet
+from ssl_common.streams import DataError, digest
+
+TRUNKS = {"alexnet": AlexNet}
+
+
+def build(arch, seed):
+    """Return the untrained trunk ARCH, its weights drawn from SEED."""
+    if arch not in TRUNKS:
+        raise DataError(f"{arch}: no such network: there is {', '.join(sorted(TRUNKS))}")
+    with seeded(seed):
+        return TRUNKS[arch]()
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Draw weights from SEED, and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def maps(trunk, images, layers):
+    """Return {layer: its map after the ReLU} of IMAGES (N x 3 x H x W); stop at the last asked."""
+    found = {}
+    for name, stage in trunk.named_children():
+        images = stage(images)
+        if name in layers:
+            # Inplace ReLUs of later stages work on their own convolution's output, never on this.
+            found[name] = images
+        if len(found) == len(layers):
+            break
+    return found
+
+
+def pooled(trunk, layer, feature_map):
+    """Return FEATURE_MAP of LAYER averaged to about 9,000 features, N x C x h x w (protocol 3)."""
+    kernel, stride, padding = trunk.pooling[layer]
+    # Caffe2 leaves the padding out of the average.
+    return functional.avg_pool2d(feature_map, kernel, stride, padding, count_include_pad=False)
+
+
+def weights_digest(trunk):
+    """Return the digest of a trunk's names and weights: the identity of a model."""
+    state = trunk.state_dict()
+    return digest(
+        piece
+        for name, tensor in state.items()
+        for piece in (name.encode(), tensor.cpu().contiguous().numpy().tobytes())
+    )

@@ -1,0 +1,102 @@
+"""Finished networks (MODEL.pt) and runs in progress (MODEL.pt.state/); see ssl-formats(5)."""
+
+import contextlib
+import os
+import pickle
+
+import torch
+
+from ssl_common import streams
+from ssl_common.streams import DataError
+
+FORMAT = 1
+KEPT = 2  # checkpoints of a run in progress
+
+
+def save(path, content):
+    """Write CONTENT, tensors and plain values, to PATH whole or not at all."""
+    with streams.writing(path) as stream:
+        torch.save(content, stream)  # to a stream: given a name, torch stores it in the file
+
+
+def load(path):
+    """Return what save() wrote to PATH. Raises DataError for anything else; runs no code."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).split(". ")[0].splitlines()[0]
+        raise DataError(f"{path}: not a file of pretrain, or damaged ({reason})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"{path}: not a file of pretrain")
+    return content
+
+
+class Run:
+    """The files of one training run: its state, its log, and in the end its network.
+
+    SETTINGS are all that decides the result: a run goes on only with those it began with.
+    """
+
+    def __init__(self, output, settings):
+        self.output, self.settings = output, settings
+        self.folder = f"{output}.state"
+        self.log_path = os.path.join(self.folder, "log.jsonl")
+        self._log = None
+
+    def complete(self):
+        """Tell whether the network is there, trained with these settings."""
+        if not os.path.exists(self.output):
+            return False
+        self._check(self.output, load(self.output))
+        return True
+
+    def resume(self):
+        """Return the newest checkpoint, or None at the start; open the log where it stopped."""
+        os.makedirs(self.folder, exist_ok=True)
+        names = self._checkpoints()
+        state = None
+        if names:
+            state = load(names[-1])
+            self._check(names[-1], state)
+        self._log = open(self.log_path, "ab")  # noqa: SIM115 (open as long as the run)
+        self._log.truncate(state["log_bytes"] if state else 0)
+        return state
+
+    def _check(self, path, content):
+        for key, value in self.settings.items():
+            if content["settings"].get(key) != value:
+                was = content["settings"].get(key)
+                raise DataError(
+                    f"{path}: made with {key} {was}, not {value}: give the same, another -o,"
+                    f" or remove {self.output} and {self.folder}"
+                )
+
+    def _checkpoints(self):
+        names = (name for name in os.listdir(self.folder) if name.endswith(".pt"))
+        return [os.path.join(self.folder, name) for name in sorted(names)]
+
+    def log_lines(self):
+        """Yield the log so far, line by line, as bytes."""
+        with contextlib.suppress(FileNotFoundError), open(self.log_path, "rb") as stream:
+            yield from stream
+
+    def append(self, line):
+        """Add a LINE of bytes to the log."""
+        self._log.write(line)
+        self._log.flush()
+
+    def save(self, step, state):
+        """Write the checkpoint of STEP and remove all but the newest KEPT."""
+        os.fsync(self._log.fileno())
+        state |= {"format": FORMAT, "settings": self.settings, "step": step}
+        state["log_bytes"] = os.path.getsize(self.log_path)
+        save(os.path.join(self.folder, f"step-{step:012}.pt"), state)
+        for name in self._checkpoints()[:-KEPT]:
+            os.unlink(name)
+
+    def finish(self, network):
+        """Write the network, then remove the checkpoints; the log stays."""
+        save(self.output, network | {"format": FORMAT, "settings": self.settings})
+        self._log.close()
+        for name in self._checkpoints():
+            os.unlink(name)
