@@ -1,6 +1,7 @@
 """Bytes to RGB, whatever the file: CMYK, 16-bit, palette, gray, EXIF-turned, 1 pixel wide."""
 
 import os
+import warnings
 
 from PIL import Image, ImageOps
 
@@ -20,7 +21,8 @@ def read(path, root="."):
     """
     full = os.path.join(root, path)
     try:
-        with Image.open(full) as image:
+        with warnings.catch_warnings(), Image.open(full) as image:
+            warnings.simplefilter("ignore")  # odd tags and palettes are read all the same
             image.load()
             return rgb(ImageOps.exif_transpose(image))
     except Image.UnidentifiedImageError as error:
