@@ -54,7 +54,9 @@ class Tool(click.Command):
             return self.complain(f"{error.filename or 'standard output'}: {reason}", 1)
         except (Stopped, KeyboardInterrupt) as error:
             streams.abandon_stdout()
-            return self.complain(f"stopped by {error or 'SIGINT'}: run it again to go on", STOPPED)
+            return self.complain(
+                f"stopped by {str(error) or 'SIGINT'}: run it again to go on", STOPPED
+            )
         except MemoryError:
             return self.complain("not enough memory", 1)
         except Exception as error:  # a bug of ours: still one line, with the way to see more
