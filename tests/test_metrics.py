@@ -1,0 +1,70 @@
+"""Average precision against its definition, closed forms and scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from ssl_common.evaluation.metrics import average_precision
+
+
+def by_definition(scores, positive):
+    """Integrate the highest precision at a recall of at least r, over r, threshold by threshold."""
+    points = []
+    for threshold in set(scores):
+        chosen = [p for s, p in zip(scores, positive, strict=True) if s >= threshold]
+        points.append((sum(chosen) / sum(positive), sum(chosen) / len(chosen)))
+    steps = [k / sum(positive) for k in range(sum(positive) + 1)]
+    return sum(
+        (high - low) * max(p for r, p in points if r >= high - 1e-12)
+        for low, high in zip(steps, steps[1:], strict=False)
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equals_the_definition(seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 60))
+    positive = rng.random(count) < rng.uniform(0.1, 0.9)
+    positive[0] = True
+    scores = rng.normal(size=count).round(rng.integers(0, 3))  # rounded: with and without ties
+    expected = by_definition(scores.tolist(), positive.tolist())
+    assert average_precision(scores, positive) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bounds(seed):
+    """The envelope lies on or above the curve that scikit-learn sums, and below 1."""
+    rng = np.random.default_rng(seed)
+    positive, scores = rng.random(500) < 0.1, rng.normal(size=500)
+    ap = average_precision(scores, positive)
+    assert average_precision_score(positive, scores) <= ap + 1e-12
+    assert ap <= 1
+    assert average_precision(scores + 10 * positive, positive) == 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "positive", "expected"),
+    [
+        ([3, 2, 1], [1, 0, 1], 1 / 2 * 1 + 1 / 2 * 2 / 3),
+        ([4, 3, 2, 1], [0, 1, 1, 0], 2 / 3),  # the envelope lifts precision 1/2 to 2/3
+        ([1, 2, 3, 4], [1, 0, 0, 0], 1 / 4),
+        ([7, 7, 7, 7], [1, 0, 0, 1], 1 / 2),  # all equal: the share of positives
+        ([0.0, -0.0, 1], [1, 0, 0], 1 / 3),  # both zeros are one score
+    ],
+)
+def test_closed_forms(scores, positive, expected):
+    assert average_precision(scores, positive) == pytest.approx(expected, abs=1e-15)
+
+
+def test_order_does_not_matter():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 5, 200).astype(float), rng.random(200) < 0.3
+    values = set()
+    for _ in range(20):
+        order = rng.permutation(200)
+        values.add(average_precision(scores[order], positive[order]))
+    assert len(values) == 1
+
+
+def test_no_positive_is_nan():
+    assert np.isnan(average_precision([1, 2], [False, False]))
