@@ -1,0 +1,87 @@
+# Every target with `## text` after its name is listed by `make help`.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.SECONDARY:  # data that took hours is never an intermediate file
+
+VENV ?= .venv
+PYTHON ?= python3
+STAMP := $(VENV)/.ssl-bench-installed
+RUN := $(VENV)/bin
+OUTSIDE := $(PATH)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.PHONY: help setup test test-slow test-all lint clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^# ----/ { print "" } /^[a-z0-9%.-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' \
+		$(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install in VENV (.venv) what the commands and the tests need; PYTHON= chooses.
+
+$(STAMP): export PATH := $(OUTSIDE)
+$(STAMP): setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --editable '.[plot,test]'
+	touch $@
+
+test: $(STAMP) ## Run the tests, save the slow ones (minutes).
+	$(RUN)/python -m pytest -n auto -m 'not slow'
+
+test-slow: $(STAMP) ## Run the slow tests alone.
+	$(RUN)/python -m pytest -n auto -m slow
+
+test-all: $(STAMP) ## Run every test.
+	$(RUN)/python -m pytest -n auto
+
+lint: $(STAMP) ## Check the code, the man pages and the scripts.
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	@command -v mandoc > /dev/null || \
+		{ echo 'make lint: no mandoc: apt-get install mandoc' >&2; exit 1; }
+	mandoc -Tlint -W warning man/*.[157]
+	if command -v shellcheck > /dev/null; then shellcheck .ci/run; fi
+
+clean: ## Remove the environment and what the tests and builds left.
+	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# ---- Data: examples of use, with what each costs -------------------------------------------------
+#
+# VOC is the VOC2007 folder of the PASCAL VOC 2007 devkit, MODEL a network of pretrain or
+# random:alexnet. Times are of a machine with 2 cores.
+
+VOC ?= VOCdevkit/VOC2007
+MODEL ?= random:alexnet
+LISTING ?= yfcc100m_dataset.bz2
+
+p%.npy: | $(STAMP) ## Jigsaw permutations: p100.npy (seconds), p2k.npy, p10k.npy (minutes).
+	make-permutations -n $(call number,$*) -o $@
+
+yfcc-%.tsv: | $(STAMP) ## YFCC100M sample: yfcc-1m.tsv, yfcc-10m.tsv (an hour: LISTING has 100 M lines).
+	sample-yfcc -n $(call number,$*) $(LISTING) -o $@
+
+voc07-train.tsv: | $(STAMP) ## VOC2007 trainval with its labels, from VOC= (a second).
+	list-images voc $(VOC) --split trainval -o $@
+
+voc07-test.tsv: | $(STAMP) ## VOC2007 test with its labels (a second).
+	list-images voc $(VOC) --split test -o $@
+
+voc07-train-%.npy: voc07-train.tsv | $(STAMP) ## Features of a layer, as voc07-train-conv4.npy, of MODEL=.
+	extract-features $(MODEL) $< --layer $* -o $@
+
+voc07-test-%.npy: voc07-test.tsv | $(STAMP) ## The same of the test images (5 minutes, 180 MB each).
+	extract-features $(MODEL) $< --layer $* -o $@
+
+voc07-%.npz: voc07-train-%.npy voc07-train.tsv | $(STAMP) ## One linear SVM a class (minutes to hours).
+	train-svm $^ -o $@
+
+voc07-%.jsonl: voc07-%.npz voc07-test-%.npy voc07-test.tsv | $(STAMP) ## Its average precision (seconds).
+	eval-svm $^ -o $@
+
+voc07.md: $(foreach layer,1 2 3 4 5,voc07-conv$(layer).jsonl) | $(STAMP) ## The table of all five layers.
+	report $^ -o $@
+
+# 10k is 10000 and 1m is 1000000.
+number = $(subst m,000000,$(subst k,000,$(1)))
