@@ -182,6 +182,23 @@ device_option = click.option(
 )
 
 
+def _parse_tags(_ctx, _param, values):
+    for value in values:
+        if "=" not in value.lstrip("="):
+            raise click.BadParameter(f"{value!r} is not like layer=conv5")
+    return dict(value.split("=", 1) for value in values)
+
+
+tag_option = click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_parse_tags,
+    help="A field of the record that no sidecar says, as layer=conv5; may be repeated.",
+)
+
+
 def input_argument(name, **extra):
     """Add the operand NAME: a file, where - or nothing is standard input."""
     return click.argument(name, default="-", metavar=f"[{name.upper()}]", **extra)
