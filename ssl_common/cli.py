@@ -46,21 +46,21 @@ class Tool(click.Command):
         except DataError as error:
             return self.complain(str(error), 1)
         except BrokenPipeError:
-            streams.abandon_stdout()  # the reader left: it knows
+            streams.abandon(1)  # the reader left: it knows
             return 1
         except OSError as error:
-            streams.abandon_stdout()
+            streams.abandon(1)
             reason = error.strerror or str(error)
             return self.complain(f"{error.filename or 'standard output'}: {reason}", 1)
         except (Stopped, KeyboardInterrupt) as error:
-            streams.abandon_stdout()
+            streams.abandon(1)
             return self.complain(
                 f"stopped by {str(error) or 'SIGINT'}: run it again to go on", STOPPED
             )
         except MemoryError:
             return self.complain("not enough memory", 1)
         except Exception as error:  # a bug of ours: still one line, with the way to see more
-            streams.abandon_stdout()
+            streams.abandon(1)
             what = f"{type(error).__name__}: {error}"
             return self.complain(f"internal error, see it whole with --debug: {what}", 1)
 
@@ -68,8 +68,7 @@ class Tool(click.Command):
         """Say MESSAGE in one line on stderr (with the traceback under --debug); return STATUS."""
         if self.debug:
             traceback.print_exc()
-        with contextlib.suppress(OSError):  # nobody listens: the status still tells
-            click.echo(f"{self.name}: {' '.join(message.split())}", err=True)
+        _talk(f"{self.name}: {' '.join(message.split())}")
         return status
 
 
@@ -208,7 +207,15 @@ def say(message):
     """Say one line on stderr, unless -q."""
     ctx = click.get_current_context()
     if not ctx.meta.get("quiet"):
-        click.echo(f"{ctx.command.name}: {message}", err=True)
+        _talk(f"{ctx.command.name}: {message}")
+
+
+def _talk(text, end="\n"):
+    """Write TEXT on stderr; where nobody listens, the work and its status are the same."""
+    try:
+        click.echo(text + end, err=True, nl=False)
+    except OSError:
+        streams.abandon(2)
 
 
 class Progress:
@@ -237,14 +244,14 @@ class Progress:
         if total and rate > 0:
             text += f", {_clock((total - done) / rate)} left"
         self.drawn = True
-        click.echo(f"\r\x1b[K{text}" if self.terminal else text, err=True, nl=not self.terminal)
+        _talk(f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_error):
         if self.terminal and self.drawn:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            _talk("\r\x1b[K", end="")
 
 
 def _clock(seconds):

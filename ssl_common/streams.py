@@ -79,10 +79,10 @@ def _naming(path, alias=None):
         raise
 
 
-def abandon_stdout():
-    """Send what is left in standard output's buffer nowhere, so that exiting raises nothing."""
+def abandon(descriptor):
+    """Send what is left in the buffer of DESCRIPTOR nowhere, so that exiting raises nothing."""
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 1)
+    os.dup2(devnull, descriptor)
     os.close(devnull)
 
 

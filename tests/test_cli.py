@@ -158,9 +158,7 @@ def shown(monkeypatch):
         clock, said = Clock(), []
         monkeypatch.setattr(cli.time, "monotonic", clock.monotonic)
         monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: terminal, raising=False)
-        monkeypatch.setattr(
-            cli.click, "echo", lambda text, err, nl: said.append(text + "\n" * bool(nl))
-        )
+        monkeypatch.setattr(cli.click, "echo", lambda text, err, nl: said.append(text))
         with click.Context(click.Command("demo")) as context:
             context.meta["quiet"] = quiet
             with cli.Progress("images") as progress:
