@@ -1,0 +1,391 @@
+"""Every installed command, as a real process, held to the contract. A new command: one line below.
+
+The command names come from setup.py; EXAMPLES says how each is called in the folder `scratch`.
+"""
+
+import ast
+import contextlib
+import importlib
+import json
+import os
+import pty
+import re
+import resource
+import shlex
+import subprocess
+import sys
+import threading
+from typing import NamedTuple
+
+import click
+import pytest
+from conftest import BIN, CHECKOUT, environment
+
+
+class Example(NamedTuple):
+    """A working command line. INPUT is the file in it that may come from a pipe instead."""
+
+    line: str
+    input: str | None = None
+    binary: bool = False
+    product: str | None = None  # the name after -o, where the command has no other way
+
+
+EXAMPLES = {
+    "make-permutations": Example("-n 12", binary=True),
+    "sample-yfcc": Example("-n 10 listing.tsv", "listing.tsv"),
+    "list-images": Example("voc VOCdevkit/VOC2007 --split trainval"),
+    "pretrain": Example(
+        "jigsaw --permutations p4.npy --epochs 2 --batch 4 -j 0 -o new.pt train.tsv",
+        "train.tsv",
+        product="new.pt",
+    ),
+    "extract-features": Example(
+        "random:alexnet --layer conv5 -j 0 test.tsv", "test.tsv", binary=True
+    ),
+    "train-svm": Example("train.npy train.tsv", "train.tsv", binary=True),
+    "eval-svm": Example("svm.npz test.npy test.tsv", "test.tsv"),
+    "report": Example("results.jsonl", "results.jsonl"),
+}
+
+
+def listed():
+    """Return the list COMMANDS of setup.py."""
+    for node in ast.parse((CHECKOUT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "COMMANDS":
+            return ast.literal_eval(node.value)
+    raise AssertionError("setup.py has no list COMMANDS")
+
+
+COMMANDS = listed()
+every = pytest.mark.parametrize("command", COMMANDS)
+PIPED = [c for c in COMMANDS if c in EXAMPLES and EXAMPLES[c].input]
+BINARY = [c for c in COMMANDS if c in EXAMPLES and EXAMPLES[c].binary]
+NAMED = [c for c in COMMANDS if c in EXAMPLES and not EXAMPLES[c].product]
+
+
+def argv(command):
+    return [command, *shlex.split(EXAMPLES[command].line)]
+
+
+def module(command):
+    return command.replace("-", "_")
+
+
+def one_line(done, command):
+    """Check that DONE said one line on stderr, in the name of COMMAND; return it."""
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 1, done.stderr.decode()
+    assert lines[0].startswith(f"{command}: ")
+    return lines[0]
+
+
+def same(data):
+    """Return DATA as two runs must have it alike: what may differ is the clock and the argv."""
+    if not data.startswith(b"{"):
+        return data
+    records = [json.loads(line) for line in data.splitlines()]
+    return [
+        {k: v for k, v in record.items() if k != "argv" and not k.startswith("time_")}
+        for record in records
+    ]
+
+
+def process(argv, cwd, **streams):
+    """Run ARGV in CWD with STREAMS, where none are given: no input, both outputs kept."""
+    kept = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    given = [str(BIN / argv[0]), *argv[1:]]
+    return subprocess.run(given, cwd=cwd, env=environment(), check=False, **kept | streams)
+
+
+# ---- The lists --------------------------------------------------------------------------------
+
+
+def test_the_lists_of_commands_are_equal():
+    def stems(pattern):
+        return {path.stem for path in CHECKOUT.glob(pattern)}
+
+    assert len(set(COMMANDS)) == len(COMMANDS)
+    modules = {module(command) for command in COMMANDS}
+    assert stems("tools/*.py") - {"__init__"} == modules
+    assert stems("man/*.1") == set(COMMANDS)
+    assert {f"test_{name}" for name in modules} <= stems("tests/test_*.py")
+    assert set(EXAMPLES) == set(COMMANDS)
+
+
+@every
+def test_it_is_installed_and_runs_as_a_module(command, run):
+    assert os.access(BIN / command, os.X_OK)
+    done = run("python", "-m", f"ssl_tools.{module(command)}", "--version", check=0)
+    assert done.stdout.decode() == f"{command} 0.1.0\n"
+
+
+@every
+def test_every_option_says_what_it_is_for_and_stands_in_the_manual(command):
+    tool = importlib.import_module(f"ssl_tools.{module(command)}").main
+    page = (CHECKOUT / f"man/{command}.1").read_text(encoding="utf-8").replace("\\-", "-")
+    context = click.Context(tool, help_option_names=["-h", "--help"])
+    options = [p for p in tool.get_params(context) if isinstance(p, click.Option)]
+    assert {"--help", "--version", "--quiet", "--debug"} <= {o for p in options for o in p.opts}
+    for option in options:
+        assert option.help, option.opts
+        for name in [*option.opts, *option.secondary_opts]:
+            assert re.search(rf"(?<![\w-]){name}(?![\w-])", page), name
+
+
+# ---- Help, version, usage ---------------------------------------------------------------------
+
+HEAVY = ("torch", "torchvision", "sklearn", "scipy", "matplotlib")
+
+
+@every
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_is_light_and_starts_with_an_example(command, option, run):
+    body = f"""
+import sys
+from ssl_tools.{module(command)} import main
+try:
+    main(['{option}'])
+except SystemExit as end:
+    heavy = [name for name in {HEAVY} if name in sys.modules]
+    sys.exit(end.code or ' '.join(heavy) or 0)
+"""
+    done = run("python", "-c", body, check=0)
+    assert done.stderr == b""
+    text = done.stdout.decode()
+    assert text.startswith(f"Usage: {command} [OPTIONS]")
+    assert re.search(rf"^  {command} ", text, re.MULTILINE), "no example"
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+@every
+@pytest.mark.parametrize("option", ["-h", "--help", "--version"])
+def test_help_and_version_as_a_process(command, option, run):
+    done = run(command, option, check=0)
+    assert done.stderr == b""
+    if option == "--version":
+        assert done.stdout.decode() == f"{command} 0.1.0\n"
+    else:
+        assert done.stdout.startswith(b"Usage: ")
+
+
+@every
+def test_a_bad_option_is_2_in_one_line(command, run):
+    done = run(command, "--no-such-option", check=2)
+    assert done.stdout == b""
+    assert "--no-such-option" in one_line(done, command)
+
+
+@contextlib.contextmanager
+def terminal():
+    """Yield the slave of a new terminal, and a list that gets what was written on it."""
+    master, slave = pty.openpty()
+    written = []
+
+    def read():
+        with contextlib.suppress(OSError):  # EIO: the last slave was closed
+            while data := os.read(master, 1 << 16):
+                written.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield slave, written
+    finally:
+        os.close(slave)
+        reader.join()
+        os.close(master)
+
+
+@every
+def test_nothing_at_all_at_a_terminal_is_2(command, tmp_path):
+    with terminal() as (tty, written):
+        done = process([command], tmp_path, stdin=tty, stdout=tty, timeout=60)
+    assert done.returncode == 2
+    one_line(done, command)
+    assert written == []
+
+
+@pytest.mark.parametrize("command", PIPED)
+def test_it_does_not_wait_for_a_terminal(command, scratch):
+    without = [word for word in argv(command) if word != EXAMPLES[command].input]
+    with terminal() as (tty, _written):
+        done = process(without, scratch, stdin=tty, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    one_line(done, command)
+
+
+@pytest.mark.parametrize("command", BINARY)
+def test_binary_output_to_a_terminal_is_refused(command, scratch):
+    with terminal() as (tty, written):
+        done = process(argv(command), scratch, stdout=tty)
+    assert done.returncode == 2
+    assert "-o" in one_line(done, command)
+    assert written == []
+
+
+# ---- Failures ---------------------------------------------------------------------------------
+
+
+def inputs():
+    """Yield (command, word) for each word of the examples that names a file which is read."""
+    for command, example in EXAMPLES.items():
+        for word in shlex.split(example.line):
+            if re.search(r"[/.]\w+$", word) and word != example.product:
+                yield command, word
+
+
+@pytest.mark.parametrize("command, word", list(inputs()))
+def test_a_missing_file_is_named_and_nothing_is_lost(command, word, scratch, run):
+    wrong = ["no-such-file" if each == word else each for each in argv(command)]
+    if command in NAMED:
+        wrong += ["-o", "new"]
+    product = EXAMPLES[command].product or "new"
+    if command in NAMED:
+        (scratch / product).write_bytes(b"old")
+    before = sorted(os.listdir(scratch))
+    done = run(*wrong, check=1)
+    assert "no-such-file" in one_line(done, command)
+    assert done.stdout == b""
+    assert sorted(os.listdir(scratch)) == before
+    if command in NAMED:
+        assert (scratch / product).read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("way", ["stdout", "-o"])
+@every
+def test_a_full_disk_is_1_in_one_line(command, way, scratch):
+    with open("/dev/full", "wb") as full:
+        if way == "stdout":
+            done = process(argv(command), scratch, stdout=full)
+        elif command in NAMED:
+            done = process([*argv(command), "-o", "/dev/full"], scratch)
+        else:
+            pytest.skip("its output is always a file of its own")
+    assert done.returncode == 1
+    line = one_line(done, command)
+    assert "No space left" in line
+    assert ("standard output" if way == "stdout" else "/dev/full") in line
+
+
+@every
+def test_a_disk_full_half_way_leaves_what_was_there(command, scratch):
+    """No file may grow beyond 100 bytes: the kernel's own way to fail a write."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    product = EXAMPLES[command].product
+    given = argv(command) if product else [*argv(command), "-o", "new"]
+    if not product:
+        (scratch / "new").write_bytes(b"old")
+    before = sorted(os.listdir(scratch))
+    done = subprocess.run(
+        [str(BIN / command), *given[1:]],
+        cwd=scratch,
+        env=environment({"PYTHONDONTWRITEBYTECODE": "1"}),  # else it could leave half a .pyc
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        preexec_fn=limit,
+    )
+    assert done.returncode == 1, done.stderr.decode()
+    assert "File too large" in one_line(done, command)
+    if product:
+        assert not (scratch / product).exists()
+    else:
+        assert (scratch / "new").read_bytes() == b"old"
+        assert sorted(os.listdir(scratch)) == before
+    assert not list(scratch.rglob("*.partial"))
+
+
+@every
+def test_a_reader_that_left_is_no_news(command, scratch):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = process(argv(command), scratch, stdout=write_end)
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@every
+def test_a_listener_that_left_changes_nothing(command, scratch):
+    """With nobody on stderr, the data still comes and the status is that of success."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = process(argv(command), scratch, stderr=write_end)
+    finally:
+        os.close(write_end)
+    assert done.returncode == 0
+    assert done.stdout
+
+
+# ---- Success ----------------------------------------------------------------------------------
+
+
+@every
+def test_the_same_arguments_give_the_same_bytes(command, scratch, run, tmp_path_factory):
+    """As it is; the same elsewhere; and from a pipe into a named file, quietly."""
+    example = EXAMPLES[command]
+    elsewhere, piped = (tmp_path_factory.mktemp(name) for name in ("elsewhere", "piped"))
+    for path in scratch.iterdir():
+        for folder in (elsewhere, piped):
+            (folder / path.name).symlink_to(path)
+
+    done = run(*argv(command), check=0)
+    assert done.stdout
+    one_line(done, command)
+    again = run(*argv(command), cwd=elsewhere, env={"TZ": "Asia/Tokyo", "LC_ALL": "C"}, check=0)
+    assert same(again.stdout) == same(done.stdout)
+
+    words = [*argv(command), "-q"] if example.product else [*argv(command), "-q", "-o", "new"]
+    content = (scratch / example.input).read_bytes() if example.input else None
+    words = ["-" if word == example.input else word for word in words]
+    quiet = run(*words, cwd=piped, stdin=content, check=0)
+    assert quiet.stderr == b""
+    if example.product:
+        assert (elsewhere / example.product).read_bytes() == (
+            scratch / example.product
+        ).read_bytes()
+        assert unnamed(quiet.stdout) == unnamed(done.stdout)
+    else:
+        assert quiet.stdout == b""
+        assert unnamed((piped / "new").read_bytes()) == unnamed(done.stdout)
+    for folder in (scratch, elsewhere, piped):
+        assert not list(folder.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("command", [c for c in PIPED if EXAMPLES[c].line.split()[1:] == []])
+def test_nothing_means_standard_input(command, scratch, run):
+    content = (scratch / EXAMPLES[command].input).read_bytes()
+    assert run(command, stdin=content, check=0).stdout == run(*argv(command)).stdout
+
+
+def unnamed(data):
+    """Return same(DATA) without the names of data sets, which a pipe does not have."""
+    alike = same(data)
+    if isinstance(alike, bytes):
+        return alike
+    return [{k: v for k, v in record.items() if k != "data_name"} for record in alike]
+
+
+# ---- What the checks are worth ----------------------------------------------------------------
+
+
+def test_the_checks_see_what_they_look_for(tmp_path):
+    bad = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.stderr.write('x: a\\nx: b\\n')"],
+        capture_output=True,
+        check=False,
+    )
+    with pytest.raises(AssertionError):
+        one_line(bad, "x")
+    assert same(b'{"a": 1, "time_s": 2}\n') == same(b'{"a": 1, "time_s": 3, "argv": []}\n')
+    assert same(b'{"a": 1}\n') != same(b'{"a": 2}\n')
+    with terminal() as (tty, written):
+        subprocess.run(["echo", "seen"], stdout=tty, check=True)
+    assert b"".join(written).strip() == b"seen"
