@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import tempfile
 from typing import NamedTuple
 
@@ -238,12 +239,23 @@ def liblinear(rows, problems, seed, workers, advance):
     weights, unconverged = np.empty((len(problems), rows.shape[1] + 1)), 0
     # Processes, as liblinear draws from one global generator; mapped ROWS travel by file name.
     parallel = Parallel(n_jobs=max(1, workers), return_as="generator", max_nbytes=None)
-    solutions = parallel(delayed(_liblinear)(rows, *problem, state) for problem in problems)
+    with _born_deaf():
+        solutions = parallel(delayed(_liblinear)(rows, *problem, state) for problem in problems)
     for index, (solution, converged) in enumerate(solutions):
         weights[index] = solution
         unconverged += not converged
         advance()
     return weights, unconverged
+
+
+@contextlib.contextmanager
+def _born_deaf():
+    """Let the processes started here ignore Ctrl-C, which reaches them too: this one stops them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _liblinear(rows, signs, cost, state):
