@@ -105,10 +105,9 @@ def standardize(pixels):
 
 
 def _leave_signals_to_the_parent(_worker):
-    """Let Ctrl-C, which the terminal sends to all, stop the parent alone: it ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    """Ignore what a terminal or a batch system sends to all: the parent ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Guarded(Dataset):

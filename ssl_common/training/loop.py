@@ -71,7 +71,11 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
             tally.zero_()
             line = {"step": step, "epoch": step * settings["batch"] / len(dataset.manifest)}
             line |= {"lr": rate, "loss": loss, "accuracy": accuracy, "unreadable": passed_over}
-            log(records.line(line | {"time_images_per_second": round(speed, 1)}))
+            try:
+                log(records.line(line | {"time_images_per_second": round(speed, 1)}))
+            except OSError:  # the reader of the log left, or its disk is full: lose no step
+                save()
+                raise
         progress(step, steps, f"loss {loss:.3f}" if isinstance(loss, float) else "")
         if stopping():
             save()

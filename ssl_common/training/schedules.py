@@ -7,7 +7,7 @@ DROPS = (1 / 3, 2 / 3, 8 / 9)  # of the training: the paper's 30, 60, 80 of 90 e
 
 def step_drops(step, steps, rate):
     """Return the learning rate at STEP of STEPS: RATE, a tenth of it after each of DROPS."""
-    return rate * 0.1 ** sum(step >= drop * steps for drop in DROPS)
+    return rate / 10 ** sum(step >= drop * steps for drop in DROPS)
 
 
 def checkpoints_due(every, epoch_steps):

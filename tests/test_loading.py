@@ -1,0 +1,88 @@
+"""Order and draws that depend on the seed, the epoch and the image alone."""
+
+import numpy as np
+import pytest
+
+from ssl_common.data.loading import Drawn, InOrder, Shuffled, batches, shuffled
+from ssl_common.data.manifest import Manifest
+from ssl_common.streams import DataError
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 100, 1000, 65537])
+def test_a_shuffle_visits_every_number_once(count):
+    order = shuffled(np.arange(count), count, seed=1, epoch=2)
+    assert sorted(order) == list(range(count))
+
+
+def test_any_part_of_a_shuffle_is_that_part_of_the_whole():
+    whole = shuffled(np.arange(1000), 1000, 0, 0)
+    assert (shuffled(np.arange(300, 420), 1000, 0, 0) == whole[300:420]).all()
+
+
+def test_shuffles_differ_by_seed_and_epoch_and_look_random():
+    orders = [shuffled(np.arange(5000), 5000, s, e) for s, e in ((0, 0), (0, 1), (1, 0))]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        # Two random orders agree in one place on average (Poisson), never in 20.
+        assert (orders[first] == orders[second]).sum() < 20
+    for order in orders:
+        places = np.arange(5000)
+        assert abs(np.corrcoef(places, order)[0, 1]) < 0.06  # 4 standard errors
+        assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.06
+        # Each tenth of the epoch shows all tenths of the images alike: chi-square, 81 degrees.
+        table = np.histogram2d(places, order, bins=10)[0]
+        assert ((table - 50) ** 2 / 50).sum() < 150
+
+
+def test_shuffle_of_100_million_needs_no_memory_for_the_rest():
+    order = shuffled(np.arange(99_999_000, 100_000_000), 100_000_000, 0, 0)
+    assert len(set(order)) == 1000 and order.max() < 100_000_000
+
+
+def test_batches_from_a_later_step_are_those_of_the_whole():
+    whole = list(Shuffled(10, 3, 8, 0, seed=4))
+    assert list(Shuffled(10, 3, 8, 5, seed=4)) == whole[5:]
+    assert [epoch for batch in whole for epoch, _ in batch] == [0] * 9 + [1] * 9 + [2] * 6
+    assert all(len({index for _, index in whole[s] + whole[s + 1]}) == 6 for s in (0, 3, 6))
+
+
+def draw(image, rng):
+    return (image.getpixel((0, 0))[0], rng.integers(1 << 30))
+
+
+def test_draws_do_not_depend_on_workers(scratch):
+    manifest = Manifest(str(scratch / "train.tsv"))
+    dataset = Drawn(manifest, str(scratch), draw, 0)
+
+    def run(workers):
+        order = Shuffled(len(manifest), 4, 6, 0, 0)
+        return [[part.tolist() for part in batch] for batch in batches(dataset, order, workers)]
+
+    assert run(0) == run(2) and len(run(0)) == 6
+    first, again = run(0)[0], [b[2] for b in run(0)[3:]]
+    assert first[2] not in again  # the second epoch draws anew
+
+
+def test_the_next_readable_line_stands_in_for_an_unreadable_one(scratch):
+    rows = (scratch / "train.tsv").read_text().splitlines()[:3]
+    (scratch / "holes.tsv").write_text("\n".join([rows[0], "gone.jpg", "zero.jpg", *rows[1:]]))
+    (scratch / "zero.jpg").write_bytes(b"")
+    dataset = Drawn(Manifest(str(scratch / "holes.tsv")), str(scratch), draw, 0)
+    passed, color, drawn = dataset[0, 1]
+    assert passed == 2 and dataset[0, 3] == (0, color, dataset[0, 3][2])
+    assert drawn == np.random.default_rng((0, 0, 1)).integers(1 << 30)
+
+
+def test_no_readable_image_at_all_is_an_error(scratch):
+    (scratch / "none.tsv").write_text("a.jpg\nb.jpg\n")
+    dataset = Drawn(Manifest(str(scratch / "none.tsv")), str(scratch), draw, 0)
+    with pytest.raises(DataError, match=r"none.tsv:2: no image can be read.*--root.*b.jpg"):
+        dataset[0, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_in_a_worker_is_the_error_itself(scratch, workers):
+    (scratch / "holes.tsv").write_text((scratch / "train.tsv").read_text() + "gone.jpg\n")
+    images = InOrder(Manifest(str(scratch / "holes.tsv")), str(scratch), np.array)
+    order = [[index] for index in range(len(images))]
+    with pytest.raises(DataError, match=r"holes.tsv:13: .*gone.jpg: No such file"):
+        list(batches(images, order, workers))

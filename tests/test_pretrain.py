@@ -1,0 +1,220 @@
+"""pretrain as a real process: its log, its network, and what stops it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import environment
+
+from ssl_common.training import checkpoints
+
+TINY = pathlib.Path(__file__).with_name("tiny.py")
+ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--batch", "4"]
+EPOCHS = 60  # of 3 steps
+
+
+def start(folder, output, *extra, stdout=subprocess.PIPE):
+    argv = [sys.executable, TINY, "pretrain", *ARGV, "--epochs", str(EPOCHS), "-o", output, *extra]
+    return subprocess.Popen(
+        argv, cwd=folder, env=environment({"OMP_NUM_THREADS": "1"}), stdout=stdout,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process, status=0):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, err.decode()
+    return out.decode(), err.decode()
+
+
+def untimed(log):
+    records = [json.loads(line) for line in log.splitlines()]
+    return [{k: v for k, v in r.items() if not k.startswith("time_")} for r in records]
+
+
+def steps(log):
+    return [{k: v for k, v in r.items() if k != "argv"} for r in untimed(log)]
+
+
+@pytest.fixture(scope="module")
+def whole(scratch_template, tmp_path_factory):
+    """The log and network of a run that nothing stops."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("whole") / "scratch"
+    shutil.copytree(scratch_template, folder)
+    log, _ = finish(start(folder, "model.pt", "-j", "0"))
+    return log, (folder / "model.pt").read_bytes()
+
+
+def test_log_and_network(whole, tmp_path):
+    log, network = whole
+    first, *rest = untimed(log)
+    assert first["steps"] == 180 and first["permutations"] == 4 and first["images"] == 12
+    assert [line["step"] for line in rest] == [50, 100, 150, 180]
+    # A tenth after 1/3, 2/3 and 8/9 of 180 steps.
+    assert [line["lr"] for line in rest] == [0.1 * 4 / 256 / d for d in (1, 10, 100, 1000)]
+    assert all(0 <= line["accuracy"] <= 1 and line["loss"] > 0 for line in rest)
+    (tmp_path / "m.pt").write_bytes(network)
+    content = torch.load(tmp_path / "m.pt", weights_only=True)
+    assert set(content["trunk"]) and all(k.startswith(("fc", "bn")) for k in content["head"])
+    assert content["permutations"].shape == (4, 9)
+    assert content["settings"]["pretext"] == "jigsaw"
+
+
+def test_workers_do_not_change_the_result(whole, scratch):
+    log, _ = finish(start(scratch, "model.pt", "-j", "2"))
+    assert steps(log) == steps(whole[0])
+    assert (scratch / "model.pt").read_bytes() == whole[1]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
+    process = start(scratch, "model.pt", "-j", "2", "--checkpoint-every", "20steps")
+    seen = [process.stdout.readline() for _ in range(2)]  # the settings, step 50
+    assert json.loads(seen[1])["step"] == 50
+    os.killpg(process.pid, how)  # to all of the group, as a terminal and a batch system do
+    _, err = finish(process, -9 if how == signal.SIGKILL else 75)
+    if how != signal.SIGKILL:
+        assert err == f"pretrain: stopped by {how.name}: run it again to go on\n"
+    assert not (scratch / "model.pt").exists()
+    assert 1 <= len(list((scratch / "model.pt.state").glob("*.pt"))) <= 2
+    log, _ = finish(start(scratch, "model.pt", "-j", "0"))
+    assert steps(log) == steps(whole[0])
+    assert (scratch / "model.pt").read_bytes() == whole[1]
+
+
+def test_a_complete_network_is_left_alone_and_its_log_told_again(whole, scratch):
+    (scratch / "model.pt").write_bytes(whole[1])
+    (scratch / "model.pt.state").mkdir()
+    (scratch / "model.pt.state/log.jsonl").write_text(whole[0])
+    log, err = finish(start(scratch, "model.pt"))
+    assert log == whole[0] and err == "pretrain: model.pt is complete already: nothing to do\n"
+    assert (scratch / "model.pt").read_bytes() == whole[1]
+
+
+def test_other_settings_do_not_touch_a_network_or_a_run(whole, scratch):
+    (scratch / "model.pt").write_bytes(whole[1])
+    log, err = finish(start(scratch, "model.pt", "--seed", "1"), 1)
+    assert log == "" and "made with seed 0, not 1" in err and err.count("\n") == 1
+    assert (scratch / "model.pt").read_bytes() == whole[1]
+
+
+def test_seed_changes_the_network(whole, scratch):
+    finish(start(scratch, "model.pt", "--seed", "1"))
+    assert (scratch / "model.pt").read_bytes() != whole[1]
+
+
+def test_reader_of_the_log_leaves(whole, scratch):
+    process = start(scratch, "model.pt", "-j", "0")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 1
+    assert list((scratch / "model.pt.state").glob("*.pt"))  # no step is lost
+    log, _ = finish(start(scratch, "model.pt", "-j", "0"))
+    assert steps(log) == steps(whole[0])
+
+
+def test_full_disk_under_the_log(scratch):
+    with open("/dev/full", "wb") as full:
+        _, err = finish(start(scratch, "model.pt", stdout=full), 1)
+    assert err == "pretrain: standard output: No space left on device\n"
+
+
+def test_unreadable_images_are_counted(scratch):
+    rows = (scratch / "train.tsv").read_text().splitlines(keepends=True)
+    (scratch / "text.jpg").write_text("not an image")
+    (scratch / "empty.jpg").write_bytes(b"")
+    jpeg = (scratch / rows[0].split("\t")[0]).read_bytes()
+    (scratch / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (scratch / "train.tsv").write_text("".join(rows) + "text.jpg\nempty.jpg\ncut.jpg\ngone.jpg\n")
+    log, _ = finish(start(scratch, "model.pt", "-j", "0"))
+    # 60 epochs of 16 lines: 13 to 16 give way to the next, line 1: 4 + 3 + 2 + 1 passed over.
+    assert steps(log)[-1]["unreadable"] == EPOCHS * 10
+
+
+def damage(folder, what):
+    """Break one input of a run in FOLDER."""
+    if what == "bomb":
+        (folder / "model.pt.state").mkdir()
+        save_bomb(folder / "model.pt.state/step-000000000001.pt", folder / "exploded")
+    elif what == "repeated permutation":
+        np.save(folder / "p4.npy", np.stack([np.arange(9)] * 4))
+    elif what == "no permutation":
+        np.save(folder / "p4.npy", np.zeros((4, 9), int))
+    elif what == "four tiles":
+        np.save(folder / "p4.npy", np.array([[0, 1, 2, 3], [3, 2, 1, 0]]))
+    elif what == "no images":
+        (folder / "train.tsv").write_text("a.jpg\nb.jpg\nc.jpg\nd.jpg\n")
+    elif what == "one image":
+        (folder / "train.tsv").write_text("photos/cat/0.jpg\n")
+    elif what == "bytes":
+        (folder / "train.tsv").write_bytes(b"photos/cat/0.jpg\n\xff.jpg\n")
+    elif what == "empty":
+        (folder / "train.tsv").write_bytes(b"")
+
+
+class Bomb:
+    """Runs a command when unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def save_bomb(path, target):
+    torch.save({"format": 1, "settings": Bomb(f"touch {target}")}, path)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("bomb", "step-000000000001.pt: not a file of pretrain"),
+        ("repeated permutation", "p4.npy"),
+        ("no permutation", "p4.npy"),
+        ("four tiles", "p4.npy: 4 tiles"),
+        ("no images", "train.tsv:"),
+        ("one image", "train.tsv: 1 images are less than one batch: give --batch 1 or less"),
+        ("bytes", "train.tsv:2: not UTF-8"),
+        ("empty", "train.tsv: no line"),
+    ],
+)
+def test_bad_input(scratch, what, message):
+    damage(scratch, what)
+    _, err = finish(start(scratch, "model.pt", "-j", "0"), 1)
+    assert message in err and err.count("\n") == 1 and err.startswith("pretrain: ")
+    assert not (scratch / "model.pt").exists() and not (scratch / "exploded").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(scratch):
+    _, err = finish(start(scratch, "model.pt", "-j", "0", "--lr", "1e30"), 1)
+    assert "lower --lr" in err and err.count("\n") == 1
+    assert not (scratch / "model.pt").exists()
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    save_bomb(tmp_path / "bomb.pt", tmp_path / "exploded")
+    with pytest.raises(checkpoints.DataError, match="not a file of pretrain"):
+        checkpoints.load(str(tmp_path / "bomb.pt"))
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.slow
+def test_sixteen_photographs_four_permutations(run, data, tmp_path):
+    photographs = sorted(data("voc2007_A").rglob("*.jpg"))[:16]
+    (tmp_path / "m.tsv").write_text("".join(f"{path}\n" for path in photographs))
+    (tmp_path / "p4.npy").write_bytes(run("make-permutations", "-n", "4", check=0).stdout)
+    done = run(
+        "pretrain", "jigsaw", "m.tsv", "--permutations", "p4.npy", "--batch", "16",
+        "--epochs", "100", "--lr", "0.003", "-o", "m.pt", check=0,
+    )  # fmt: skip
+    *_, last = untimed(done.stdout.decode())
+    assert last["step"] == 100 and last["accuracy"] > 0.9  # of the last 50 steps; chance is 0.25

@@ -1,0 +1,32 @@
+"""Run a command with a network of three layers registered: `python tests/tiny.py COMMAND ...`."""
+
+import importlib
+import sys
+from collections import OrderedDict
+
+from torch import nn
+
+from ssl_common.models import registry
+
+
+class Tiny(nn.Sequential):
+    """Three layers, for the mechanics: N x 3 x 64 x 64 gives N x 16 x 3 x 3."""
+
+    input_size = 64
+    pooling = {"conv1": (5, 5, 0), "conv2": (3, 2, 1), "conv3": (3, 1, 0)}
+
+    def __init__(self):
+        super().__init__(
+            OrderedDict(
+                conv1=nn.Sequential(nn.Conv2d(3, 8, 7, stride=4), nn.BatchNorm2d(8), nn.ReLU()),
+                conv2=nn.Sequential(nn.Conv2d(8, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU()),
+                conv3=nn.Sequential(nn.Conv2d(16, 16, 3, stride=2), nn.ReLU()),
+            )
+        )
+
+
+registry.TRUNKS["tiny"] = Tiny
+
+if __name__ == "__main__":
+    name = sys.argv.pop(1)
+    importlib.import_module(f"ssl_tools.{name.replace('-', '_')}").main()
