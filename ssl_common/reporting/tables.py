@@ -1,0 +1,76 @@
+"""Rows of a report as Markdown, TSV or JSON."""
+
+import json
+
+from ssl_common.reporting.report import BEST, NO_LAYER
+
+NETWORK_ORDER = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5"]
+NETWORK_ORDER += ["res2", "res3", "res4", "res5", "pool5", "fc6", "fc7"]
+
+
+def columns(rows):
+    """Return the layers of ROWS in the order of the network, others by name, and NO_LAYER last."""
+    layers = {layer for row in rows for layer in row.values} - {BEST, NO_LAYER}
+    known = [layer for layer in NETWORK_ORDER if layer in layers]
+    without = [NO_LAYER] if any(NO_LAYER in row.values for row in rows) else []
+    return known + sorted(layers.difference(known)) + without
+
+
+def markdown(rows):
+    """Return ROWS as a table; the best of several layers is bold, sources are below."""
+    layers, sources = columns(rows), []
+    lines = [["task", "data set", "metric", "model", *layers, "best"]]
+    lines.append(["---"] * 4 + ["---:"] * (len(layers) + 1))
+    for row in rows:
+        best, value = row.best()
+        marked = best if len(row.values) > 1 else None
+        label = row.label
+        if row.source:
+            if row.source not in sources:
+                sources.append(row.source)
+            label += f" [{sources.index(row.source) + 1}]"
+        cells = [
+            f"**{row.values[layer]:.2f}**" if layer == marked else _number(row.values.get(layer))
+            for layer in layers
+        ]
+        lines.append([*map(_cell, (*row[:3], label)), *cells, f"{value:.2f}"])
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    notes = "".join(f"{i}. {_cell(source)}\n" for i, source in enumerate(sources, 1))
+    return table + (f"\n{notes}" if notes else "")
+
+
+def tsv(rows):
+    """Return ROWS with a header line; numbers in full, empty where there is none."""
+    layers = columns(rows)
+    lines = [["task", "data_set", "metric", "model", *layers, "best_layer", "best", "source"]]
+    for row in rows:
+        layer, value = row.best()
+        values = [repr(row.values[name]) if name in row.values else "" for name in layers]
+        lines.append([*map(_flat, row[:4]), *values, layer or "", repr(value), row.source or ""])
+    return "".join("\t".join(line) + "\n" for line in lines)
+
+
+def json_text(rows):
+    """Return ROWS as a JSON array of objects."""
+    objects = []
+    for row in rows:
+        layer, value = row.best()
+        values = {name: row.values[name] for name in (*columns([row]), BEST) if name in row.values}
+        objects.append(row._asdict() | {"values": values, "best_layer": layer, "best": value})
+    return json.dumps(objects, indent=1, ensure_ascii=False) + "\n"
+
+
+FORMATS = {"markdown": markdown, "tsv": tsv, "json": json_text}
+
+
+def _number(value):
+    return "" if value is None else f"{value:.2f}"
+
+
+def _flat(text):
+    """Return TEXT without what would end a cell of TSV."""
+    return " ".join(str(text).split())
+
+
+def _cell(text):
+    return _flat(text).replace("|", "\\|")
