@@ -348,7 +348,12 @@ def evaluate(svm, features, manifest, tags):
         where = streams.name(manifest)
         raise DataError(f"{where}: shows no class of {streams.name(svm)}: see its labels")
     fields = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
-    files = {"svm": svm, "features": features, "manifest": manifest}
+    inputs = {
+        "svm": _digest(svm),
+        "features": _digest(features),
+        # Its labels too, unlike test_manifest; and the same from a pipe.
+        "manifest": streams.digest(repr(tuple(row)).encode() for row in examples.manifest),
+    }
     return fields | {
         "task": "svm",
         "data_set": fields.get("data_set", streams.stem(manifest)),
@@ -359,7 +364,7 @@ def evaluate(svm, features, manifest, tags):
         "unseen": [name for name in examples.classes if name not in trained.classes],
         "test_images": len(examples.features),
         "test_manifest": examples.manifest.digest(),
-        "inputs": {name: _digest(path) for name, path in files.items()},
+        "inputs": inputs,
     }
 
 
