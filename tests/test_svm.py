@@ -162,8 +162,27 @@ def test_normalised_rows(tmp_path, kind):
     assert rows.dtype == np.float64
 
 
-def test_the_same_from_a_shared_file(tmp_path):
-    files = write(tmp_path, ["a"] * 10)
-    examples = svm.read_examples(*files, {})
-    with svm.sharing(examples, 0) as alone, svm.sharing(examples, 2) as shared:
+def test_the_same_from_a_shared_file():
+    rows, _ = made()
+    with svm.sharing(rows, 0) as alone, svm.sharing(rows, 2) as shared:
+        assert isinstance(shared, np.memmap)
         np.testing.assert_array_equal(alone, shared)
+
+
+@pytest.mark.parametrize("width", [5, 9, 40])
+def test_compact_rows_change_nothing(tmp_path, width):
+    """More features than images, with equal images among them, or fewer: the same classifiers."""
+    features = np.random.default_rng(0).normal(size=(9, width))
+    features[3] = features[8]
+    labels = ["a", "b", "a", "", "a", "b", "b", "", ""]
+    files = write(tmp_path, labels, features=features)
+    examples = svm.read_examples(*files, {})
+    whole = np.concatenate(list(examples.normalised()))
+    rows, basis = svm.compact(examples)
+    np.testing.assert_allclose(rows if basis is None else rows @ basis.T, whole, atol=1e-14)
+    found = trained(tmp_path, labels, features=features)
+    for c in range(2):
+        signs = np.where(examples.labels[:, c] == 1, 1, -1)
+        problem = svm.Problem(signs, found.cost[c])
+        direct, _ = svm.liblinear(whole, [problem], 0, 0, lambda: None)
+        np.testing.assert_allclose(found.weights[c], direct[0], rtol=1e-3, atol=1e-6)

@@ -145,7 +145,8 @@ def train(features, manifest, tags, seed, workers, progress):
     validated, trained = np.flatnonzero(rarer >= FOLDS), np.flatnonzero(rarer)
     fits = len(validated) * FOLDS * len(COSTS) + len(trained)
     count = itertools.count(1)
-    with sharing(examples, workers) as rows:
+    rows, basis = compact(examples)
+    with sharing(rows, workers) as rows:
 
         def solve(problems):
             return liblinear(rows, problems, seed, workers, lambda: progress(next(count), fits))
@@ -153,9 +154,11 @@ def train(features, manifest, tags, seed, workers, progress):
         ap = np.full((len(examples.classes), len(COSTS)), np.nan)
         ap[validated], early = cross_validate(rows, signs[:, validated], solve)
         cost, chosen = choose(ap, rarer)
-        weights = np.full((len(examples.classes), rows.shape[1] + 1), np.nan)
         problems = [Problem(np.ascontiguousarray(signs[:, c]), cost[c]) for c in trained]
-        weights[trained], late = solve(problems)
+        found, late = solve(problems)
+    weights = np.full((len(examples.classes), examples.features.shape[1] + 1), np.nan)
+    weights[trained, :-1] = found[:, :-1] if basis is None else found[:, :-1] @ basis.T
+    weights[trained, -1] = found[:, -1]
     fields = examples.fields | {
         "train_images": len(rows),
         "train_manifest": examples.manifest.digest(),
@@ -167,21 +170,31 @@ def train(features, manifest, tags, seed, workers, progress):
     return Classifiers(examples.classes, weights, cost, chosen, ap, paths, fields)
 
 
+def compact(examples):
+    """Return the normalised rows in as few coordinates as hold them, and the basis of these.
+
+    The solver sees only inner products, so fewer images than features lose nothing by moving to
+    the space they span: (N, N) coordinates and a basis (D, N). Else (N, D) and None.
+    """
+    rows = np.empty(examples.features.shape)
+    for index, block in enumerate(examples.normalised()):
+        rows[index * BLOCK : index * BLOCK + len(block)] = block
+    if rows.shape[0] >= rows.shape[1]:
+        return rows, None
+    basis, coordinates = np.linalg.qr(rows.T)
+    return np.ascontiguousarray(coordinates.T), basis
+
+
 @contextlib.contextmanager
-def sharing(examples, workers):
-    """Yield the normalised rows (N, D); where processes share them, once for all in a file."""
+def sharing(rows, workers):
+    """Yield ROWS (N, D), once for all where WORKERS share them: mapped from a file."""
     if workers < 2:
-        rows = np.empty(examples.features.shape)
-        for index, block in enumerate(examples.normalised()):
-            rows[index * BLOCK : index * BLOCK + len(block)] = block
         yield rows
         return
     with tempfile.TemporaryDirectory(prefix="train-svm-") as folder:
         path = f"{folder}/rows.npy"
         with streams.writing(path) as stream:
-            streams.write_array_header(stream, np.float64, examples.features.shape)
-            for block in examples.normalised():
-                stream.write(np.ascontiguousarray(block, "<f8").data)
+            streams.write_array(stream, rows)
         yield np.load(path, mmap_mode="r")
 
 
