@@ -97,7 +97,7 @@ def test_pruning_many_times_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(yfcc, "READ", 2000)
     listing = write(tmp_path / "l.tsv", LINES)
     assert draw([listing], 30)[0] == plainly(PHOTOS, 30, 0)
-    pool = random.Random(1).sample(range(2**63), 60_000)
+    pool = random.Random(1).sample(range(2**62), 60_000)
     sample = yfcc.Sample(500, 3)
     for start in range(0, len(pool), 700):
         some = pool[start : start + 700]
