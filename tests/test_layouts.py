@@ -1,0 +1,184 @@
+"""Layouts on disk: the counts of VOC2007, plain listings of folders, lists that do not agree."""
+
+import os
+import random
+
+import pytest
+
+from ssl_common.data.layouts import folder, voc
+from ssl_common.data.manifest import Row
+from ssl_common.streams import DataError
+
+# Positives in the test split, by class in alphabetical order (protocol of the paper's benchmark).
+TEST_POSITIVES = [204, 239, 282, 172, 212, 174, 721, 322, 417, 127]
+TEST_POSITIVES += [190, 418, 274, 222, 2007, 224, 97, 223, 259, 229]
+
+
+@pytest.mark.parametrize(
+    "split, images, positives, difficult",
+    [("test", 4952, 7013, 619), ("trainval", 5011, 7306, 607)],
+)
+def test_the_whole_of_voc2007(data, split, images, positives, difficult):
+    rows = voc(str(data("voc2007_text_full/VOCdevkit/VOC2007")), split)
+    assert len(rows) == images
+    assert sum(len(row.labels) for row in rows) == positives
+    assert sum(len(row.difficult) for row in rows) == difficult
+    classes = sorted({label for row in rows for label in row.labels})
+    assert len(classes) == 20 and "train" in classes
+    if split == "test":
+        counts = [sum(name in row.labels for row in rows) for name in classes]
+        assert counts == TEST_POSITIVES
+    paths = [row.path.encode() for row in rows]
+    assert paths == sorted(paths)
+
+
+def test_voc2012_has_a_test_split_without_labels(scratch):
+    main = scratch / "VOCdevkit/VOC2007/ImageSets/Main"
+    for name in ("cat", "dog", "train"):
+        (main / f"{name}_test.txt").unlink()
+    rows = voc(str(scratch / "VOCdevkit/VOC2007"), "test")
+    assert len(rows) == 4 and not any(row.labels or row.difficult for row in rows)
+
+
+@pytest.fixture
+def devkit(tmp_path):
+    """Return a function that writes lists into a devkit, and the devkit's name."""
+    main = tmp_path / "VOC2007/ImageSets/Main"
+    main.mkdir(parents=True)
+
+    def write(**lists):
+        for stem, text in lists.items():
+            (main / f"{stem}.txt").write_text(text)
+        return str(tmp_path / "VOC2007")
+
+    write(train="a\nb\n", val="c\n", trainval="a\nb\nc\n")
+    write(train_train="a  1\nb -1\n", train_val="c 0\n", train_trainval="a 1\nb -1\nc  0\n")
+    write(cat_train="b  0\na -1\n", cat_val="c 1\n", cat_trainval="b 0\na -1\nc  1\n")
+    return write
+
+
+def rows_of(root, split):
+    return [(os.path.basename(row.path), row.labels, row.difficult) for row in voc(root, split)]
+
+
+def test_a_class_named_as_a_split(devkit):
+    assert rows_of(devkit(), "train") == [("a.jpg", ("train",), ()), ("b.jpg", (), ("cat",))]
+    assert rows_of(devkit(), "val") == [("c.jpg", ("cat",), ("train",))]
+    assert [row[0] for row in rows_of(devkit(), "trainval")] == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_a_list_of_ones_own_is_a_split_and_no_class(devkit):
+    """small_train.txt ends as the class files do, but its lines have no label."""
+    root = devkit(small_train="b\n")
+    assert len(voc(root, "train")) == 2
+    assert rows_of(root, "small_train") == [("b.jpg", (), ())]
+    devkit(cat_small_train="b 1\n", train_small_train="b -1\n")
+    assert rows_of(root, "small_train") == [("b.jpg", ("cat",), ())]
+    assert len(voc(root, "train")) == 2
+
+
+def test_paths_are_as_root_was_typed(devkit, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(devkit()))
+    assert voc("VOC2007", "val")[0].path == "VOC2007/JPEGImages/c.jpg"
+    assert voc("./VOC2007/", "val")[0].path == "./VOC2007/JPEGImages/c.jpg"
+
+
+@pytest.mark.parametrize(
+    "lists, message",
+    [
+        ({"train": "a\nb b\n"}, "train.txt:2: 'b b' is not the id of one image"),
+        ({"train": "a\nb\n\na\n"}, "train.txt:4: a stands on line 1 already"),
+        ({"train": "\n"}, "train.txt: no image in it"),
+        ({"cat_train": "a 1\nb 2\n"}, "cat_train.txt:2: 'b 2' is not the id of an image and 1,"),
+        ({"cat_train": "a 1\nb\n"}, "cat_train.txt:2: 'b' is not"),
+        ({"cat_train": "a\nb 1\n"}, "cat_train.txt:1: 'a' is not"),
+        ({"cat_train": "a 1\nb 1 1\n"}, "cat_train.txt:2: 'b 1 1' is not"),
+        ({"cat_train": "a 1\nb 1\nc 1\n"}, "cat_train.txt:3: c is not in train.txt"),
+        ({"cat_train": "a 1\nb 1\na 1\n"}, "cat_train.txt:3: a stands twice"),
+        ({"cat_train": "a 1\n"}, "cat_train.txt: no line for b of train.txt"),
+        ({"cat_train": ""}, "cat_train.txt: no line for a and 1 more of train.txt"),
+        ({"dog_val": "c 1\n"}, "Main: no dog_train.txt, but the class has other lists"),
+    ],
+)
+def test_lists_that_do_not_agree(devkit, lists, message):
+    with pytest.raises(DataError, match=message):
+        voc(devkit(**lists), "train")
+
+
+def test_no_such_split_names_those_there_are(devkit):
+    with pytest.raises(DataError, match="Main: no split 'test': there are train, trainval, val$"):
+        voc(devkit(), "test")
+    with pytest.raises(DataError, match="no split 'cat_train'"):
+        voc(devkit(), "cat_train")
+
+
+def test_a_folder_that_is_no_devkit(tmp_path):
+    with pytest.raises(DataError, match="ImageSets/Main: no such folder: ROOT is like VOCdevkit"):
+        voc(str(tmp_path), "train")
+
+
+def test_a_list_in_another_encoding(devkit, tmp_path):
+    root = devkit()
+    (tmp_path / "VOC2007/ImageSets/Main/train.txt").write_bytes(b"a\nb\xff\n")
+    with pytest.raises(DataError, match="train.txt: not UTF-8"):
+        voc(root, "train")
+
+
+# ---- folder ------------------------------------------------------------------------------------
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return str(root)
+
+
+def test_labels_are_the_first_folder(tmp_path):
+    root = touch(
+        tmp_path / "r", "b/x.jpg", "b/deep/er/y.PNG", "a/z.webp", "own.JPEG", "c/notes.txt"
+    )
+    found = [Row(os.path.relpath(row.path, root), row.labels) for row in folder(root)]
+    assert found == [
+        Row("a/z.webp", ("a",)),
+        Row("b/deep/er/y.PNG", ("b",)),
+        Row("b/x.jpg", ("b",)),
+        Row("own.JPEG"),
+    ]
+
+
+def test_rows_are_sorted_by_the_bytes_of_their_paths(tmp_path):
+    rng = random.Random(0)
+    parts = ["a", "a.b", "a-b", "a0", "A", "é", "日本", "z z", "a b", "~"]
+    names = {
+        "/".join([*rng.choices(parts, k=rng.randrange(3)), f"{rng.choice(parts)}.jpg"])
+        for _ in range(300)
+    }
+    root = touch(tmp_path / "r", *names)
+    paths = [row.path for row in folder(root)]
+    assert paths == sorted((f"{root}/{name}" for name in names), key=str.encode)
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    root = touch(tmp_path / "r", "a/._x.jpg", ".cache/y.jpg", "a/x.jpg", "a/.jpg")
+    assert [row.path for row in folder(root)] == [f"{root}/a/x.jpg"]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    root = touch(tmp_path / "r", "a/x.jpg")
+    touch(tmp_path / "far", "y.jpg")
+    (tmp_path / "r/b").symlink_to(tmp_path / "far")
+    (tmp_path / "r/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")  # its pixels are not our matter
+    found = [(os.path.basename(row.path), row.labels) for row in folder(root)]
+    assert found == [("x.jpg", ("a",)), ("y.jpg", ("b",)), ("gone.jpg", ())]
+    (tmp_path / "r/a/up").symlink_to(tmp_path / "r")
+    with pytest.raises(DataError, match="r/a/up: a link back to a folder it lies in"):
+        list(folder(root))
+
+
+@pytest.mark.parametrize("names", [[], ["a/notes.txt", "b/.x.jpg"]])
+def test_a_folder_without_an_image(tmp_path, names):
+    root = touch(tmp_path, *names)
+    with pytest.raises(DataError, match=f"{root}: no image below it"):
+        list(folder(root))
