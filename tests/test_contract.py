@@ -370,7 +370,9 @@ def unnamed(data):
     alike = same(data)
     if isinstance(alike, bytes):
         return alike
-    return [{k: v for k, v in record.items() if k != "data_name"} for record in alike]
+    return [
+        {k: v for k, v in record.items() if k not in ("data_name", "data_set")} for record in alike
+    ]
 
 
 # ---- What the checks are worth ----------------------------------------------------------------
