@@ -30,7 +30,7 @@ def start(folder, output, *extra, stdout=subprocess.PIPE):
 def finish(process, status=0):
     out, err = process.communicate(timeout=300)
     assert process.returncode == status, err.decode()
-    return out.decode(), err.decode()
+    return (out or b"").decode(), err.decode()
 
 
 def untimed(log):
@@ -112,10 +112,10 @@ def test_seed_changes_the_network(whole, scratch):
 
 
 def test_reader_of_the_log_leaves(whole, scratch):
-    process = start(scratch, "model.pt", "-j", "0")
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait() == 1
+    with start(scratch, "model.pt", "-j", "0") as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
     assert list((scratch / "model.pt.state").glob("*.pt"))  # no step is lost
     log, _ = finish(start(scratch, "model.pt", "-j", "0"))
     assert steps(log) == steps(whole[0])

@@ -45,7 +45,7 @@ def main(pretext, manifest, permutations, output, device, root, workers, every, 
     """Train a network by PRETEXT on the images of MANIFEST; no label is read.
 
     \b
-    pretrain jigsaw yfcc-1m.tsv --permutations p2k.npy -o jigsaw.pt > jigsaw.log.jsonl
+    pretrain jigsaw yfcc-1m.tsv --permutations p2k.npy -o jigsaw.pt > log.jsonl
 
     The log goes to standard output, one JSON object a line. A run that was stopped goes on from
     MODEL.pt.state/ when the same command is given again.
