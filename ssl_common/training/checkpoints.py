@@ -41,6 +41,7 @@ class Run:
         self.output, self.settings = output, settings
         self.folder = f"{output}.state"
         self.log_path = os.path.join(self.folder, "log.jsonl")
+        self._stop_path = os.path.join(self.folder, "stopped")
         self._log = None
 
     def complete(self):
@@ -53,6 +54,8 @@ class Run:
     def resume(self):
         """Return the newest checkpoint, or None at the start; open the log where it stopped."""
         os.makedirs(self.folder, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._stop_path)
         names = self._checkpoints()
         state = None
         if names:
@@ -93,6 +96,17 @@ class Run:
         save(os.path.join(self.folder, f"step-{step:012}.pt"), state)
         for name in self._checkpoints()[:-KEPT]:
             os.unlink(name)
+
+    def stop(self, reason):
+        """Leave word that REASON, a signal, stopped the run."""
+        with streams.writing(self._stop_path, binary=False) as stream:
+            stream.write(f"{reason}\n".encode())
+
+    def stopped(self):
+        """Return the signal that stopped the run, None where none did."""
+        with contextlib.suppress(FileNotFoundError), open(self._stop_path, "rb") as stream:
+            return stream.read().decode().strip()
+        return None
 
     def finish(self, network):
         """Write the network, then remove the checkpoints; the log stays."""
