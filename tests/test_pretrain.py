@@ -19,11 +19,11 @@ ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--
 EPOCHS = 60  # of 3 steps
 
 
-def start(folder, output, *extra, stdout=subprocess.PIPE):
+def start(folder, output, *extra, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=None):
     argv = [sys.executable, TINY, "pretrain", *ARGV, "--epochs", str(EPOCHS), "-o", output, *extra]
     return subprocess.Popen(
-        argv, cwd=folder, env=environment({"OMP_NUM_THREADS": "1"}), stdout=stdout,
-        stderr=subprocess.PIPE, start_new_session=True,
+        argv, cwd=folder, env=environment({"OMP_NUM_THREADS": "1", **(env or {})}), stdout=stdout,
+        stderr=subprocess.PIPE, stdin=stdin, start_new_session=True,
     )  # fmt: skip
 
 
@@ -87,6 +87,17 @@ def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
     assert 1 <= len(list((scratch / "model.pt.state").glob("*.pt"))) <= 2
     log, _ = finish(start(scratch, "model.pt", "-j", "0"))
     assert steps(log) == steps(whole[0])
+    assert (scratch / "model.pt").read_bytes() == whole[1]
+
+
+def test_two_runs_do_not_share_a_state(whole, scratch):
+    process = start(scratch, "model.pt", "-j", "0")
+    process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)
+    _, err = finish(start(scratch, "model.pt", "-j", "0"), 1)
+    assert err == "pretrain: model.pt.state: another process trains this network: give another -o\n"
+    process.send_signal(signal.SIGCONT)
+    log, _ = finish(process)
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 

@@ -1,6 +1,8 @@
 """Finished networks (MODEL.pt) and runs in progress (MODEL.pt.state/); see ssl-formats(5)."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import pickle
 
@@ -54,6 +56,8 @@ class Run:
     def resume(self):
         """Return the newest checkpoint, or None at the start; open the log where it stopped."""
         os.makedirs(self.folder, exist_ok=True)
+        self._log = open(self.log_path, "ab")  # noqa: SIM115 (open as long as the run)
+        self._lock()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._stop_path)
         names = self._checkpoints()
@@ -61,9 +65,19 @@ class Run:
         if names:
             state = load(names[-1])
             self._check(names[-1], state)
-        self._log = open(self.log_path, "ab")  # noqa: SIM115 (open as long as the run)
         self._log.truncate(state["log_bytes"] if state else 0)
         return state
+
+    def _lock(self):
+        """Keep others from this run for as long as the log is open."""
+        try:
+            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"{self.folder}: another process trains this network: give another -o"
+            raise DataError(message) from None
+        except OSError as error:  # a file system without locks
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
 
     def _check(self, path, content):
         for key, value in self.settings.items():

@@ -7,6 +7,7 @@ to itself.
 
 import contextlib
 import ctypes
+import gc
 import os
 import pathlib
 import shutil
@@ -145,6 +146,8 @@ def joined(device):
     # gloo is for what the ranks agree on: it travels between processors.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     yield device
+    # DistributedDataParallel lies in a cycle, and holds the group: gloo would abort at the end.
+    gc.collect()
     distributed.destroy_process_group()
 
 
