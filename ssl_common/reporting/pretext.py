@@ -12,7 +12,7 @@ from ssl_common.data import images
 from ssl_common.data.loading import MEAN, STD, generator
 from ssl_common.pretext import jigsaw
 from ssl_common.pretext.jigsaw import CELL, CROP, GRID, TILE, TILES
-from ssl_common.training.pretraining import finished
+from ssl_common.training import pretraining
 
 FONT, LINE = 12, 16  # pixels: of a letter, from line to line
 GAP = 18  # pixels between tiles, room for a number
@@ -156,7 +156,7 @@ def show(paths, model, permutation_file, seed):
 
     MODEL, a finished network, holds its permutations; without one PERMUTATION_FILE does.
     """
-    network, chosen = finished(model) if model else (None, jigsaw.load(permutation_file))
+    network, chosen = pretraining.load(model) if model else (None, jigsaw.load(permutation_file))
     puzzles = list(solve(paths, chosen, seed, network))
     stream = io.BytesIO()
     draw(puzzles, chosen).save(stream, "PNG")
