@@ -10,6 +10,7 @@ COMMANDS = [
     "sample-yfcc",
     "list-images",
     "pretrain",
+    "show-pretext",
     "extract-features",
     "train-svm",
     "eval-svm",

@@ -40,6 +40,9 @@ EXAMPLES = {
         "train.tsv",
         product="new.pt",
     ),
+    "show-pretext": Example(
+        "jigsaw --permutations p4.npy photos/cat/0.jpg photos/dog/0.jpg", binary=True
+    ),
     "extract-features": Example(
         "random:alexnet --layer conv5 -j 0 test.tsv", "test.tsv", binary=True
     ),

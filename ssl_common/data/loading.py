@@ -62,6 +62,11 @@ class Shuffled:
                 yield [(epoch, int(index)) for index in order]
 
 
+def generator(seed, epoch, index):
+    """Return the generator of all that is drawn for image INDEX of a manifest in an EPOCH."""
+    return np.random.default_rng((seed, epoch, index))
+
+
 class Drawn(Dataset):
     """TRANSFORM(image, generator) of a manifest's images by (epoch, index), for training.
 
@@ -82,7 +87,7 @@ class Drawn(Dataset):
             except images.Unreadable as error:
                 reason = reason or error
                 continue
-            return passed, *self.transform(image, np.random.default_rng((self.seed, *item)))
+            return passed, *self.transform(image, generator(self.seed, *item))
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
         raise self.manifest.error(index + 1, f"{message}: {reason}")
 

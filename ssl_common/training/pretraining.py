@@ -7,7 +7,6 @@ from ssl_common.data.loading import Drawn
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import registry
 from ssl_common.pretext import jigsaw as puzzle
-from ssl_common.pretext import permutations
 from ssl_common.streams import DataError, digest, name, stem
 from ssl_common.training import checkpoints, torchrun
 from ssl_common.training.loop import train
@@ -25,10 +24,7 @@ def jigsaw(manifest, permutation_file, output, options, root, gpus, device, stop
     torchrun.settle()
     if leads and "-" in (manifest, permutation_file):
         torchrun.keep_input()
-    images, chosen = Manifest(manifest), permutations.load(permutation_file)
-    if chosen.shape[1] != puzzle.TILES:
-        message = f"{name(permutation_file)}: {chosen.shape[1]} tiles, but the puzzle has"
-        raise DataError(f"{message} {puzzle.TILES}: make-permutations -t {puzzle.TILES}")
+    images, chosen = Manifest(manifest), puzzle.load(permutation_file)
     if len(images) < options["batch"]:
         message = f"{name(manifest)}: {len(images)} images are less than one batch"
         raise DataError(f"{message}: give --batch {len(images)} or less")
@@ -62,3 +58,24 @@ def jigsaw(manifest, permutation_file, output, options, root, gpus, device, stop
     if not done or torchrun.RANK:
         return None
     return f"{output}: {options['epochs']} epochs of {len(images)} images, {len(chosen)} puzzles"
+
+
+def load(path):
+    """Return (JigsawNet in eval mode, permutations int64 |P| x 9) of the finished network PATH.
+
+    Raises DataError for a file that is not a finished network of the jigsaw puzzle.
+    """
+    content = checkpoints.load(path)
+    try:
+        settings, state = content["settings"], content["trunk"]
+        if settings["pretext"] != "jigsaw":
+            raise DataError(f"{path}: trained by {settings['pretext']}, not by jigsaw")
+        chosen = content["permutations"].numpy()
+        network = puzzle.JigsawNet(registry.build(settings["arch"], 0), len(chosen))
+        state = {f"trunk.{key}": value for key, value in state.items()}
+        network.load_state_dict(state | content["head"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"{path}: not a finished network of pretrain jigsaw ({reason})"
+        raise DataError(message) from error
+    return network.eval(), chosen
