@@ -9,6 +9,7 @@ COMMANDS = [
     "make-permutations",
     "sample-yfcc",
     "list-images",
+    "make-scenes",
     "pretrain",
     "extract-features",
     "train-svm",
