@@ -184,7 +184,7 @@ def test_a_killed_worker_is_one_line(tmp_path):
 def test_workers_end_where_their_parent_was_killed(tmp_path):
     process = started(tmp_path)
     process.kill()
-    process.communicate()  # until the last process that holds its stderr is gone
+    process.communicate(timeout=60)  # until the last process that holds its stderr is gone
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

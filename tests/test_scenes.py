@@ -212,12 +212,18 @@ def test_objects_stand_where_they_may():
         for thing in scene.things:
             x, y, z = thing.base
             seen[thing.name] += 1
-            low = min(solid.corners()[1].min() for solid in thing.solids)
+            extent = np.hstack([solid.corners() for solid in thing.solids])
+            low = extent[1].min()
             if thing.name == "balloon":
                 assert y >= 1 and low > 0
                 continue
             assert y == 0 and low < 0.15
-            assert (z > ground.shore) == (thing.name == "boat")
+            if thing.name == "boat":
+                assert extent[2].min() > ground.shore
+            else:
+                assert z + thing.radius < ground.shore
+            off = abs(ground.on_road(x, z)[1])
+            assert not ground.road or (off < ground.half) == (thing.name == "car")
             (column,), (row,) = camera.project(thing.base[:, None])
             assert camera.horizon < row < 1.04 * camera.height and 0 < column < camera.width
         for one, other in zip(scene.things, scene.things[1:], strict=False):

@@ -103,11 +103,9 @@ class Ground:
         return x * cos + z * sin, z * cos - x * sin
 
     def takes(self, name, x, z, radius):
-        """Return whether an object NAME of RADIUS may stand at (x, z)."""
-        if name == "balloon":
-            return True
-        if name == "boat":
-            return z - radius > self.shore + 3
+        """Return whether an object NAME of RADIUS may be at (x, z)."""
+        if name in ("balloon", "boat"):
+            return True  # in the air; put on the water
         if z + radius > self.shore:
             return False
         if not self.road:
