@@ -9,6 +9,7 @@ COMMANDS = [
     "make-permutations",
     "sample-yfcc",
     "list-images",
+    "make-scenes",
     "pretrain",
     "show-pretext",
     "extract-features",

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
+import shutil
 import stat
 import sys
 
@@ -43,19 +44,19 @@ def writing(path, binary=True):
     if path == "-":
         if binary and sys.stdout.isatty():
             raise TerminalError("binary output: redirect it to a file (>), or name one with -o")
-        with _naming("standard output"):
+        with naming("standard output"):
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         return
     target = os.path.realpath(path)  # through a symbolic link: the link stays, its file is replaced
     if os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode):
         # A device or FIFO cannot be replaced: renaming over /dev/null as root would destroy it.
-        with _naming(path), open(target, "wb") as stream:
+        with naming(path), open(target, "wb") as stream:
             yield stream
         return
     partial = f"{target}.{os.getpid()}.partial"
     try:
-        with _naming(path, partial):
+        with naming(path, partial):
             with open(partial, "wb") as stream:
                 yield stream
                 stream.flush()
@@ -67,7 +68,34 @@ def writing(path, binary=True):
 
 
 @contextlib.contextmanager
-def _naming(path, alias=None):
+def writing_folder(path):
+    """Yield a folder to fill, which becomes PATH, whole, when the block ends well.
+
+    Raises DataError where PATH is there already, unless it is an empty folder.
+    """
+    target = os.path.realpath(path)
+    if os.path.exists(target):
+        if not os.path.isdir(target) or os.listdir(target):
+            raise DataError(f"{path}: there already: remove it, or name a folder that is new")
+        if os.path.samefile(target, os.curdir):
+            raise DataError(f"{path}: the current folder cannot be replaced: name one in it")
+    partial = f"{target}.{os.getpid()}.partial"
+    try:
+        with naming(path, partial):
+            os.mkdir(partial)
+            yield partial
+            os.rename(partial, target)
+    except OSError as error:
+        inside = os.path.relpath(error.filename or path, partial)
+        if not inside.startswith(os.pardir):  # the user knows it under PATH alone
+            error.filename = os.path.join(path, inside)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def naming(path, alias=None):
     """Let an OSError that names no file, or ALIAS, name PATH: the file that the user knows."""
     try:
         yield
