@@ -1,6 +1,7 @@
 """The contract of every command: its options, its errors, its exit status, its talk on stderr."""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -57,16 +58,20 @@ class Tool(click.Command):
             reason = error.strerror or str(error)
             return self.complain(f"{error.filename or 'standard output'}: {reason}", 1)
         except (Stopped, KeyboardInterrupt) as error:
-            streams.abandon(1)
-            return self.complain(
-                f"stopped by {str(error) or 'SIGINT'}: run it again to go on", STOPPED
-            )
+            return self.stopped(str(error) or "SIGINT")
         except MemoryError:
             return self.complain("not enough memory", 1)
         except Exception as error:  # a bug of ours: still one line, with the way to see more
+            if _raised:  # a C extension that was being imported made another error of it
+                return self.stopped(_raised[0])
             streams.abandon(1)
             what = f"{type(error).__name__}: {error}"
             return self.complain(f"internal error, see it whole with --debug: {what}", 1)
+
+    def stopped(self, reason):
+        """Say that REASON, a signal, stopped the command; return its status."""
+        streams.abandon(1)
+        return self.complain(f"stopped by {reason}: run it again to go on", STOPPED)
 
     def complain(self, message, status):
         """Say MESSAGE in one line on stderr (with the traceback under --debug); return STATUS.
@@ -84,9 +89,13 @@ class Tool(click.Command):
         return status
 
 
+_raised = []  # the signals that _stop raised
+
+
 def _stop(number, _frame):
     """Turn a signal into Stopped, so that half-written files are removed."""
-    raise Stopped(signal.Signals(number).name)
+    _raised.append(signal.Signals(number).name)
+    raise Stopped(_raised[0])
 
 
 @contextlib.contextmanager
@@ -104,20 +113,40 @@ def _handling(handler):
 
 
 @contextlib.contextmanager
-def deferring_stop():
+def deferring_stop(patient=False):
     """Yield a function that names the signal that asked to stop, if one did.
 
-    For work that may stop only between two steps. A second signal stops it at once.
+    For work that may stop only between two steps. A second signal stops it at once, unless PATIENT:
+    one of many processes gets the same signal from its parent and from a batch system.
     """
     asked = []
 
     def ask(number, _frame):
-        if asked:
+        if asked and not patient:
             raise Stopped(asked[0])
         asked.append(signal.Signals(number).name)
 
     with _handling(ask):
         yield lambda: asked[0] if asked else None
+
+
+@contextlib.contextmanager
+def born_deaf():
+    """Let the processes started here be deaf to signals to the group: this one stops them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
+
+
+_LIBC = ctypes.CDLL(None)
+
+
+def die_with_parent(number):
+    """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way."""
+    pr_set_pdeathsig = 1
+    _LIBC.prctl(pr_set_pdeathsig, number)
 
 
 def command(name):
@@ -255,10 +284,13 @@ class Progress:
     def __init__(self, unit):
         ctx = click.get_current_context()
         self.unit, self.name, self.quiet = unit, ctx.command.name, ctx.meta.get("quiet")
-        self.terminal = sys.stderr.isatty()
         self.start = self.shown = time.monotonic()
         self.first = None
         self.drawn = False
+
+    @property
+    def terminal(self):
+        return sys.stderr.isatty()  # asked anew: a rank is given its stderr late
 
     def __call__(self, done, total=None, note=""):
         now = time.monotonic()

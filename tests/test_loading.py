@@ -55,7 +55,9 @@ def test_draws_do_not_depend_on_workers(scratch):
 
     def run(workers):
         order = Shuffled(len(manifest), 4, 6, 0, 0)
-        return [[part.tolist() for part in batch] for batch in batches(dataset, order, workers)]
+        return [
+            [part.tolist() for part in batch] for batch in batches(dataset, order, workers, False)
+        ]
 
     assert run(0) == run(2) and len(run(0)) == 6
     first, again = run(0)[0], [b[2] for b in run(0)[3:]]
@@ -85,4 +87,4 @@ def test_an_error_in_a_worker_is_the_error_itself(scratch, workers):
     images = InOrder(Manifest(str(scratch / "holes.tsv")), str(scratch), np.array)
     order = [[index] for index in range(len(images))]
     with pytest.raises(DataError, match=r"holes.tsv:13: .*gone.jpg: No such file"):
-        list(batches(images, order, workers))
+        list(batches(images, order, workers, False))

@@ -101,6 +101,17 @@ def test_two_runs_do_not_share_a_state(whole, scratch):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
+def test_killed_and_started_again_at_once(whole, scratch):
+    """Its workers, which hold its files open too, end with it."""
+    process = start(scratch, "model.pt", "-j", "2", "--checkpoint-every", "20steps")
+    assert [json.loads(process.stdout.readline()) for _ in range(2)][1]["step"] == 50
+    process.kill()
+    process.wait()
+    log, _ = finish(start(scratch, "model.pt", "-j", "0"))
+    assert steps(log) == steps(whole[0])
+    process.communicate()
+
+
 def test_a_complete_network_is_left_alone_and_its_log_told_again(whole, scratch):
     (scratch / "model.pt").write_bytes(whole[1])
     (scratch / "model.pt.state").mkdir()

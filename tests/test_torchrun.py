@@ -83,8 +83,9 @@ def test_ranks_and_accumulation_take_the_same_steps(scratch):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1])
-def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
-    process = start(scratch, "model.pt", *TWO)
+def test_stopped_and_resumed_is_uninterrupted(whole, scratch, tmp_path_factory, how):
+    folder = tmp_path_factory.mktemp("tmp")
+    process = start(scratch, "model.pt", *TWO, env={"TMPDIR": str(folder)})
     torchrun, ranks = until_step_50(process)
     process.send_signal(how)
     _, err = finish(process, 75)
@@ -94,6 +95,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
     log, _ = finish(start(scratch, "model.pt", *TWO))
     assert steps(log) == steps(whole[0])
     assert (scratch / "model.pt").read_bytes() == whole[1]
+    assert not list(folder.iterdir())  # nor did torchrun leave anything
     log, err = finish(start(scratch, "model.pt", *TWO))
     assert err == "pretrain: model.pt is complete already: nothing to do\n"
     assert steps(log) == steps(whole[0])
@@ -108,6 +110,19 @@ def test_one_process_goes_on_with_the_micro_batches_of_two(scratch):
     assert steps(log)[-1]["step"] == 180
     _, err = finish(start(scratch, "model.pt", "-j", "0"), 1)
     assert "made with micro_batch 2, not 4" in err
+
+
+def test_a_signal_to_every_process_is_one_signal(whole, scratch):
+    """As a batch system sends it: to the parent, its torchrun and the ranks alike."""
+    process = start(scratch, "model.pt", *TWO)
+    torchrun, ranks = until_step_50(process)
+    for pid in (process.pid, torchrun, *ranks):
+        os.kill(pid, signal.SIGTERM)
+    _, err = finish(process, 75)
+    assert err == "pretrain: stopped by SIGTERM: run it again to go on\n"
+    assert list((scratch / "model.pt.state").glob("*.pt"))
+    log, _ = finish(start(scratch, "model.pt", *TWO))
+    assert steps(log) == steps(whole[0])
 
 
 def test_a_second_signal_ends_it_at_once(scratch):
@@ -127,7 +142,7 @@ def test_a_rank_that_dies_is_named(whole, scratch):
     _, ranks = until_step_50(process)
     os.kill(ranks[1], signal.SIGKILL)
     _, err = finish(process, 1)
-    assert err.count("\n") == 1 and err.startswith("pretrain: rank ") and "died" in err
+    assert err.count("\n") == 1 and err.startswith("pretrain: rank 1 died without a word (SIGKILL")
     log, _ = finish(start(scratch, "model.pt", *TWO))
     assert steps(log) == steps(whole[0])
     assert (scratch / "model.pt").read_bytes() == whole[1]
@@ -164,8 +179,7 @@ def test_what_a_rank_complains_of_is_said_once(scratch):
     (scratch / "train.tsv").write_text("".join(f"gone-{n}.jpg\n" for n in range(8)))
     _, err = finish(start(scratch, "model.pt", *TWO), 1)
     assert err.count("\n") == 1 and "train.tsv:" in err and "No such file" in err
-    done = start(scratch, "model.pt", *TWO, "--debug")
-    _, err = finish(done, 1)
+    _, err = finish(start(scratch, "model.pt", *TWO, "--debug"), 1)
     assert "torch.distributed" in err and err.splitlines()[-1].startswith("pretrain: train.tsv:")
 
 
@@ -174,6 +188,9 @@ def test_bad_command_lines(scratch):
     assert "--batch 4 is no multiple of 3" in err
     _, err = finish(start(scratch, "m.pt", "--gpus", "2", "--accumulate", "4"), 2)
     assert "--batch 4 is no multiple of 8" in err
+    os.mkfifo(scratch / "fifo")
+    _, err = finish(start(scratch, "m.pt", *TWO, "--permutations", "fifo"), 1)
+    assert "fifo: every rank reads it" in err
     _, err = finish(start(scratch, "m.pt", "--gpus", "2", env={"CUDA_VISIBLE_DEVICES": ""}), 1)
     assert err == "pretrain: --gpus 2: no GPU here: --device cpu trains on processors\n"
 
@@ -203,9 +220,10 @@ def agents(folder, count, ranks):
 @pytest.mark.parametrize("count, ranks", [(1, 2), (2, 1)])
 def test_started_by_torchrun(whole, scratch, count, ranks):
     """Two ranks, of one torchrun or of two: the log on one standard output, the same network."""
-    logs = [finish(process)[0] for process in agents(scratch, count, ranks)]
-    assert steps("".join(logs)) == steps(whole[0])
-    assert (scratch / "model.pt").read_bytes() == whole[1]
+    for _ in range(2):  # and once more, when it is complete
+        logs = [finish(process)[0] for process in agents(scratch, count, ranks)]
+        assert steps("".join(logs)) == steps(whole[0])
+        assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
 @pytest.mark.slow

@@ -130,9 +130,12 @@ def test_a_failed_run_keeps_what_was_there(run, scratch):
     assert (scratch / "x.npz").read_bytes() == b"before"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_interrupted(scratch, workers):
-    """Ctrl-C reaches every process: one line, no traceback of a worker, no file left."""
+@pytest.mark.parametrize(
+    "workers, how",
+    [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGHUP)],
+)
+def test_interrupted(scratch, workers, how):
+    """A signal reaches every process: one line, no traceback of a worker, no file left."""
     rng = np.random.default_rng(0)
     np.save(scratch / "f.npy", rng.normal(size=(600, 400)).astype(np.float32))
     rows = "".join(f"{i}.jpg\tc{i % 200}\n" for i in range(600))
@@ -148,9 +151,9 @@ def test_interrupted(scratch, workers):
     )
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=3.5)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, how)
     _, said = process.communicate()
     assert process.returncode == 75
-    assert said == b"train-svm: stopped by SIGINT: run it again to go on\n"
+    assert said.decode() == f"train-svm: stopped by {how.name}: run it again to go on\n"
     assert not (scratch / "x.npz").exists() and not list(scratch.glob("*.partial"))
     assert not list((scratch / "tmp").glob("train-svm-*"))

@@ -47,7 +47,8 @@ def main(pretext, manifest, permutations, output, root, gpus, accumulate, **opti
     The log goes to standard output, one JSON object a line. A run that was stopped goes on from
     MODEL.pt.state/ when the same command is given again.
     """
-    pieces = int(os.environ.get("WORLD_SIZE", gpus)) * accumulate
+    is_rank = "TORCHELASTIC_RUN_ID" in os.environ
+    pieces = (int(os.environ["WORLD_SIZE"]) if is_rank else gpus) * accumulate
     if options["batch"] % pieces:
         message = f"--batch {options['batch']} is no multiple of {pieces} (GPUs x accumulation)"
         raise click.UsageError(message)
@@ -58,7 +59,7 @@ def main(pretext, manifest, permutations, output, root, gpus, accumulate, **opti
     options["micro_batch"] = options["batch"] // pieces
     with (
         streams.writing("-", binary=False) as log,
-        cli.deferring_stop() as stopping,
+        cli.deferring_stop(patient=is_rank) as stopping,
         cli.Progress("steps") as progress,
     ):
 

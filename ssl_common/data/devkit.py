@@ -1,15 +1,14 @@
 """Generated scenes -> a PASCAL VOC devkit: pictures, boxes, and the lists of its splits."""
 
-import contextlib
 import io
 import multiprocessing
 import os
-import signal
 from multiprocessing import resource_tracker
 
 import numpy as np
 
 from ssl_common import streams
+from ssl_common.cli import born_deaf
 from ssl_common.data import objects, scenes
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE, Row
 from ssl_common.streams import DataError
@@ -61,7 +60,8 @@ def _side_by_side(folder, seed, count, workers):
         return
     spawn, crew = multiprocessing.get_context("spawn"), []
     try:
-        with _born_deaf():
+        resource_tracker.ensure_running()  # it would unblock the signals, were it started later
+        with born_deaf():
             for first in range(min(workers, count)):
                 receiver, sender = spawn.Pipe(duplex=False)
                 share = (sender, folder, seed, range(first, count, workers))
@@ -80,26 +80,6 @@ def _side_by_side(folder, seed, count, workers):
         for process, _receiver in crew:
             process.kill()
             process.join()
-
-
-@contextlib.contextmanager
-def _born_deaf():
-    """Let the processes started here be deaf to signals to the group: this one stops them.
-
-    A signal that comes meanwhile is heard at the end.
-    """
-    resource_tracker.ensure_running()  # which would unblock the signals, were it started later
-    numbers, came = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), []
-    before = {n: signal.signal(n, lambda number, _frame: came.append(number)) for n in numbers}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # they inherit it
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
 
 
 def _write_scenes(sender, folder, seed, indices):

@@ -1,12 +1,13 @@
 """Images of a manifest in batches: any order and worker count give the same, from any step on."""
 
+import functools
 import signal
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_common.cli import SIGNALS
+from ssl_common.cli import SIGNALS, die_with_parent
 from ssl_common.data import images
 from ssl_common.streams import DataError
 
@@ -112,14 +113,20 @@ class InOrder(Dataset):
 
 def standardize(pixels):
     """Return uint8 RGB PIXELS (... x 3 x H x W) as float: /255, less MEAN, by STD."""
-    mean, std = (pixels.new_tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (MEAN, STD))
+    mean, std = _statistics(pixels.device)
     return (pixels.float() / 255 - mean) / std
+
+
+@functools.cache  # copying them to a GPU each time would wait for it
+def _statistics(device):
+    return [torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD)]
 
 
 def _leave_signals_to_the_parent(_worker):
     """Ignore what a terminal or a batch system sends to all: the parent ends its workers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    die_with_parent(signal.SIGKILL)  # and lets go at once of the files it had open
 
 
 class _Guarded(Dataset):
@@ -141,15 +148,18 @@ def _collate(items):
     return torch.utils.data.default_collate(items)
 
 
-def batches(dataset, sampler, workers):
-    """Yield batches of DATASET in the order of SAMPLER, which yields lists of items."""
+def batches(dataset, sampler, workers, pin):
+    """Yield batches of DATASET in the order of SAMPLER, which yields lists of items.
+
+    PIN puts them where a GPU can fetch them by itself.
+    """
     loader = DataLoader(
         _Guarded(dataset),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_leave_signals_to_the_parent,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
     )
     for batch in loader:
         if isinstance(batch, DataError):

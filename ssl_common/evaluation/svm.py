@@ -10,13 +10,13 @@ import io
 import itertools
 import json
 import os
-import signal
 import tempfile
 from typing import NamedTuple
 
 import numpy as np
 
 from ssl_common import records, streams
+from ssl_common.cli import born_deaf
 from ssl_common.data.manifest import DIFFICULT, POSITIVE, Manifest, label_matrix
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.streams import DataError
@@ -252,23 +252,13 @@ def liblinear(rows, problems, seed, workers, advance):
     weights, unconverged = np.empty((len(problems), rows.shape[1] + 1)), 0
     # Processes, as liblinear draws from one global generator; mapped ROWS travel by file name.
     parallel = Parallel(n_jobs=max(1, workers), return_as="generator", max_nbytes=None)
-    with _born_deaf():
+    with born_deaf():
         solutions = parallel(delayed(_liblinear)(rows, *problem, state) for problem in problems)
     for index, (solution, converged) in enumerate(solutions):
         weights[index] = solution
         unconverged += not converged
         advance()
     return weights, unconverged
-
-
-@contextlib.contextmanager
-def _born_deaf():
-    """Let the processes started here ignore Ctrl-C, which reaches them too: this one stops them."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _liblinear(rows, signs, cost, state):

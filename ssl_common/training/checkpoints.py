@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import pickle
 
@@ -51,6 +52,7 @@ class Run:
         if not os.path.exists(self.output):
             return False
         self._check(self.output, load(self.output))
+        self._sweep()  # what one that was killed in finish() left
         return True
 
     def resume(self):
@@ -58,8 +60,9 @@ class Run:
         os.makedirs(self.folder, exist_ok=True)
         self._log = open(self.log_path, "ab")  # noqa: SIM115 (open as long as the run)
         self._lock()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._stop_path)
+        self.forget_stop()
+        for name in glob.glob(os.path.join(glob.escape(self.folder), "*.partial")):
+            os.unlink(name)
         names = self._checkpoints()
         state = None
         if names:
@@ -89,8 +92,14 @@ class Run:
                 )
 
     def _checkpoints(self):
-        names = (name for name in os.listdir(self.folder) if name.endswith(".pt"))
-        return [os.path.join(self.folder, name) for name in sorted(names)]
+        return sorted(glob.glob(os.path.join(glob.escape(self.folder), "*.pt")))
+
+    def _sweep(self, kept=0):
+        """Remove all checkpoints but the newest KEPT."""
+        names = self._checkpoints()
+        for name in names[: len(names) - kept]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
 
     def log_lines(self):
         """Yield the log so far, line by line, as bytes."""
@@ -108,13 +117,17 @@ class Run:
         state |= {"format": FORMAT, "settings": self.settings, "step": step}
         state["log_bytes"] = os.path.getsize(self.log_path)
         save(os.path.join(self.folder, f"step-{step:012}.pt"), state)
-        for name in self._checkpoints()[:-KEPT]:
-            os.unlink(name)
+        self._sweep(KEPT)
 
     def stop(self, reason):
         """Leave word that REASON, a signal, stopped the run."""
         with streams.writing(self._stop_path, binary=False) as stream:
             stream.write(f"{reason}\n".encode())
+
+    def forget_stop(self):
+        """Take back what stop() left."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._stop_path)
 
     def stopped(self):
         """Return the signal that stopped the run, None where none did."""
@@ -126,5 +139,4 @@ class Run:
         """Write the network, then remove the checkpoints; the log stays."""
         save(self.output, network | {"format": FORMAT, "settings": self.settings})
         self._log.close()
-        for name in self._checkpoints():
-            os.unlink(name)
+        self._sweep()

@@ -31,15 +31,17 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
     parts = settings["batch"] // settings["micro_batch"]
     network = network.to(device, memory_format=torch.channels_last).train()
     sgd = optimizer(network)
-    step, tally = 0, torch.zeros(4, dtype=torch.float64, device=device)
-
-    if state := torchrun.of_the_first(run.resume):
-        network.load_state_dict(state["network"])
-        sgd.load_state_dict(state["optimizer"])
-        step = state["step"]
-        if first:  # the sum over all ranks
-            tally = state["tally"].to(device)
-    ranks = torchrun.parallel(network, device)
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # of the losses, of the right ones
+    counts = torch.zeros(2, dtype=torch.float64)  # of images, and of lines passed over so far
+    state = run.resume() if first else None
+    if state:
+        network.load_state_dict(state.pop("network"))
+        sums, counts = state.pop("sums").to(device), state.pop("counts")
+    ranks = torchrun.parallel(network, device)  # they begin with the weights of the first
+    state = torchrun.of_the_first(lambda state=state: state)
+    step = state["step"] if state else 0
+    if state:
+        sgd.load_state_dict(state.pop("optimizer"))
 
     def log(line):
         run.append(line)
@@ -47,7 +49,7 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
 
     def save(total):
         state = {"network": network.state_dict(), "optimizer": sgd.state_dict()}
-        run.save(step, state | {"tally": total})
+        run.save(step, state | {"sums": total[:2], "counts": total[2:]})
 
     if first:
         for line in run.log_lines():
@@ -60,7 +62,8 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
         *(len(dataset.manifest), settings["batch"], steps, step, settings["seed"]),
         *(parts, torchrun.RANK, torchrun.RANKS),
     )
-    loaded = batches(dataset, order, -(-workers // torchrun.HERE))
+    workers = -(-workers // torchrun.LOCAL_RANKS)
+    loaded = batches(dataset, order, workers, pin=device.type == "cuda")
     due = checkpoints_due(every, epoch_steps)
     clock, timed, loss = time.monotonic(), step, math.nan
     while step < steps:
@@ -76,25 +79,26 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
                 with torch.autocast(device.type, torch.bfloat16, settings["precision"] == "bf16"):
                     mean, right, count = score(ranks, batch, device)
                 (mean / accumulated).backward()
-            seen = mean.detach().double() * count, right.double()
-            tally += torch.stack([*seen, *tally.new_tensor([count, passed.sum()])])
+            sums += torch.stack([mean.detach().double() * count, right.double()])
+            counts += torch.tensor([count, passed.sum()])
         sgd.step()
         step += 1
 
         stop, save_due = torchrun.any_of(bool(stopping()), first and step < steps and due(step))
-        stop, logged = stop and step < steps, step % LOG_EVERY == 0 or step == steps
-        if logged or stop or save_due:
-            total = torchrun.total(tally)
+        stop, log_due = stop and step < steps, step % LOG_EVERY == 0 or step == steps
+        if log_due or stop or save_due:
+            total = torchrun.total(torch.cat([sums.cpu(), counts]))
             loss, accuracy = _means(total, step)
-        if logged:
+        if log_due:
+            sums.zero_()
+            counts[0] = total[:3] = 0
+        if first and log_due:
             speed = (step - timed) * settings["batch"] / (time.monotonic() - clock)
             clock, timed = time.monotonic(), step
             line = {"step": step, "epoch": step * settings["batch"] / len(dataset.manifest)}
             line |= {"lr": rate, "loss": loss, "accuracy": accuracy, "unreadable": int(total[3])}
-            tally[:3] = total[:3] = 0
             try:
-                if first:
-                    log(records.line(line | {"time_images_per_second": round(speed, 1)}))
+                log(records.line(line | {"time_images_per_second": round(speed, 1)}))
             except OSError:  # the reader of the log left, or its disk is full: lose no step
                 save(total)
                 raise

@@ -1,5 +1,7 @@
 """Pre-training: a puzzle, a trunk, images without labels, and a run that can be interrupted."""
 
+import os
+
 import torch
 
 from ssl_common.cli import Stopped
@@ -22,8 +24,11 @@ def jigsaw(manifest, permutation_file, output, options, root, gpus, device, stop
     """
     leads = gpus > 1 and not torchrun.IS_RANK
     torchrun.settle()
-    if leads and "-" in (manifest, permutation_file):
-        torchrun.keep_input()
+    for path in (manifest, permutation_file) if leads else ():
+        if path != "-" and os.path.exists(path) and not os.path.isfile(path):
+            raise DataError(f"{path}: every rank reads it: give a file, or - for standard input")
+    if "-" in (manifest, permutation_file):
+        torchrun.share_input(leads)
     images, chosen = Manifest(manifest), puzzle.load(permutation_file)
     if len(images) < options["batch"]:
         message = f"{name(manifest)}: {len(images)} images are less than one batch"
@@ -33,31 +38,48 @@ def jigsaw(manifest, permutation_file, output, options, root, gpus, device, stop
     settings |= {"images": len(images), "data": images.digest(), "data_name": stem(manifest)}
     run = checkpoints.Run(output, settings)
     if leads and not run.complete():
-        torchrun.lead(gpus, device, stopping)
+        run.forget_stop()
+        error = torchrun.lead(gpus, device, stopping)
         if reason := run.stopped():
             raise Stopped(reason)
-        return None
+        if error:
+            raise error
+        return None  # the first rank has said what is done
 
     with torchrun.joined(device) as device:
+        if torchrun.of_the_first(lambda: settings) != settings:
+            message = f"rank {torchrun.RANK} has another manifest, other permutations or options"
+            raise DataError(f"{message} than the first: give all the same")
         if torchrun.of_the_first(run.complete):
-            for line in run.log_lines():
+            for line in run.log_lines() if torchrun.RANK == 0 else ():
                 running["emit"](line)
-            return f"{output} is complete already: nothing to do"
-        trunk = registry.build(options["arch"], options["seed"])
-        with registry.seeded(options["seed"]):
-            network = puzzle.JigsawNet(trunk, len(chosen))
-        dataset = Drawn(images, root, puzzle.Puzzle(chosen), options["seed"])
-        done = train(network, puzzle.score, dataset, run, device, stopping=stopping, **running)
-        if done:
-            head = network.state_dict()
-            state = {key: head.pop(f"trunk.{key}") for key in trunk.state_dict()}
-            finished = {"trunk": state, "head": head, "permutations": torch.from_numpy(chosen)}
-            torchrun.of_the_first(lambda: run.finish(finished))
+            said, done = f"{output} is complete already: nothing to do", True
+        else:
+            said = f"{output}: {options['epochs']} epochs of {len(images)} images"
+            said += f", {len(chosen)} puzzles"
+            dataset = Drawn(images, root, puzzle.Puzzle(chosen), options["seed"])
+            done = _train(run, chosen, dataset, device, stopping=stopping, **running)
     if not done and not torchrun.IS_RANK:
         raise Stopped(run.stopped())
-    if not done or torchrun.RANK:
-        return None
-    return f"{output}: {options['epochs']} epochs of {len(images)} images, {len(chosen)} puzzles"
+    return said if done and torchrun.RANK == 0 else None
+
+
+def _train(run, chosen, dataset, device, **running):
+    """Train the network of RUN's settings to its end and write it; return whether it got there."""
+    trunk = registry.build(run.settings["arch"], run.settings["seed"])
+    with registry.seeded(run.settings["seed"]):
+        network = puzzle.JigsawNet(trunk, len(chosen))
+    try:
+        if not train(network, puzzle.score, dataset, run, device, **running):
+            return False
+    except torch.OutOfMemoryError as error:
+        advice = "raise --accumulate, or lower --batch"
+        raise DataError(f"the memory of the GPU is too small: {advice} ({error})") from error
+    head = {key: tensor.cpu() for key, tensor in network.state_dict().items()}
+    state = {key: head.pop(f"trunk.{key}") for key in trunk.state_dict()}
+    finished = {"trunk": state, "head": head, "permutations": torch.from_numpy(chosen)}
+    torchrun.of_the_first(lambda: run.finish(finished))
+    return True
 
 
 def load(path):

@@ -6,10 +6,10 @@ to itself.
 """
 
 import contextlib
-import ctypes
 import gc
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -21,56 +21,52 @@ import torch
 from torch import distributed
 
 from ssl_common import streams
-from ssl_common.cli import LAST_WORDS
+from ssl_common.cli import LAST_WORDS, STOPPED, die_with_parent
 from ssl_common.streams import DataError
 
 FOLDER = "SSL_BENCH_RANKS"  # the folder where ranks leave process ids and last words for a parent
 INPUT = "SSL_BENCH_INPUT"  # what they have for standard input
 TALK = "torchrun.log"
-RANK, RANKS = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-IS_RANK = "RANK" in os.environ
-HERE = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # ranks on this machine
+
+
+def _given(name, otherwise):
+    return int(os.environ[name]) if IS_RANK else otherwise
+
+
+IS_RANK = distributed.is_torchelastic_launched()
+RANK, RANKS = _given("RANK", 0), _given("WORLD_SIZE", 1)
+LOCAL_RANK, LOCAL_RANKS = _given("LOCAL_RANK", 0), _given("LOCAL_WORLD_SIZE", 1)  # this machine
 
 
 # ---- The parent -------------------------------------------------------------------------------
 
 
-def keep_input():
-    """Put what comes on standard input in a file, as which every rank can read it."""
-    with streams.reading("-") as source, tempfile.TemporaryFile() as kept:
-        shutil.copyfileobj(source, kept)
-        kept.seek(0)
-        os.dup2(kept.fileno(), 0)
-
-
 def lead(ranks, device, stopping):
-    """Run this command again as RANKS ranks of a torchrun, and wait for their end.
+    """Run this command again as RANKS ranks of a torchrun; return the error that ended it, or None.
 
     The signal that STOPPING() names is passed on to the ranks, which agree on the step to stop
-    after. Raises what the first rank that failed complained of, with torchrun's talk as a note.
+    after. The error is that of the first rank that failed, with torchrun's talk as a note.
     """
-    if _kind(device) == "cuda" and ranks > torch.cuda.device_count():
-        raise DataError(f"--gpus {ranks}: this machine has {torch.cuda.device_count()}")
-    if _kind(device) == "cpu" and device is None:
+    if _check_device(device, ranks) == "cpu" and device is None:
         raise DataError(f"--gpus {ranks}: no GPU here: --device cpu trains on processors")
-    options = ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={ranks}", "--no-python"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *options]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)  # torchrun alone would say 1
     with tempfile.TemporaryDirectory(prefix="pretrain-") as name:
         folder = pathlib.Path(name)
-        given = {FOLDER: name, INPUT: f"/proc/{os.getpid()}/fd/0"}
+        torchrun += ["--nnodes=1", f"--nproc-per-node={ranks}", "--local-addr=127.0.0.1"]
+        torchrun += [f"--log-dir={folder / 'torchrun'}"]
+        defaults = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
         with open(folder / TALK, "wb") as talk:
             process = subprocess.Popen(
                 [*torchrun, sys.executable, *sys.orig_argv[1:]],
-                env={"OMP_NUM_THREADS": str(threads)} | os.environ | given,
+                env=defaults | os.environ | {FOLDER: name},
                 stdin=2,  # standard error is the log now; the first rank finds ours here
                 stderr=talk,
                 start_new_session=True,  # Ctrl-C is for us to pass on
-                preexec_fn=_die_with_parent,
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),
             )
         _wait(process, folder, stopping)
-        if process.returncode:
-            raise _complaint(ranks, folder)
+        return _complaint(folder) if process.returncode else None
 
 
 def _wait(process, folder, stopping):
@@ -97,19 +93,22 @@ def _signal(path, number):
         os.killpg(int(path.read_text()), number)  # torchrun gives each rank a session of its own
 
 
-def _complaint(ranks, folder):
+def _complaint(folder):
     """Return the error of the first rank that failed, from what they left in FOLDER."""
+    talk = (folder / TALK).read_text("utf-8", "replace")
     said = sorted(folder.glob("*.said"), key=lambda path: path.stat().st_mtime_ns)
-    line = said[0].read_text("utf-8") if said else ""
-    if said and not line:
+    line = said[0].read_text("utf-8") if said else "torchrun failed: see --debug"
+    if not line:
         return BrokenPipeError()
-    silent = [rank for rank in range(ranks) if not (folder / f"{rank}.said").exists()]
-    if silent and (not said or line.startswith("internal error")):
-        # The others only lost their connection to it.
-        line = f"rank {silent[0]} died without a word (killed? out of memory?): see --debug, or run"
+    failed = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", talk)
+    if failed and not (folder / f"{failed[2]}.said").exists():  # others lost their connection to it
+        how = f"status {failed[1]}"
+        with contextlib.suppress(ValueError):
+            how = signal.Signals(-int(failed[1])).name
+        line = f"rank {failed[2]} died without a word ({how}; out of memory?): see --debug, or run"
         line += " it again to go on from the last checkpoint"
     error = DataError(line)
-    error.add_note((folder / TALK).read_text("utf-8", "replace"))
+    error.add_note(talk)
     return error
 
 
@@ -119,15 +118,17 @@ def _complaint(ranks, folder):
 def settle():
     """Take the place that a parent gave this rank: its talk, its input, its death."""
     if IS_RANK:
-        _die_with_parent()
+        die_with_parent(signal.SIGTERM)
     if not (name := os.environ.get(FOLDER)):
         return
+    folder = pathlib.Path(name)
+    if not folder.is_dir():  # the parent ended before it could be heard
+        os._exit(STOPPED)
+    os.environ[LAST_WORDS] = str(folder / f"{RANK}.said")
     if RANK == 0:
         os.dup2(0, 2)
-    with open(os.environ[INPUT], "rb") as source:
+    with open(os.environ.get(INPUT, os.devnull), "rb") as source:
         os.dup2(source.fileno(), 0)
-    folder = pathlib.Path(name)
-    os.environ[LAST_WORDS] = str(folder / f"{RANK}.said")
     partial = folder / f"{RANK}.partial"
     partial.write_text(str(os.getpid()))
     partial.rename(folder / f"{RANK}.pid")
@@ -136,9 +137,9 @@ def settle():
 @contextlib.contextmanager
 def joined(device):
     """Join the ranks of this run, where there are any; yield the torch.device of this one."""
-    device = torch.device(_kind(device))
+    device = torch.device(_check_device(device, LOCAL_RANKS))
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", LOCAL_RANK)
         torch.cuda.set_device(device)
     if RANKS == 1:
         yield device
@@ -155,8 +156,12 @@ def parallel(network, device):
     """Return NETWORK, with its gradients averaged over the ranks where there are any."""
     if RANKS == 1:
         return network
-    ids = [device.index] if device.type == "cuda" else None
-    return torch.nn.parallel.DistributedDataParallel(network, device_ids=ids)
+    return torch.nn.parallel.DistributedDataParallel(
+        network,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # batch norm's are not used in training; the first rank's are kept
+        gradient_as_bucket_view=True,
+    )
 
 
 def of_the_first(make):
@@ -168,8 +173,7 @@ def of_the_first(make):
 
 
 def total(values):
-    """Return the sum over the ranks of the tensor VALUES, on the CPU."""
-    values = values.to("cpu", copy=True)
+    """Return the sum over the ranks of VALUES, a tensor on the CPU that may be overwritten."""
     if RANKS > 1:
         distributed.all_reduce(values)
     return values
@@ -187,14 +191,27 @@ def any_of(*flags):
 # ---- Both -------------------------------------------------------------------------------------
 
 
-def _kind(device):
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+def share_input(leads):
+    """Let a process that LEADS put what comes on standard input where every rank can read it.
+
+    Raises DataError for a rank that no such process leads: torchrun gives all ranks one pipe.
+    """
+    if IS_RANK and FOLDER not in os.environ:
+        raise DataError("standard input: under torchrun every rank would read it: name a file")
+    if leads:
+        with streams.reading("-") as source, tempfile.TemporaryFile() as kept:
+            shutil.copyfileobj(source, kept)
+            kept.seek(0)
+            os.dup2(kept.fileno(), 0)
+        os.environ[INPUT] = f"/proc/{os.getpid()}/fd/0"
 
 
-_LIBC = ctypes.CDLL(None)
-
-
-def _die_with_parent():
-    """Ask Linux to send this process SIGTERM when its parent dies, in whatever way."""
-    pr_set_pdeathsig = 1
-    _LIBC.prctl(pr_set_pdeathsig, signal.SIGTERM)
+def _check_device(device, ranks):
+    """Return DEVICE, or cuda where there is one; raise DataError where RANKS have too few GPUs."""
+    found = torch.cuda.device_count()
+    if device == "cuda" and not found:
+        raise DataError("--device cuda: no GPU here that torch can use: see nvidia-smi")
+    device = device or ("cuda" if found else "cpu")
+    if device == "cuda" and ranks > found:
+        raise DataError(f"{ranks} ranks on a machine with {found} GPUs: give --gpus {found}")
+    return device
