@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as vision
-from conftest import environment
+from conftest import environment, picture
 from PIL import Image
 from test_pretrain import TINY, save_bomb
 
@@ -302,3 +302,73 @@ def test_memory_does_not_grow_with_the_images(scratch):
         peaks.append(int(done.stdout))
         assert np.load(scratch / "new/conv1.npy", mmap_mode="r").shape[0] == 12 * times
     assert peaks[1] < 1.05 * peaks[0]
+
+
+# ---- Readable oddities --------------------------------------------------------------------------
+
+
+def oddities(folder):
+    """Write one photograph and its gray version in every form; return {odd file: plain file}."""
+    rng = np.random.default_rng(5)
+    photo, other = (picture(rng, name, (150, 110)) for name in ("cat", "dog"))
+    gray = photo.convert("L")
+    made = {"rgb.png": photo, "other.png": other, "gray-as-rgb.png": gray.convert("RGB")}
+    wanted = {}
+
+    def odd(name, image, plain, **options):
+        image.save(folder / name, **options)
+        wanted[name] = plain
+
+    odd("cmyk.jpg", photo.convert("CMYK"), "rgb.png", quality=100, subsampling=0)
+    odd("cmyk.tif", photo.convert("CMYK"), "rgb.png")
+    odd("palette.png", photo.quantize(256), "rgb.png")
+    odd("palette.gif", photo.quantize(256), "rgb.png")
+    odd("alpha.png", photo.convert("RGBA"), "rgb.png")
+    odd("gray.png", gray, "gray-as-rgb.png")
+    odd("la.png", gray.convert("LA"), "gray-as-rgb.png")
+    odd("gray.jpg", gray, "gray-as-rgb.png", quality=100)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+    odd("deep.png", deep, "gray-as-rgb.png")
+    odd("deep.tif", deep, "gray-as-rgb.png")
+    for orientation, turn in ((3, "ROTATE_180"), (6, "ROTATE_90"), (8, "ROTATE_270")):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turned = photo.transpose(Image.Transpose[turn])
+        odd(f"turned-{orientation}.png", turned, "rgb.png", exif=exif)
+    odd("turned.jpg", turned, "rgb.png", exif=exif, quality=100, subsampling=0)
+
+    made["not-turned.png"] = photo.transpose(Image.Transpose.ROTATE_90)
+
+    pixel, line = photo.crop((60, 50, 61, 51)), np.asarray(photo)[:, 40:41]
+    made["flat.png"] = pixel.resize((90, 70))
+    odd("pixel.png", pixel, "flat.png")
+    made["stripes.png"] = Image.fromarray(line.repeat(110, 1))
+    odd("column.png", Image.fromarray(line), "stripes.png")
+    made["bars.png"] = Image.fromarray(line.repeat(110, 1).transpose(1, 0, 2))
+    odd("row.png", Image.fromarray(line.transpose(1, 0, 2)), "bars.png")
+    for name, image in made.items():
+        image.save(folder / name)
+    return wanted
+
+
+def test_odd_files_have_the_features_of_the_plain_picture(run, tmp_path):
+    wanted = oddities(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "odd.tsv").write_text("".join(f"{name}\n" for name in names))
+    run("extract-features", "random:alexnet", "odd.tsv", "--layer", "conv5", "-o", "f.npy", check=0)
+    row = dict(zip(names, np.load(tmp_path / "f.npy"), strict=True))
+    modes = {}
+    for name in wanted:
+        with Image.open(tmp_path / name) as image:
+            modes[name] = image.mode
+    assert set(modes.values()) >= {"CMYK", "P", "RGBA", "L", "LA", "I;16", "RGB"}
+
+    def distance(one, two):
+        return np.linalg.norm(row[one] - row[two]) / np.linalg.norm(row[two])
+
+    for name, plain in wanted.items():
+        assert distance("other.png", plain) > 0.5  # so far apart are two pictures
+        exact = modes[name] != "P" and name not in ("column.png", "row.png")
+        exact = exact and not name.endswith(".jpg")
+        assert distance(name, plain) < (1e-6 if exact else 0.02), name
+    assert distance("not-turned.png", "rgb.png") > 0.5
