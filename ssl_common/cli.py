@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -13,6 +14,9 @@ from ssl_common import streams
 from ssl_common.streams import DataError
 
 STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
+# A terminal sends the first, batch systems the others; SIGUSR1 is Slurm's usual warning.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+LAST_WORDS = "SSL_BENCH_LAST_WORDS"  # the file where one of many processes leaves its complaint
 
 
 class Stopped(BaseException):
@@ -46,8 +50,8 @@ class Tool(click.Command):
         except DataError as error:
             return self.complain(str(error), 1)
         except BrokenPipeError:
-            streams.abandon(1)  # the reader left: it knows
-            return 1
+            streams.abandon(1)
+            return self.complain("", 1)  # the reader left: it knows
         except OSError as error:
             streams.abandon(1)
             reason = error.strerror or str(error)
@@ -65,10 +69,18 @@ class Tool(click.Command):
             return self.complain(f"internal error, see it whole with --debug: {what}", 1)
 
     def complain(self, message, status):
-        """Say MESSAGE in one line on stderr (with the traceback under --debug); return STATUS."""
+        """Say MESSAGE in one line on stderr (with the traceback under --debug); return STATUS.
+
+        One of many processes of a command leaves it to the parent, which says that of the first.
+        """
         if self.debug:
             traceback.print_exc()
-        _talk(f"{self.name}: {' '.join(message.split())}")
+        line = " ".join(message.split())
+        if path := os.environ.get(LAST_WORDS):
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(line)
+        elif line:
+            _talk(f"{self.name}: {line}")
         return status
 
 
@@ -79,11 +91,10 @@ def _stop(number, _frame):
 
 @contextlib.contextmanager
 def _handling(handler):
-    """Let HANDLER have SIGINT, SIGTERM and SIGHUP."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """Let HANDLER have SIGNALS."""
     # What the parent ignores stays ignored: `nohup` and `&` in scripts mean it.
     before = {
-        n: signal.signal(n, handler) for n in numbers if signal.getsignal(n) != signal.SIG_IGN
+        n: signal.signal(n, handler) for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN
     }
     try:
         yield
@@ -178,6 +189,23 @@ device_option = click.option(
     type=click.Choice(["cpu", "cuda"]),
     show_default="cuda where there is one",
     help="Where the network runs.",
+)
+
+
+class _Interval(click.ParamType):
+    """An interval (count, unit): 500steps, 1epoch or 30min."""
+
+    name = "interval"
+
+    def convert(self, value, param, ctx):
+        match = re.fullmatch(r"([1-9]\d*)(step|epoch|min)s?", value)
+        if not match:
+            self.fail(f"{value!r} is not like 500steps, 1epoch or 30min", param, ctx)
+        return int(match[1]), match[2]
+
+
+checkpoint_option = click.option(
+    "--checkpoint-every", "every", type=_Interval(), default="30min", help="Interval."
 )
 
 

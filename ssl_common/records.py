@@ -57,7 +57,7 @@ def writing_features(output, fields):
     paths = [os.path.join(output, f"{layer}.npy") if folder else output for layer in fields]
     sidecars = [sidecar(path) for path in paths]
     with (
-        streams.folder(output) if folder else streams.naming(output),
+        streams.making_folder(output) if folder else streams.naming(output),
         # Whatever stops us between two renames, no features have the sidecar of others: the old
         # ones are gone before, the new ones come after. Without one, nothing is claimed.
         streams.writing_together([*paths, *sidecars], removed=sidecars) as opened,

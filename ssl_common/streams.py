@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
+import shutil
 import sys
 
 
@@ -103,7 +104,7 @@ def is_folder(path):
 
 
 @contextlib.contextmanager
-def folder(path):
+def making_folder(path):
     """Make the folder PATH unless it is there; take it away again if the block fails."""
     made = not os.path.isdir(path)
     if made:
@@ -116,6 +117,33 @@ def folder(path):
             with contextlib.suppress(OSError):  # it is not empty: some files are in their place
                 os.rmdir(path)
         raise
+
+
+@contextlib.contextmanager
+def writing_folder(path):
+    """Yield a folder to fill, which becomes PATH, whole, when the block ends well.
+
+    Raises DataError where PATH is there already, unless it is an empty folder.
+    """
+    target = os.path.realpath(path)
+    if os.path.exists(target):
+        if not os.path.isdir(target) or os.listdir(target):
+            raise DataError(f"{path}: there already: remove it, or name a folder that is new")
+        if os.path.samefile(target, os.curdir):
+            raise DataError(f"{path}: the current folder cannot be replaced: name one in it")
+    partial = f"{target}.{os.getpid()}.partial"
+    try:
+        with naming(path, partial):
+            os.mkdir(partial)
+            yield partial
+            os.rename(partial, target)
+    except OSError as error:
+        inside = os.path.relpath(error.filename or path, partial)
+        if not inside.startswith(os.pardir):  # the user knows it under PATH alone
+            error.filename = os.path.join(path, inside)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

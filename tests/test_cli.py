@@ -121,7 +121,7 @@ def stopped(tmp_path, *signals, **extra):
     return process.returncode, stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_stops_it_with_75_and_no_half_file(tmp_path, number):
     (tmp_path / "out.bin").write_bytes(b"old")
     status, stderr = stopped(tmp_path, number)

@@ -35,10 +35,14 @@ EXAMPLES = {
     "make-permutations": Example("-n 12", binary=True),
     "sample-yfcc": Example("-n 10 listing.tsv", "listing.tsv"),
     "list-images": Example("voc VOCdevkit/VOC2007 --split trainval"),
+    "make-scenes": Example("-n 4 -j 0 -o new", product="new"),
     "pretrain": Example(
         "jigsaw --permutations p4.npy --epochs 2 --batch 4 -j 0 -o new.pt train.tsv",
         "train.tsv",
         product="new.pt",
+    ),
+    "show-pretext": Example(
+        "jigsaw --permutations p4.npy photos/cat/0.jpg photos/dog/0.jpg", binary=True
     ),
     "extract-features": Example(
         "random:alexnet --layer conv5 -j 0 test.tsv", "test.tsv", binary=True
@@ -89,6 +93,15 @@ def same(data):
         {k: v for k, v in record.items() if k != "argv" and not k.startswith("time_")}
         for record in records
     ]
+
+
+def content(path):
+    """Return the bytes of the file PATH, or those of each file in the folder PATH by its name."""
+    if not path.is_dir():
+        return path.read_bytes()
+    files = {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    assert files
+    return files
 
 
 def process(argv, cwd, **streams):
@@ -343,14 +356,12 @@ def test_the_same_arguments_give_the_same_bytes(command, scratch, run, tmp_path_
     assert same(again.stdout) == same(done.stdout)
 
     words = [*argv(command), "-q"] if example.product else [*argv(command), "-q", "-o", "new"]
-    content = (scratch / example.input).read_bytes() if example.input else None
+    given = (scratch / example.input).read_bytes() if example.input else None
     words = ["-" if word == example.input else word for word in words]
-    quiet = run(*words, cwd=piped, stdin=content, check=0)
+    quiet = run(*words, cwd=piped, stdin=given, check=0)
     assert quiet.stderr == b""
     if example.product:
-        assert (elsewhere / example.product).read_bytes() == (
-            scratch / example.product
-        ).read_bytes()
+        assert content(elsewhere / example.product) == content(scratch / example.product)
         assert unnamed(quiet.stdout) == unnamed(done.stdout)
     else:
         assert quiet.stdout == b""
@@ -361,8 +372,8 @@ def test_the_same_arguments_give_the_same_bytes(command, scratch, run, tmp_path_
 
 @pytest.mark.parametrize("command", [c for c in PIPED if EXAMPLES[c].line.split()[1:] == []])
 def test_nothing_means_standard_input(command, scratch, run):
-    content = (scratch / EXAMPLES[command].input).read_bytes()
-    assert run(command, stdin=content, check=0).stdout == run(*argv(command)).stdout
+    given = (scratch / EXAMPLES[command].input).read_bytes()
+    assert run(command, stdin=given, check=0).stdout == run(*argv(command)).stdout
 
 
 def unnamed(data):

@@ -19,18 +19,18 @@ ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--
 EPOCHS = 60  # of 3 steps
 
 
-def start(folder, output, *extra, stdout=subprocess.PIPE):
+def start(folder, output, *extra, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=None):
     argv = [sys.executable, TINY, "pretrain", *ARGV, "--epochs", str(EPOCHS), "-o", output, *extra]
     return subprocess.Popen(
-        argv, cwd=folder, env=environment({"OMP_NUM_THREADS": "1"}), stdout=stdout,
-        stderr=subprocess.PIPE, start_new_session=True,
+        argv, cwd=folder, env=environment({"OMP_NUM_THREADS": "1", **(env or {})}), stdout=stdout,
+        stderr=subprocess.PIPE, stdin=stdin, start_new_session=True,
     )  # fmt: skip
 
 
 def finish(process, status=0):
     out, err = process.communicate(timeout=300)
     assert process.returncode == status, err.decode()
-    return out.decode(), err.decode()
+    return (out or b"").decode(), err.decode()
 
 
 def untimed(log):
@@ -90,6 +90,17 @@ def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
+def test_two_runs_do_not_share_a_state(whole, scratch):
+    process = start(scratch, "model.pt", "-j", "0")
+    process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)
+    _, err = finish(start(scratch, "model.pt", "-j", "0"), 1)
+    assert err == "pretrain: model.pt.state: another process trains this network: give another -o\n"
+    process.send_signal(signal.SIGCONT)
+    log, _ = finish(process)
+    assert (scratch / "model.pt").read_bytes() == whole[1]
+
+
 def test_a_complete_network_is_left_alone_and_its_log_told_again(whole, scratch):
     (scratch / "model.pt").write_bytes(whole[1])
     (scratch / "model.pt.state").mkdir()
@@ -112,10 +123,10 @@ def test_seed_changes_the_network(whole, scratch):
 
 
 def test_reader_of_the_log_leaves(whole, scratch):
-    process = start(scratch, "model.pt", "-j", "0")
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait() == 1
+    with start(scratch, "model.pt", "-j", "0") as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
     assert list((scratch / "model.pt.state").glob("*.pt"))  # no step is lost
     log, _ = finish(start(scratch, "model.pt", "-j", "0"))
     assert steps(log) == steps(whole[0])

@@ -1,22 +1,10 @@
 """pretrain: train a network without labels."""
 
-import re
+import os
 
 import click
 
 from ssl_common import cli, streams
-
-
-class Every(click.ParamType):
-    """An interval: 500steps, 1epoch or 30min."""
-
-    name = "interval"
-
-    def convert(self, value, param, ctx):
-        match = re.fullmatch(r"([1-9]\d*)(step|epoch|min)s?", value)
-        if not match:
-            self.fail(f"{value!r} is not like 500steps, 1epoch or 30min", param, ctx)
-        return int(match[1]), match[2]
 
 
 @cli.command("pretrain")
@@ -24,9 +12,9 @@ class Every(click.ParamType):
 @cli.input_argument("manifest")
 @click.option("--permutations", required=True, metavar="FILE", help="From make-permutations.")
 @click.option("-o", "--output", required=True, metavar="MODEL.pt", help="The finished network.")
-@click.option("--arch", default="alexnet", help="Network to train.")
+@click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
 @click.option("--epochs", type=click.IntRange(min=1), default=90, help="Passes over the images.")
-@click.option("--batch", type=click.IntRange(min=2), default=256, help="Images a step.")
+@click.option("--batch", type=click.IntRange(min=2), default=256, help="Images a step, in all.")
 @click.option(
     "--lr",
     type=click.FloatRange(0, min_open=True),
@@ -36,23 +24,38 @@ class Every(click.ParamType):
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of products."
 )
-@click.option("--checkpoint-every", "every", type=Every(), default="30min", help="Interval.")
+@click.option(
+    "--accumulate", type=click.IntRange(min=1), default=1, help="Pieces a GPU's share is cut into."
+)
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    default=1,
+    help="GPUs of this machine; processes on a CPU.",
+)
+@cli.checkpoint_option
 @cli.device_option
 @cli.root_option
 @cli.seed_option
 @cli.workers_option
-def main(pretext, manifest, permutations, output, device, root, workers, every, **options):
+def main(pretext, manifest, permutations, output, root, gpus, accumulate, **options):
     """Train a network by PRETEXT on the images of MANIFEST; no label is read.
 
     \b
-    pretrain jigsaw yfcc-1m.tsv --permutations p2k.npy -o jigsaw.pt > jigsaw.log.jsonl
+    pretrain jigsaw yfcc-1m.tsv --permutations p2k.npy -o jigsaw.pt > log.jsonl
 
     The log goes to standard output, one JSON object a line. A run that was stopped goes on from
     MODEL.pt.state/ when the same command is given again.
     """
+    pieces = int(os.environ.get("WORLD_SIZE", gpus)) * accumulate
+    if options["batch"] % pieces:
+        message = f"--batch {options['batch']} is no multiple of {pieces} (GPUs x accumulation)"
+        raise click.UsageError(message)
     from ssl_common.training import pretraining
 
+    running = {name: options.pop(name) for name in ("device", "workers", "every")}
     options["lr"] = options["lr"] or 0.1 * options["batch"] / 256
+    options["micro_batch"] = options["batch"] // pieces
     with (
         streams.writing("-", binary=False) as log,
         cli.deferring_stop() as stopping,
@@ -63,12 +66,10 @@ def main(pretext, manifest, permutations, output, device, root, workers, every, 
             log.write(line)
             log.flush()
 
-        running = {"device": device, "workers": workers, "every": every}
         running |= {"emit": emit, "stopping": stopping, "progress": progress}
-        said = pretraining.jigsaw(manifest, permutations, output, options, root, **running)
-        if not said:
-            raise cli.Stopped(stopping())
-    cli.say(said)
+        said = pretraining.jigsaw(manifest, permutations, output, options, root, gpus, **running)
+    if said:
+        cli.say(said)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,18 @@
-"""report: results as a table of tasks by layers."""
+"""report: results as a table of tasks by layers, and as a plot."""
+
+import os
 
 import click
 
 from ssl_common import cli, streams
+
+
+def _known_suffix(_ctx, _param, path):
+    from ssl_common.reporting.plots import FORMS
+
+    if path and os.path.splitext(path)[1].lower() not in FORMS:
+        raise click.BadParameter(f"{path!r} does not end in {', '.join(FORMS)}")
+    return path
 
 
 @cli.command("report")
@@ -11,22 +21,45 @@ from ssl_common import cli, streams
     "--format", "form", type=click.Choice(["markdown", "tsv", "json"]), default="markdown",
     help="Form of the table.",
 )  # fmt: skip
+@click.option(
+    "--plot", metavar="FILE", callback=_known_suffix,
+    help="Draw the rows too, by layer: a .png, .svg or .pdf file.",
+)  # fmt: skip
+@click.option(
+    "--against", metavar="FIELD",
+    help="Plot the best layer against a number of the records, as images.",
+)  # fmt: skip
 @cli.output_option
-def main(results, form, output):
+def main(results, form, plot, against, output):
     """Make a table of the records in RESULTS: a row a network, a column a layer.
 
     \b
     report results.jsonl
+    report results.jsonl --plot layers.png
+    report results.jsonl --plot scaling.png --against images
 
     Below a row stands the paper's where it published a number for the same setting. Of equal
     records the last one counts.
     """
-    from ssl_common.reporting import report, tables
+    if against and not plot:
+        raise click.UsageError("--against is for --plot")
+    if plot and os.path.realpath(plot) == os.path.realpath(output):
+        raise click.UsageError("--plot and -o name the same file")
+    from ssl_common.reporting import plots, report, tables
 
     with streams.writing(output, binary=False) as stream:
         rows, count, replaced = report.gather(results or ("-",))
-        stream.write(tables.FORMATS[form](rows).encode())
-    said = f"; {replaced} replaced by a later one" if replaced else ""
+        table = tables.FORMATS[form](rows).encode()
+        said = f"; {replaced} replaced by a later one" if replaced else ""
+        if plot:
+            picture, left_out = plots.render(rows, plot, against)
+            said += f"; {plot}" + (f" without {left_out} that lack {against}" if left_out else "")
+            with streams.writing(plot) as drawn:
+                drawn.write(picture)
+                stream.write(table)
+                stream.flush()  # a full disk leaves the plot that was there
+        else:
+            stream.write(table)
     cli.say(f"{count} records, {len(rows)} rows{said}")
 
 

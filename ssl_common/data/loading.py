@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ssl_common.cli import SIGNALS
 from ssl_common.data import images
 from ssl_common.streams import DataError
 
@@ -39,20 +40,31 @@ def shuffled(positions, count, seed, epoch):
 
 
 class Shuffled:
-    """Batches of (epoch, index) over COUNT images, from step START of STEPS on; whole ones only."""
+    """Batches of (epoch, index) over COUNT images, from step START of STEPS on; whole ones only.
 
-    def __init__(self, count, batch, steps, start, seed):
+    Each is cut into PARTS micro-batches, of which rank RANK of RANKS is given every RANKS-th: which
+    images a micro-batch has depends on PARTS alone.
+    """
+
+    def __init__(self, count, batch, steps, start, seed, parts=1, rank=0, ranks=1):
         self.count, self.batch, self.steps, self.start, self.seed = count, batch, steps, start, seed
+        self.parts, self.rank, self.ranks = parts, rank, ranks
 
     def __len__(self):
-        return self.steps - self.start
+        return (self.steps - self.start) * self.parts // self.ranks
 
     def __iter__(self):
         for step in range(self.start, self.steps):
             epoch, place = divmod(step, self.count // self.batch)
             positions = np.arange(place * self.batch, (place + 1) * self.batch)
-            order = shuffled(positions, self.count, self.seed, epoch)
-            yield [(epoch, int(index)) for index in order]
+            parts = positions.reshape(self.parts, -1)[self.rank :: self.ranks]
+            for order in shuffled(parts, self.count, self.seed, epoch):
+                yield [(epoch, int(index)) for index in order]
+
+
+def generator(seed, epoch, index):
+    """Return the generator of all that is drawn for image INDEX of a manifest in an EPOCH."""
+    return np.random.default_rng((seed, epoch, index))
 
 
 class Drawn(Dataset):
@@ -75,7 +87,7 @@ class Drawn(Dataset):
             except images.Unreadable as error:
                 reason = reason or error
                 continue
-            return passed, *self.transform(image, np.random.default_rng((self.seed, *item)))
+            return passed, *self.transform(image, generator(self.seed, *item))
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
         raise self.manifest.error(index + 1, f"{message}: {reason}")
 
@@ -106,7 +118,7 @@ def standardize(pixels):
 
 def _leave_signals_to_the_parent(_worker):
     """Ignore what a terminal or a batch system sends to all: the parent ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

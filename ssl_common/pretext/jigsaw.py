@@ -11,11 +11,22 @@ from torch.nn import functional
 
 from ssl_common.data.images import resize_short
 from ssl_common.data.loading import standardize
+from ssl_common.pretext import permutations
+from ssl_common.streams import DataError, name
 
 SHORT_SIDE, CROP, GRID, CELL, TILE = 256, 255, 3, 85, 64  # pixels, but GRID
 TILES = GRID * GRID
 GRAY = 0.5  # probability that an image is shown in gray
 FC6 = 1024
+
+
+def load(path):
+    """Read the permutations of the puzzle, as permutations.load; raise DataError unless 9 tiles."""
+    chosen = permutations.load(path)
+    if chosen.shape[1] != TILES:
+        message = f"{name(path)}: {chosen.shape[1]} tiles, but the puzzle has {TILES}"
+        raise DataError(f"{message}: make-permutations -t {TILES}")
+    return chosen
 
 
 class Puzzle:
@@ -26,12 +37,17 @@ class Puzzle:
 
     def __call__(self, image, rng):
         """Return (tiles uint8 9 x 3 x 64 x 64, gray, label), all drawn from the generator RNG."""
+        pixels, label, jitter, gray = self.draw(image, rng)
+        return shuffle(cut(pixels, jitter), self.permutations[label]), gray, label
+
+    def draw(self, image, rng):
+        """Return what RNG draws: (pixels 255 x 255 x 3, label, jitter 9 x 2 as in cut(), gray)."""
         image = resize_short(image, SHORT_SIDE)
         left, top = (int(rng.integers(side - CROP + 1)) for side in image.size)
         pixels = np.asarray(image.crop((left, top, left + CROP, top + CROP)))
         label = int(rng.integers(len(self.permutations)))
-        tiles = cut(pixels, rng.integers(CELL - TILE, size=(TILES, 2)))
-        return shuffle(tiles, self.permutations[label]), rng.random() < GRAY, label
+        jitter = rng.integers(CELL - TILE, size=(TILES, 2))
+        return pixels, label, jitter, rng.random() < GRAY
 
 
 def cut(pixels, jitter):

@@ -17,13 +17,17 @@ TOLERANCE = 0.05  # of the number of images of a data set: copies of it lose a f
 
 
 class Row(NamedTuple):
-    """A line of the report: VALUES {layer: number}; SOURCE is where a published one was read."""
+    """A line of the report: VALUES {layer: number}, RECORDS {layer: what it was taken from}.
+
+    A published one has a SOURCE, where it was read, and the setting it was published for as record.
+    """
 
     task: str
     data_set: str
     metric: str
     label: str
     values: dict
+    records: dict
     source: str | None = None
 
     def best(self):
@@ -54,11 +58,12 @@ def gather(paths):
         raise DataError(f"{streams.name(paths[0])}: no record: write some with eval-svm")
     rows, kept = [], 0
     for same in found.values():
-        values = {str(record.get("layer") or NO_LAYER): record["value"] for record in same}
+        taken = {str(record.get("layer") or NO_LAYER): record for record in same}
+        values = {layer: record["value"] for layer, record in taken.items()}
         kept += len(values)
         last = same[-1]
         about = (last["task"], last.get("data_set") or "?", last.get("metric") or "?")
-        rows.append((Row(*about, label(last), values), last))
+        rows.append((Row(*about, label(last), values, taken), last))
     groups = {}
     for row, record in _told_apart(rows):
         published = paper_row(row, record)
@@ -115,7 +120,9 @@ def paper_row(row, record):
         if all(_agrees(record, *item) for item in published["setting"].items()):
             source = f"{published['source']} ({published['how']})"
             source += f"; {published['note']}" if "note" in published else ""
-            return row._replace(label="paper", values=published["values"], source=source)
+            values = published["values"]
+            said = dict.fromkeys(values, published["setting"])
+            return row._replace(label="paper", values=values, records=said, source=source)
     return None
 
 

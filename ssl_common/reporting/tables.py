@@ -10,10 +10,13 @@ NETWORK_ORDER += ["res2", "res3", "res4", "res5", "pool5", "fc6", "fc7"]
 
 def columns(rows):
     """Return the layers of ROWS in the order of the network, others by name, and NO_LAYER last."""
-    layers = {layer for row in rows for layer in row.values} - {BEST, NO_LAYER}
+    return in_order({layer for row in rows for layer in row.values} - {BEST})
+
+
+def in_order(layers):
+    """Return the set LAYERS in the order of the network, others by name, and NO_LAYER last."""
     known = [layer for layer in NETWORK_ORDER if layer in layers]
-    without = [NO_LAYER] if any(NO_LAYER in row.values for row in rows) else []
-    return known + sorted(layers.difference(known)) + without
+    return known + sorted(layers - {*known, NO_LAYER}) + [NO_LAYER] * (NO_LAYER in layers)
 
 
 def markdown(rows):
@@ -56,7 +59,8 @@ def json_text(rows):
     for row in rows:
         layer, value = row.best()
         values = {name: row.values[name] for name in (*columns([row]), BEST) if name in row.values}
-        objects.append(row._asdict() | {"values": values, "best_layer": layer, "best": value})
+        said = row._asdict() | {"values": values, "best_layer": layer, "best": value}
+        objects.append({name: part for name, part in said.items() if name != "records"})
     return json.dumps(objects, indent=1, ensure_ascii=False) + "\n"
 
 

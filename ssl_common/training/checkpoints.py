@@ -1,6 +1,8 @@
 """Finished networks (MODEL.pt) and runs in progress (MODEL.pt.state/); see ssl-formats(5)."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import pickle
 
@@ -41,6 +43,7 @@ class Run:
         self.output, self.settings = output, settings
         self.folder = f"{output}.state"
         self.log_path = os.path.join(self.folder, "log.jsonl")
+        self._stop_path = os.path.join(self.folder, "stopped")
         self._log = None
 
     def complete(self):
@@ -53,14 +56,28 @@ class Run:
     def resume(self):
         """Return the newest checkpoint, or None at the start; open the log where it stopped."""
         os.makedirs(self.folder, exist_ok=True)
+        self._log = open(self.log_path, "ab")  # noqa: SIM115 (open as long as the run)
+        self._lock()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._stop_path)
         names = self._checkpoints()
         state = None
         if names:
             state = load(names[-1])
             self._check(names[-1], state)
-        self._log = open(self.log_path, "ab")  # noqa: SIM115 (open as long as the run)
         self._log.truncate(state["log_bytes"] if state else 0)
         return state
+
+    def _lock(self):
+        """Keep others from this run for as long as the log is open."""
+        try:
+            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"{self.folder}: another process trains this network: give another -o"
+            raise DataError(message) from None
+        except OSError as error:  # a file system without locks
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
 
     def _check(self, path, content):
         for key, value in self.settings.items():
@@ -93,6 +110,17 @@ class Run:
         save(os.path.join(self.folder, f"step-{step:012}.pt"), state)
         for name in self._checkpoints()[:-KEPT]:
             os.unlink(name)
+
+    def stop(self, reason):
+        """Leave word that REASON, a signal, stopped the run."""
+        with streams.writing(self._stop_path, binary=False) as stream:
+            stream.write(f"{reason}\n".encode())
+
+    def stopped(self):
+        """Return the signal that stopped the run, None where none did."""
+        with contextlib.suppress(FileNotFoundError), open(self._stop_path, "rb") as stream:
+            return stream.read().decode().strip()
+        return None
 
     def finish(self, network):
         """Write the network, then remove the checkpoints; the log stays."""

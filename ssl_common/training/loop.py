@@ -1,5 +1,6 @@
 """The training loop, on one page."""
 
+import contextlib
 import math
 import time
 
@@ -8,6 +9,7 @@ import torch
 from ssl_common import records
 from ssl_common.data.loading import Shuffled, batches
 from ssl_common.streams import DataError
+from ssl_common.training import torchrun
 from ssl_common.training.schedules import checkpoints_due, step_drops
 
 LOG_EVERY = 50  # steps
@@ -16,78 +18,100 @@ LOG_EVERY = 50  # steps
 def train(network, score, dataset, run, device, workers, every, emit, stopping, progress):
     """Train NETWORK on DATASET to the end of RUN's settings; return whether it got there.
 
-    SCORE(network, batch, device) gives (loss, number right, number) of a batch. EMIT gets each
-    line of the log, from the first one even where the run is resumed. A checkpoint is written
-    EVERY (count, "step", "epoch" or "min"), and when STOPPING() after a step, which ends it here.
-    Raises DataError when the loss is no longer finite; the checkpoints before it stay.
+    SCORE(network, batch, device) gives (loss, number right, number) of a micro-batch; the gradients
+    of a step are averaged over its micro-batches, on whichever rank. On the first rank EMIT gets
+    each line of the log, from the first one even where the run is resumed, and a checkpoint is
+    written EVERY (count, "step", "epoch" or "min"). When STOPPING() after a step, on any rank, all
+    end there with a checkpoint. Raises DataError when the loss is no longer finite; the checkpoints
+    before it stay.
     """
-    settings = run.settings
+    settings, first = run.settings, torchrun.RANK == 0
     epoch_steps = len(dataset.manifest) // settings["batch"]
     steps = settings["epochs"] * epoch_steps
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    parts = settings["batch"] // settings["micro_batch"]
     network = network.to(device, memory_format=torch.channels_last).train()
     sgd = optimizer(network)
-    step, tally, passed_over = 0, torch.zeros(3, dtype=torch.float64, device=device), 0
+    step, tally = 0, torch.zeros(4, dtype=torch.float64, device=device)
+
+    if state := torchrun.of_the_first(run.resume):
+        network.load_state_dict(state["network"])
+        sgd.load_state_dict(state["optimizer"])
+        step = state["step"]
+        if first:  # the sum over all ranks
+            tally = state["tally"].to(device)
+    ranks = torchrun.parallel(network, device)
 
     def log(line):
         run.append(line)
         emit(line)
 
-    def save():
-        _means(tally, step)
+    def save(total):
         state = {"network": network.state_dict(), "optimizer": sgd.state_dict()}
-        run.save(step, state | {"tally": tally, "passed_over": passed_over})
+        run.save(step, state | {"tally": total})
 
-    if state := run.resume():
-        network.load_state_dict(state["network"])
-        sgd.load_state_dict(state["optimizer"])
-        step, passed_over, tally = state["step"], state["passed_over"], state["tally"].to(device)
-    for line in run.log_lines():
-        emit(line)
-    if step == 0:
-        log(records.line(settings | {"steps": steps} | records.provenance("pretrain")))
+    if first:
+        for line in run.log_lines():
+            emit(line)
+        if step == 0:
+            line = settings | {"steps": steps, "ranks": torchrun.RANKS}
+            log(records.line(line | records.provenance("pretrain")))
 
-    order = Shuffled(len(dataset.manifest), settings["batch"], steps, step, settings["seed"])
+    order = Shuffled(
+        *(len(dataset.manifest), settings["batch"], steps, step, settings["seed"]),
+        *(parts, torchrun.RANK, torchrun.RANKS),
+    )
+    loaded = batches(dataset, order, -(-workers // torchrun.HERE))
     due = checkpoints_due(every, epoch_steps)
-    clock, timed = time.monotonic(), step
-    for passed, *batch in batches(dataset, order, workers):
+    clock, timed, loss = time.monotonic(), step, math.nan
+    while step < steps:
         rate = step_drops(step, steps, settings["lr"])
         for group in sgd.param_groups:
             group["lr"] = rate
-        with torch.autocast(device, torch.bfloat16, enabled=settings["precision"] == "bf16"):
-            loss, right, count = score(network, batch, device)
         sgd.zero_grad()
-        loss.backward()
+        accumulated = parts // torchrun.RANKS
+        for part in range(accumulated):
+            passed, *batch = next(loaded)
+            last = part == accumulated - 1  # only then are gradients sent round
+            with contextlib.nullcontext() if last or torchrun.RANKS == 1 else ranks.no_sync():
+                with torch.autocast(device.type, torch.bfloat16, settings["precision"] == "bf16"):
+                    mean, right, count = score(ranks, batch, device)
+                (mean / accumulated).backward()
+            seen = mean.detach().double() * count, right.double()
+            tally += torch.stack([*seen, *tally.new_tensor([count, passed.sum()])])
         sgd.step()
-        with torch.no_grad():
-            tally += torch.stack([loss.double() * count, right.double(), tally.new_tensor(count)])
-        passed_over += int(passed.sum())
         step += 1
 
-        if step % LOG_EVERY == 0 or step == steps:
-            loss, accuracy = _means(tally, step)
+        stop, save_due = torchrun.any_of(bool(stopping()), first and step < steps and due(step))
+        stop, logged = stop and step < steps, step % LOG_EVERY == 0 or step == steps
+        if logged or stop or save_due:
+            total = torchrun.total(tally)
+            loss, accuracy = _means(total, step)
+        if logged:
             speed = (step - timed) * settings["batch"] / (time.monotonic() - clock)
             clock, timed = time.monotonic(), step
-            tally.zero_()
             line = {"step": step, "epoch": step * settings["batch"] / len(dataset.manifest)}
-            line |= {"lr": rate, "loss": loss, "accuracy": accuracy, "unreadable": passed_over}
+            line |= {"lr": rate, "loss": loss, "accuracy": accuracy, "unreadable": int(total[3])}
+            tally[:3] = total[:3] = 0
             try:
-                log(records.line(line | {"time_images_per_second": round(speed, 1)}))
+                if first:
+                    log(records.line(line | {"time_images_per_second": round(speed, 1)}))
             except OSError:  # the reader of the log left, or its disk is full: lose no step
-                save()
+                save(total)
                 raise
-        progress(step, steps, f"loss {loss:.3f}" if isinstance(loss, float) else "")
-        if stopping():
-            save()
-            return step == steps
-        if step < steps and due(step):
-            save()
+        if first:
+            progress(step, steps, f"loss {loss:.3f}" if math.isfinite(loss) else "")
+        if first and (stop or save_due):
+            save(total)
+        if first and stop:
+            run.stop(stopping() or "a signal to another rank")
+        if stop:
+            return False
     return True
 
 
 def _means(tally, step):
-    """Return mean loss and accuracy of a TALLY (sum of losses, number right, number)."""
-    loss, right, count = tally.tolist()
+    """Return mean loss and accuracy of a TALLY (sum of losses, number right, number, ...)."""
+    loss, right, count = tally[:3].tolist()
     if not math.isfinite(loss):
         message = f"the loss is {loss} before step {step}: lower --lr, or raise --batch"
         raise DataError(f"{message}; the checkpoints before it are kept")

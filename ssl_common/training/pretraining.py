@@ -2,45 +2,80 @@
 
 import torch
 
+from ssl_common.cli import Stopped
 from ssl_common.data.loading import Drawn
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import registry
 from ssl_common.pretext import jigsaw as puzzle
-from ssl_common.pretext import permutations
 from ssl_common.streams import DataError, digest, name, stem
-from ssl_common.training import checkpoints
+from ssl_common.training import checkpoints, torchrun
 from ssl_common.training.loop import train
 
 
-def jigsaw(manifest, permutation_file, output, options, root, **running):
-    """Pre-train by Jigsaw; return a line that says what is done, None where it was stopped before.
+def jigsaw(manifest, permutation_file, output, options, root, gpus, device, stopping, **running):
+    """Pre-train by Jigsaw; return a line that says what is done, None where another rank says it.
 
-    OPTIONS (arch, epochs, batch, lr, seed, precision) and what the files hold decide the result;
-    RUNNING is how it is got, as training.loop.train takes it. Raises DataError for bad input.
+    OPTIONS (arch, epochs, batch, micro_batch, lr, seed, precision) and what the files hold decide
+    the result; STOPPING and RUNNING are how it is got, as training.loop.train takes it. More GPUS
+    than one are ranks of a torchrun that this process leads. Raises DataError for bad input, and
+    Stopped where a signal stopped it, but in a rank: its torchrun takes any status but 0 amiss.
     """
-    images, chosen = Manifest(manifest), permutations.load(permutation_file)
-    if chosen.shape[1] != puzzle.TILES:
-        message = f"{name(permutation_file)}: {chosen.shape[1]} tiles, but the puzzle has"
-        raise DataError(f"{message} {puzzle.TILES}: make-permutations -t {puzzle.TILES}")
+    leads = gpus > 1 and not torchrun.IS_RANK
+    torchrun.settle()
+    if leads and "-" in (manifest, permutation_file):
+        torchrun.keep_input()
+    images, chosen = Manifest(manifest), puzzle.load(permutation_file)
     if len(images) < options["batch"]:
         message = f"{name(manifest)}: {len(images)} images are less than one batch"
         raise DataError(f"{message}: give --batch {len(images)} or less")
     settings = {"pretext": "jigsaw", **options}
     settings |= {"permutations": len(chosen), "permutations_digest": digest(chosen.tobytes())}
     settings |= {"images": len(images), "data": images.digest(), "data_name": stem(manifest)}
-
     run = checkpoints.Run(output, settings)
-    if run.complete():
-        for line in run.log_lines():
-            running["emit"](line)
-        return f"{output} is complete already: nothing to do"
-    trunk = registry.build(options["arch"], options["seed"])
-    with registry.seeded(options["seed"]):
-        network = puzzle.JigsawNet(trunk, len(chosen))
-    dataset = Drawn(images, root, puzzle.Puzzle(chosen), options["seed"])
-    if not train(network, puzzle.score, dataset, run, **running):
+    if leads and not run.complete():
+        torchrun.lead(gpus, device, stopping)
+        if reason := run.stopped():
+            raise Stopped(reason)
         return None
-    head = network.state_dict()
-    state = {key: head.pop(f"trunk.{key}") for key in trunk.state_dict()}
-    run.finish({"trunk": state, "head": head, "permutations": torch.from_numpy(chosen)})
+
+    with torchrun.joined(device) as device:
+        if torchrun.of_the_first(run.complete):
+            for line in run.log_lines():
+                running["emit"](line)
+            return f"{output} is complete already: nothing to do"
+        trunk = registry.build(options["arch"], options["seed"])
+        with registry.seeded(options["seed"]):
+            network = puzzle.JigsawNet(trunk, len(chosen))
+        dataset = Drawn(images, root, puzzle.Puzzle(chosen), options["seed"])
+        done = train(network, puzzle.score, dataset, run, device, stopping=stopping, **running)
+        if done:
+            head = network.state_dict()
+            state = {key: head.pop(f"trunk.{key}") for key in trunk.state_dict()}
+            finished = {"trunk": state, "head": head, "permutations": torch.from_numpy(chosen)}
+            torchrun.of_the_first(lambda: run.finish(finished))
+    if not done and not torchrun.IS_RANK:
+        raise Stopped(run.stopped())
+    if not done or torchrun.RANK:
+        return None
     return f"{output}: {options['epochs']} epochs of {len(images)} images, {len(chosen)} puzzles"
+
+
+def load(path):
+    """Return (JigsawNet in eval mode, permutations int64 |P| x 9) of the finished network PATH.
+
+    Raises DataError for a file that is not a finished network of the jigsaw puzzle.
+    """
+    content = checkpoints.load(path)
+    try:
+        settings, state = content["settings"], content["trunk"]
+        if settings["pretext"] != "jigsaw":
+            raise DataError(f"{path}: trained by {settings['pretext']}, not by jigsaw")
+        chosen = content["permutations"].numpy()
+        network = puzzle.JigsawNet(registry.build(settings["arch"], 0), len(chosen))
+        state = {f"trunk.{key}": value for key, value in state.items()}
+        network.load_state_dict(state | content["head"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"{path}: not a finished network of pretrain jigsaw ({reason})"
+        raise DataError(message) from error
+    return network.eval(), chosen

@@ -1,0 +1,155 @@
+"""Generated scenes -> a PASCAL VOC devkit: pictures, boxes, and the lists of its splits."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import signal
+from multiprocessing import resource_tracker
+
+import numpy as np
+
+from ssl_common import streams
+from ssl_common.data import objects, scenes
+from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE, Row
+from ssl_common.streams import DataError
+
+SPLITS = {"train": (0,), "val": (2,), "trainval": (0, 2), "test": (1, 3)}  # index modulo 4
+
+
+def make(folder, shown_as, count, seed, workers):
+    """Write COUNT scenes of SEED as a devkit into FOLDER; yield the Row of each, in order.
+
+    Paths in the rows begin with SHOWN_AS. The lists are written after the last row.
+    """
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        os.makedirs(os.path.join(folder, part))
+    classes = sorted(objects.CLASSES)
+    labels = np.full((count, len(classes)), NEGATIVE, np.int8)
+    for index, shown in enumerate(_side_by_side(folder, seed, count, workers)):
+        for each in shown:
+            label = DIFFICULT if each.difficult else POSITIVE
+            column = classes.index(each.name)
+            labels[index, column] = max(labels[index, column], label)
+        path = os.path.join(shown_as, "JPEGImages", f"{name(index)}.jpg")
+        said = [[classes[c] for c in np.flatnonzero(labels[index] == label)]
+                for label in (POSITIVE, DIFFICULT)]  # fmt: skip
+        yield Row(path, *map(tuple, said))
+    _write_lists(os.path.join(folder, "ImageSets", "Main"), classes, labels)
+
+
+def name(index):
+    """Return the id of scene INDEX; VOC counts from 1."""
+    return f"{index + 1:06d}"
+
+
+def _write_scene(folder, seed, index):
+    """Draw and write one scene; return what it shows."""
+    picture, shown, quality = scenes.draw(seed, index)
+    encoded = io.BytesIO()  # Pillow itself takes no notice of a full disk
+    picture.save(encoded, "JPEG", quality=quality)
+    text = annotation(name(index), picture.size, shown)
+    _write(os.path.join(folder, "JPEGImages", f"{name(index)}.jpg"), encoded.getbuffer())
+    _write(os.path.join(folder, "Annotations", f"{name(index)}.xml"), text.encode())
+    return shown
+
+
+def _side_by_side(folder, seed, count, workers):
+    """Yield what scene 0, 1, ... shows as it is written, by WORKERS processes; 0: by this one."""
+    if not workers:
+        yield from (_write_scene(folder, seed, index) for index in range(count))
+        return
+    spawn, crew = multiprocessing.get_context("spawn"), []
+    try:
+        with _born_deaf():
+            for first in range(min(workers, count)):
+                receiver, sender = spawn.Pipe(duplex=False)
+                share = (sender, folder, seed, range(first, count, workers))
+                process = spawn.Process(target=_write_scenes, args=share, daemon=True)
+                process.start()
+                sender.close()
+                crew.append((process, receiver))
+        for index in range(count):
+            result = crew[index % workers][1].recv()
+            if isinstance(result, OSError):
+                raise result
+            yield result
+    except EOFError as error:
+        raise DataError("a worker was killed, for want of memory perhaps: try -j 1") from error
+    finally:
+        for process, _receiver in crew:
+            process.kill()
+            process.join()
+
+
+@contextlib.contextmanager
+def _born_deaf():
+    """Let the processes started here be deaf to signals to the group: this one stops them.
+
+    A signal that comes meanwhile is heard at the end.
+    """
+    resource_tracker.ensure_running()  # which would unblock the signals, were it started later
+    numbers, came = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), []
+    before = {n: signal.signal(n, lambda number, _frame: came.append(number)) for n in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # they inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _write_scenes(sender, folder, seed, indices):
+    """Write the scenes INDICES; send what each shows, or the error that ends the work."""
+    for index in indices:
+        try:
+            result = _write_scene(folder, seed, index)
+        except OSError as error:
+            result = error
+        try:
+            sender.send(result)
+        except BrokenPipeError:
+            return  # nobody waits for it any more
+
+
+def annotation(image, size, shown):
+    """Return the VOC annotation of the picture IMAGE of SIZE (width, height), as XML."""
+    import xml.etree.ElementTree as ET
+
+    def add(parent, **fields):
+        for tag, value in fields.items():
+            ET.SubElement(parent, tag).text = str(value)
+
+    root = ET.Element("annotation")
+    add(root, folder="VOC2007", filename=f"{image}.jpg")
+    add(ET.SubElement(root, "source"), database="ssl-bench make-scenes")
+    add(ET.SubElement(root, "size"), width=size[0], height=size[1], depth=3)
+    add(root, segmented=0)
+    for each in shown:
+        item = ET.SubElement(root, "object")
+        add(item, name=each.name, pose="Unspecified")
+        add(item, truncated=int(each.truncated), difficult=int(each.difficult))
+        box = zip(("xmin", "ymin", "xmax", "ymax"), each.box, strict=True)
+        add(ET.SubElement(item, "bndbox"), **dict(box))
+    ET.indent(root, "\t")
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _write_lists(main, classes, labels):
+    """Write which images are of each split, and what each says of each class: 1, 0 or -1."""
+    for split, remainders in SPLITS.items():
+        members = [i for i in range(len(labels)) if i % 4 in remainders]
+        _write(
+            os.path.join(main, f"{split}.txt"), "".join(f"{name(i)}\n" for i in members).encode()
+        )
+        for column, each in enumerate(classes):
+            lines = "".join(f"{name(i)} {labels[i, column]:2d}\n" for i in members)
+            _write(os.path.join(main, f"{each}_{split}.txt"), lines.encode())
+
+
+def _write(path, content):
+    with streams.naming(path), open(path, "wb") as stream:
+        stream.write(content)

@@ -1,0 +1,296 @@
+"""Rows of a report as a picture: the metric by layer, or that of the best layer against a field."""
+
+import io
+import logging
+import math
+import os
+import re
+import statistics
+import textwrap
+import warnings
+from typing import NamedTuple
+
+from ssl_common.reporting import report, tables
+from ssl_common.reporting.report import BEST, NO_LAYER
+from ssl_common.streams import DataError
+
+# Suffix -> what not to write into the file: dates and versions, which change its bytes.
+FORMS = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+SEEDS = ("seed", "svm_seed")
+TRAINING = ("epochs", "batch", "lr", "precision")  # what a record may say besides report.IDENTITY
+DECADE = 10  # an axis is logarithmic where its greatest value is this many times the least, or more
+# Okabe and Ito's colours, which the colour-blind tell apart, less the yellow, too light for a line.
+# 7 of them and 8 markers: 56 lines before a pair comes again.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+STYLE = {
+    **{"font.size": 9, "axes.titlesize": 10, "savefig.dpi": 150, "text.parse_math": False},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
+    **{"axes.grid": True, "grid.color": "#e6e6e6", "legend.frameon": False},
+    **{"svg.fonttype": "none", "svg.hashsalt": "ssl-bench", "pdf.fonttype": 42},
+}
+
+
+class Line(NamedTuple):
+    """A line of a panel: POINTS and PAPER are {layer or number: [a value for each seed]}."""
+
+    label: str
+    points: dict
+    paper_label: str
+    paper: dict
+
+
+def panels(rows, against=None):
+    """Return {(task, data set, metric): [Line]} of ROWS, and how many records were left out.
+
+    By layer, a line is a network; AGAINST a field, it is all that differs in nothing else, a point
+    is the best layer, and a record without a number there is left out. What differs only in its
+    seeds is one line. Raises DataError where no record has the field.
+    """
+    families, left_out = {}, 0
+    for row, paper in _with_paper(rows):
+        if against:
+            kept = {k: v for k, v in row.values.items() if _number(row.records[k].get(against))}
+            left_out += len(row.values) - len(kept)
+            row = row._replace(values=kept)
+        if row.values:
+            about = _about(row, against)
+            if against == "images":
+                about["data_name"] = _sampled(about.get("data_name"))
+            settings = (*report.IDENTITY, *TRAINING)
+            key = [about.get(name) for name in settings if name not in SEEDS]
+            families.setdefault((row[:3], repr(key)), []).append((row, paper))
+    if not families:
+        known = {k for row in rows for r in row.records.values() for k in r if _number(r[k])}
+        there = ", ".join(sorted(known - {"value"})) or "none"
+        raise DataError(f"no record has a number in {against!r} (numbers: {there})")
+    found = {}
+    for (panel, _key), family in families.items():
+        drawn = [tuple(_record(row).get(k) for k in (against, *SEEDS)) for row, _paper in family]
+        # A seed twice: they differ in more than the records say, and have no mean.
+        apart = len(set(drawn)) < len(drawn)
+        lines = [[member] for member in family] if apart else [family]
+        found.setdefault(panel, []).extend(_line(members, against, apart) for members in lines)
+    return found, left_out
+
+
+def _with_paper(rows):
+    """Return ROWS as pairs: a measured one, and the published one that stands below it or None."""
+    pairs = []
+    for row in rows:
+        if row.source:
+            pairs[-1] = (pairs[-1][0], row)
+        else:
+            pairs.append((row, None))
+    return pairs
+
+
+def _number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _record(row):
+    """Return the record of the best layer of ROW."""
+    layer, _value = row.best()
+    return row.records.get(layer) or next(iter(row.records.values()))
+
+
+def _about(row, against):
+    """Return what the record of ROW says, but for the field AGAINST and what goes with it."""
+    about = {key: value for key, value in _record(row).items() if key != against}
+    if about.get("arch") or about.get("pretext"):
+        about.pop("model", None)  # another seed is another digest
+    return about
+
+
+def _sampled(name):
+    """Return what the data set NAME is a sample of: yfcc for yfcc-1m and yfcc-100m."""
+    return re.sub(r"-\d+[km]?$", "", str(name), flags=re.IGNORECASE)
+
+
+def _line(members, against, apart):
+    """Return the Line of MEMBERS, (Row, published Row or None): one network's seeds, or AGAINST."""
+    points, paper = {}, {}
+    for row, published in members:
+        values, theirs = row.values, published.values if published else {}
+        if against:
+            x = _record(row)[against]
+            values = {x: row.best()[1]}
+            if published:  # 1,281,167 images where ours are a few less
+                theirs = {_record(published).get(against, x): published.best()[1]}
+        for place, value in values.items():
+            points.setdefault(place, []).append(value)
+        paper |= {place: [value] for place, value in theirs.items()}
+    rows = [row for row, _published in members]
+    label = rows[0].label if len(rows) == 1 and (apart or not against) else _label(rows, against)
+    fewest, most = (f(map(len, points.values())) for f in (min, max))
+    if most > 1:
+        label += f", {most} seeds" if fewest == most else f", {fewest} to {most} seeds"
+    published = [row for _row, row in members if row]
+    return Line(label, points, f"paper: {_label(published, against)}" if published else "", paper)
+
+
+def _label(rows, against):
+    """Return how the plot calls ROWS: by what they have in common."""
+    first, *others = (_about(row, against) for row in rows)
+    common = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
+    if first.get("data_name"):
+        common.setdefault("data_name", _sampled(first["data_name"]))
+    more = [f"{k}={common[k]}" for k in TRAINING if common.get(k) is not None]
+    return " ".join([report.label(common), *more])
+
+
+def figure(rows, against=None):
+    """Return the matplotlib Figure of ROWS, a panel a task and data set, and panels()' left out."""
+    from matplotlib.figure import Figure
+
+    found, left_out = panels(rows, against)
+    columns = 1 if len(found) == 1 else 2 if len(found) < 5 else 3
+    deep = math.ceil(len(found) / columns)
+    width, height = (6.8, 3.8) if len(found) == 1 else (4.4, 3.0)  # of a panel, inches
+    drawn = Figure((columns * width, deep * height), layout="constrained")
+    axes = drawn.subplots(deep, columns, squeeze=False).ravel()
+    for unused in axes[len(found) :]:
+        unused.remove()
+    entries, notes, styles = {}, set(), {}
+    for ax, ((task, data_set, metric), lines) in zip(axes, found.items(), strict=False):
+        ax.set_title(textwrap.fill(f"{task}, {data_set}", round(width * 11)))
+        ax.set_ylabel(f"{metric} of the best layer" if against else metric)
+        place = _against_axis(ax, lines, against) if against else _layer_axis(ax, lines)
+        shown = []
+        for line in lines:
+            style = styles.setdefault(line.label, _style(len(styles)))
+            entries.setdefault(line.label, _draw(ax, line.points, place, style, notes))
+            if not against and len(line.points) > 1:
+                _ring(ax, line.points, place, style, notes)
+            if line.paper and (line.paper_label, line.paper) not in shown:  # once for two lines
+                shown.append((line.paper_label, line.paper))
+                dashed = style | {"linestyle": "--", "markerfacecolor": "white"}
+                entries.setdefault(line.paper_label, _draw(ax, line.paper, place, dashed, notes))
+    _legend(drawn, entries, notes, columns * width)
+    return drawn, left_out
+
+
+def _style(index):
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def _layer_axis(ax, lines):
+    """Lay the layers of LINES along the axis in network order; return {layer: place}.
+
+    A ResNet's res3 stands where an AlexNet's conv3 does.
+    """
+    layers = {layer for line in lines for layer in (*line.points, *line.paper)} - {BEST}
+    stage = {layer: re.sub(r"^res(?=\d$)", "conv", layer) for layer in layers}
+    order = tables.in_order(set(stage.values()))
+    names = ["\n".join(k for k in tables.in_order(layers) if stage[k] == s) for s in order]
+    names = ["no layer" if name == NO_LAYER else name for name in names]
+    ax.set_xticks(range(len(order)), names)
+    ax.set_xlim(-0.4, len(order) - 0.6)
+    if sum(map(len, names)) > 11 * ax.figure.get_figwidth() / ax.get_gridspec().ncols:
+        ax.tick_params("x", labelrotation=45)
+    ax.set_xlabel("layer")
+    return {layer: order.index(stage[layer]) for layer in layers}
+
+
+def _against_axis(ax, lines, against):
+    """Give AX the numbers of LINES, on a log axis where they span a decade; return {x: x}."""
+    from matplotlib import ticker
+
+    numbers = sorted({x for line in lines for x in (*line.points, *line.paper)})
+    low, high = numbers[0], numbers[-1]
+    decades = low > 0 and high >= DECADE * low
+    ax.set_xscale("log" if decades else "linear")
+    scaled = [math.log(x) if decades else x for x in numbers]
+    apart = [b - a for a, b in zip(scaled, scaled[1:], strict=False)]
+    if not apart or min(apart) >= (scaled[-1] - scaled[0]) / 10:  # room to name each
+        ax.xaxis.set_major_locator(ticker.FixedLocator(numbers))
+    elif decades:
+        subs = (1,) if high >= 1000 * low else (1, 2, 5)
+        ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
+    ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _place: short(x)))
+    name = {"permutations": "permutations |P|", "neighbours": "neighbours K"}.get(against, against)
+    ax.set_xlabel(name + (" (log scale)" if decades else ""))
+    return {x: x for x in numbers}
+
+
+def short(number):
+    """Return NUMBER in a few characters: 701, 2,686, 1.28M."""
+    if abs(number) < 100_000:
+        return f"{number:,.6g}"
+    number = float(f"{number:.3g}")
+    size, mark = next(s for s in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if abs(number) >= s[0])
+    return f"{number / size:.3g}{mark}"
+
+
+def _draw(ax, points, place, style, notes):
+    """Draw POINTS, {layer or number: values}: their means, joined, and bars from least to greatest.
+
+    A published value of the best layer, whichever it is, is a level line. Returns the line.
+    """
+    if list(points) == [BEST]:
+        notes.add("level line: best layer of the paper")
+        return ax.axhline(points[BEST][0], linewidth=1.4, **style | {"marker": ""})
+    order = sorted(points, key=place.get)
+    xs, means = [place[k] for k in order], [statistics.fmean(points[k]) for k in order]
+    (line,) = ax.plot(xs, means, linewidth=1.6, markersize=6, **style)
+    for x, mean, values in zip(xs, means, (points[k] for k in order), strict=True):
+        if min(values) < max(values):
+            notes.add("bars: least to greatest of the seeds")
+            spread = [[mean - min(values)], [max(values) - mean]]
+            ax.errorbar(x, mean, spread, fmt="none", ecolor=style["color"], capsize=3)
+    return line
+
+
+def _ring(ax, points, place, style, notes):
+    """Mark the best of the layers in POINTS, the first of equals."""
+    notes.add("ring: best layer")
+    means = {layer: statistics.fmean(points[layer]) for layer in sorted(points, key=place.get)}
+    best = max(means, key=means.get)
+    ring = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "label": "best"}
+    ax.plot(place[best], means[best], **style | ring)
+
+
+def _legend(drawn, entries, notes, width):
+    """Name ENTRIES, {label: line}, below the panels of a figure WIDTH inches wide, which grows."""
+    room = round(width * 11)  # characters
+    names = {label: textwrap.fill(" ".join(label.split()), room) for label in entries}
+    order = sorted(entries, key=lambda label: -entries[label].get_ydata()[-1])
+    columns = max(1, min(3, room // (max(len(name) for name in names.values()) + 8)))
+    lines = sum(name.count("\n") + 1 for name in names.values()) / columns + bool(notes)
+    drawn.set_figheight(drawn.get_figheight() + 0.19 * math.ceil(lines))
+    drawn.legend(
+        [entries[label] for label in order],
+        [names[label] for label in order],
+        title="; ".join(sorted(notes)) or None,
+        loc="outside lower left",
+        ncols=columns,
+        alignment="left",
+        handlelength=3,
+    )
+
+
+def render(rows, path, against=None):
+    """Return the picture of ROWS as bytes, in the form that the suffix of PATH names, and left out.
+
+    Raises DataError where there is no matplotlib, and as panels() does.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise DataError("--plot needs matplotlib: pip install matplotlib") from error
+    suffix = os.path.splitext(path)[1].lower()
+    stream = io.BytesIO()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it talks of its font cache
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name in letters that the font lacks
+        matplotlib.rcdefaults()  # whatever a matplotlibrc says
+        matplotlib.rcParams.update(STYLE)
+        drawn, left_out = figure(rows, against)
+        drawn.savefig(stream, format=suffix[1:], metadata=FORMS[suffix])
+    return stream.getvalue(), left_out

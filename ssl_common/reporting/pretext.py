@@ -1,0 +1,166 @@
+"""A pretext task as a picture: what the network is shown, and what it answers."""
+
+import io
+import os
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ssl_common.data import images
+from ssl_common.data.loading import MEAN, STD, generator
+from ssl_common.pretext import jigsaw
+from ssl_common.pretext.jigsaw import CELL, CROP, GRID, TILE, TILES
+from ssl_common.training import pretraining
+
+FONT, LINE = 12, 16  # pixels: of a letter, from line to line
+GAP = 18  # pixels between tiles, room for a number
+BOARD = GRID * (TILE + GAP)  # pixels, side of a board of tiles
+MARGIN, SPACE = 12, 24  # pixels around the picture, between panels
+# Okabe and Ito's colours: the colour-blind tell right from wrong.
+INK, RIGHT, WRONG, CUT = "black", "#009E73", "#D55E00", "#E69F00"
+
+
+class Shown(NamedTuple):
+    """A puzzle of an image, and the answer of a network: (label, probability), or None.
+
+    PIXELS (255 x 255 x 3) is the crop, JITTER (9 x 2) where the tiles lie in their cells, TILES
+    (9 x 3 x 64 x 64) what the network sees, in pixels again.
+    """
+
+    name: str
+    pixels: np.ndarray
+    jitter: np.ndarray
+    tiles: np.ndarray
+    gray: bool
+    label: int
+    answer: tuple | None
+
+
+def solve(paths, permutations, seed, network=None):
+    """Yield Shown for each image file of PATHS, drawn as pretrain draws line k in its first epoch.
+
+    NETWORK is a JigsawNet in eval mode, if one shall answer. Raises Unreadable naming the file.
+    """
+    puzzle = jigsaw.Puzzle(permutations)
+    for k, path in enumerate(paths):
+        image = images.read(path, "")
+        pixels, _label, jitter, _gray = puzzle.draw(image, generator(seed, 0, k))
+        tiles, gray, label = puzzle(image, generator(seed, 0, k))
+        seen = jigsaw.normalize(torch.from_numpy(tiles)[None], torch.tensor([gray]))
+        answer = None
+        if network:
+            with torch.inference_mode():
+                probability, best = network(seen)[0].softmax(0).max(0)
+            answer = int(best), float(probability)
+        yield Shown(path, pixels, jitter, in_pixels(seen[0].numpy(), gray), gray, label, answer)
+
+
+def in_pixels(tiles, gray):
+    """Return standardised TILES (9 x 3 x 64 x 64) as uint8, standardize() undone.
+
+    The three channels of a GRAY puzzle are equal: it is shown neutral, by their mean MEAN and STD.
+    """
+    mean, std = (np.reshape(v, (3, 1, 1)) for v in (MEAN, STD))
+    if gray:
+        mean, std = mean.mean(), std.mean()
+    return np.rint(255 * (tiles * std + mean)).clip(0, 255).astype(np.uint8)
+
+
+def draw(puzzles, permutations):
+    """Return the picture of PUZZLES, Shown, over PERMUTATIONS: a row each.
+
+    The crop with its cells and tiles; the board that the network sees; what its answer makes of
+    it. Places and tiles are numbered column by column, as the permutations number them.
+    """
+    boards = 2 if puzzles[0].answer else 1
+    size = 2 * MARGIN + CROP + boards * (SPACE + BOARD), 2 * MARGIN + CROP + 3 * LINE
+    picture = Image.new("RGB", (size[0], size[1] * len(puzzles)), "white")
+    pen = ImageDraw.Draw(picture)
+    pen.font = ImageFont.load_default(FONT)
+    for row, shown in enumerate(puzzles):
+        top = row * size[1] + MARGIN
+        x = MARGIN
+        _crop(picture, pen, shown, (x, top))
+        colour = "shown in gray" if shown.gray else "shown in colour"
+        _caption(pen, [_fitting(pen, shown.name), f"crop, cells and tiles; {colour}"], (x, top))
+        x += CROP + SPACE
+        true = permutations[shown.label]
+        _board(picture, pen, shown.tiles, true, [CUT] * TILES, (x, top))
+        said = ["as the network sees it", f"true: no. {shown.label} of {len(permutations)}"]
+        _caption(pen, [*said, f"order {_order(true)}"], (x, top))
+        if shown.answer:
+            x += BOARD + SPACE
+            best, probability = shown.answer
+            back = np.argsort(permutations[best])
+            hues = [RIGHT if tile == place else WRONG for place, tile in enumerate(true[back])]
+            _board(picture, pen, shown.tiles[back], true[back], hues, (x, top))
+            verdict, hue = ("right", RIGHT) if best == shown.label else ("wrong", WRONG)
+            chance = f"probability {probability:.1%}, chance {1 / len(permutations):.2%}"
+            said = [
+                f"predicted: no. {best}, {verdict}",
+                chance,
+                f"order {_order(permutations[best])}",
+            ]
+            _caption(pen, said, (x, top), hue)
+    return picture
+
+
+def _order(permutation):
+    return " ".join(map(str, permutation))
+
+
+def _fitting(pen, name):
+    """Return what of the end of a file NAME fits below the crop."""
+    text = " ".join(os.fsencode(name).decode("utf-8", "replace").split())
+    whole = text
+    while pen.textlength(text) > CROP:
+        whole = whole[1:]
+        text = f"\u2026{whole}"
+    return text
+
+
+def _caption(pen, lines, corner, hue=INK):
+    """Write LINES below the panel at CORNER, the first in the colour HUE."""
+    x, y = corner[0], corner[1] + CROP + LINE // 4
+    for index, line in enumerate(lines):
+        pen.text((x, y + index * LINE), line, hue if index == 0 else INK)
+
+
+def _crop(picture, pen, shown, corner):
+    """Draw the crop at CORNER, and on it its cells and the tiles, numbered."""
+    picture.paste(Image.fromarray(shown.pixels), corner)
+    for index, jitter in enumerate(shown.jitter):
+        cell = np.add(corner, np.multiply(divmod(index, GRID), CELL))
+        pen.rectangle([*cell, *(cell + CELL - 1)], outline="black")
+        pen.rectangle([*(cell + 1), *(cell + CELL - 2)], outline="white")
+        x, y = (int(v) for v in cell + jitter)
+        pen.rectangle([x, y, x + TILE - 1, y + TILE - 1], outline=CUT, width=2)
+        pen.rectangle([x, y, x + FONT, y + FONT + 2], fill=CUT)
+        pen.text((x + 3, y), str(index), INK)
+
+
+def _board(picture, pen, tiles, numbers, hues, corner):
+    """Draw TILES (9 x 3 x 64 x 64) at CORNER, with their NUMBERS, framed in HUES."""
+    for place, (tile, number, hue) in enumerate(zip(tiles, numbers, hues, strict=True)):
+        column, row = divmod(place, GRID)
+        x, y = corner[0] + column * (TILE + GAP), corner[1] + row * (TILE + GAP) + GAP
+        picture.paste(Image.fromarray(tile.transpose(1, 2, 0)), (x, y))
+        pen.rectangle([x - 2, y - 2, x + TILE + 1, y + TILE + 1], outline=hue, width=2)
+        pen.text((x, y - GAP + 1), str(number), INK if hue == CUT else hue)
+
+
+def show(paths, model, permutation_file, seed):
+    """Return (PNG bytes, a line that says what they show) of the image files PATHS.
+
+    MODEL, a finished network, holds its permutations; without one PERMUTATION_FILE does.
+    """
+    network, chosen = pretraining.load(model) if model else (None, jigsaw.load(permutation_file))
+    puzzles = list(solve(paths, chosen, seed, network))
+    stream = io.BytesIO()
+    draw(puzzles, chosen).save(stream, "PNG")
+    said = f"{len(puzzles)} puzzles of {len(chosen)} permutations"
+    if network:
+        said += f", {sum(each.answer[0] == each.label for each in puzzles)} right"
+    return stream.getvalue(), said

@@ -1,0 +1,278 @@
+"""Generated scenes: geometry against closed forms, and what is said of a picture."""
+
+import collections
+import math
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation, map_coordinates
+
+from ssl_common.data import objects, places, rendering, scenes
+from ssl_common.data.rendering import CUBE, CYLINDER, SPHERE, Camera, Light, Solid, View
+
+GRAY = objects.plain(objects.rgb(0.5, 0.5, 0.5), 0)
+CAMERA = Camera(360, 270, focal=400.0, horizon=120.0, eye=1.6)
+
+
+def composed(index):
+    return scenes.compose(np.random.default_rng((0, index)))
+
+
+def box_at(z, size=(1.0, 1.0, 1.0), x=0.0):
+    """Return a box that stands on the ground; its front is at Z."""
+    return Solid(CUBE, (x, size[1] / 2, z + size[2] / 2), np.array(size) / 2, GRAY)
+
+
+# ---- Rays and solids --------------------------------------------------------------------------
+
+INSIDE = {
+    "sphere": (SPHERE, lambda p: (p * p).sum(0) < 1),
+    "cylinder": (CYLINDER, lambda p: (p[0] ** 2 + p[2] ** 2 < 1) & (np.abs(p[1]) < 1)),
+    "cube": (CUBE, lambda p: np.abs(p).max(0) < 1),
+    "gable": (objects.GABLE, lambda p: (np.abs(p).max(0) < 1) & (2 * np.abs(p[0]) + p[1] < 1)),
+    "cone": (objects.CONE, lambda p: (objects.CONE.normals @ p).max(0) < 1),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_rays_cross_a_solid_where_their_points_are_inside(name):
+    """Against walking along the ray in small steps, for a stretched, turned and moved solid."""
+    shape, inside = INSIDE[name]
+    rng, turn = np.random.default_rng(0), objects.about(1, 0.7) @ objects.about(2, -0.4)
+    solid = Solid(shape, (0.2, 0.1, 0.3), (1.5, 0.8, 1.1), GRAY, turn)
+    origin = rng.normal(0, 0.3, (3, 400, 1)) + [[[0]], [[0]], [[-6]]]
+    direction = rng.normal(0, 0.15, (3, 400, 1)) + [[[0]], [[0]], [[1]]]
+    enter, leave, hits = solid.hit(origin - solid.centre[:, None, None], direction, 0)
+    steps = np.linspace(0, 12, 6001)
+    points = (origin + direction * steps).reshape(3, -1) - solid.centre[:, None]
+    within = inside(turn.T @ points / solid.size[:, None]).reshape(400, -1)
+    long = within.sum(1) > 2
+    assert 100 < long.sum() < 390 and hits[long].all()
+    first = steps[within.argmax(1)]
+    last = steps[within.shape[1] - 1 - within[:, ::-1].argmax(1)]
+    np.testing.assert_allclose(enter[long, 0], first[long], atol=0.003)
+    np.testing.assert_allclose(leave[long, 0], last[long], atol=0.003)
+    short = hits[:, 0] & ~within.any(1)  # an edge cut between two steps
+    assert (leave - enter)[short].max(initial=0) < 0.004
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_normals_lead_out_of_a_solid(name):
+    shape, inside = INSIDE[name]
+    solid = Solid(shape, (0, 0, 0), (1.5, 0.8, 1.1), GRAY, objects.about(0, 0.5))
+    rng = np.random.default_rng(1)
+    direction = rng.normal(size=(3, 500))
+    origin = -5 * direction
+    enter, _leave, hits = solid.hit(origin[:, None], direction[:, None], 0)
+    assert hits.all()
+    point = origin + enter * direction
+    _albedo, normal = solid.surface(point.astype(np.float32), 0)
+    np.testing.assert_allclose((normal**2).sum(0), 1, atol=1e-5)
+    for shift, expected in ((0.01, False), (-0.01, True)):
+        local = solid.turn.T @ (point + shift * normal) / solid.size[:, None]
+        assert (inside(local) == expected).mean() > 0.98  # not at an edge
+
+
+def test_noise_is_its_table_interpolated():
+    rng = np.random.default_rng(2)
+    a, b = rng.uniform(-40, 40, (2, 1000)).astype(np.float32)
+    table = rendering._noise_levels().reshape(rendering.LEVELS, rendering.SIDE, rendering.SIDE)
+    for level in (0, 3):
+        blur = np.float32(math.log2(0.1 * 2**level))
+        expected = map_coordinates(table[level], [a / 0.1, b / 0.1], order=1, mode="grid-wrap")
+        np.testing.assert_allclose(rendering.noise(a, b, 0.1, blur), expected, atol=2e-3)
+    deviation = table.std((1, 2))
+    assert deviation[0] == pytest.approx(1) and (np.diff(deviation) < 0).all()
+
+
+# ---- The camera -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("z", [4.5, 9.0, 25.0])
+def test_size_and_foot_follow_from_the_distance_and_the_horizon(z):
+    view = View(CAMERA)
+    view.add([box_at(z, (1.0, 0.8, 0.5))], 0)
+    face = np.abs(view.depth - z) < 1e-3
+    rows, columns = np.nonzero(face)
+    assert abs(np.ptp(rows) + 1 - CAMERA.focal * 0.8 / z) <= 1
+    assert abs(np.ptp(columns) + 1 - CAMERA.focal * 1.0 / z) <= 1
+    assert abs(rows.max() + 1 - (CAMERA.horizon + CAMERA.focal * CAMERA.eye / z)) <= 1
+    assert (view.normal[:, face] == [[0], [0], [-1]]).all()
+
+
+def test_pixels_are_seen_along_their_rays():
+    x, y = CAMERA.rays()
+    x, y = (v.ravel() for v in np.broadcast_arrays(x, y))
+    points = np.stack([x * 7, CAMERA.eye + y * 7, np.full(x.shape, 7.0)])
+    columns, rows = CAMERA.project(points)
+    expected = np.mgrid[:270, :360].reshape(2, -1) + 0.5
+    np.testing.assert_allclose([rows, columns], expected, atol=1e-3)
+
+
+def test_the_nearer_hides_the_farther_whatever_is_drawn_first():
+    near, far = box_at(5.0), box_at(8.0, (3.0, 2.0, 1.0), x=0.3)
+    views = []
+    for order in ([(near, 0), (far, 1)], [(far, 1), (near, 0)]):
+        view = View(CAMERA)
+        for solid, owner in order:
+            view.add([solid], owner)
+        views.append(view)
+    assert (views[0].owner == views[1].owner).all()
+    both = views[0].whole[0] & views[0].whole[1]
+    assert both.sum() > 1000 and (views[0].owner[both] == 0).all()
+    assert (views[0].owner == 1).sum() == (views[0].whole[1] & ~both).sum()
+
+
+# ---- Light ------------------------------------------------------------------------------------
+
+
+def test_a_ball_casts_the_shadow_of_a_ball():
+    """The ground is in it where the line to the sun passes the centre within the radius."""
+    sun = np.array([0.6, 0.7, -0.3]) / np.linalg.norm([0.6, 0.7, -0.3])
+    light = Light(sun, (1, 1, 1), (0.2, 0.2, 0.2), (0, 0, 0), haze=0)
+    x, y = np.broadcast_arrays(*CAMERA.rays())
+    below = y < 0
+    z = np.full(y.shape, np.inf, np.float32)
+    z[below] = CAMERA.eye / -y[below]
+    shaded, centre = [], np.array([0.3, 1.5, 9.0])
+    for ball in ([], [Solid(SPHERE, centre, (1, 1, 1), GRAY)]):
+        view = View(CAMERA)
+        view.depth[:] = z
+        view.albedo[:, below], view.normal[1][below] = 0.5, 1
+        view.add(ball, 0)
+        shaded.append((view.shade(light, []), view.owner))
+    # At the ball's outline the pictures of its dark side and of the ground mix.
+    ground = (z < 40) & ~binary_dilation(shaded[1][1] == 0, iterations=6)
+    darker = (shaded[1][0][0] < 0.6 * shaded[0][0][0])[ground]
+    points = np.stack([x[ground] * z[ground], np.zeros(ground.sum()), z[ground]])
+    apart = np.linalg.norm(np.cross(points.T - centre, sun), axis=1)
+    assert darker[apart < 0.85].all() and (apart < 0.85).sum() > 300
+    assert not darker[apart > 1.15].any()
+
+
+# ---- What is said of a picture ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_a_box_encloses_just_the_pixels_that_the_object_changed(index):
+    scene = composed(index)
+    view = scenes.render(scene)
+    names = [thing.name for thing in scene.things]
+    said = {owner: scenes.annotate(view, names[: owner + 1])[-1:] for owner in range(len(names))}
+    checked = 0
+    for owner, shown in said.items():
+        others = [thing for number, thing in enumerate(scene.things) if number != owner]
+        changed = view.depth != scenes.render(scene._replace(things=others)).depth
+        if np.count_nonzero(changed) < scenes.UNSEEN * scenes.DETAIL**2:
+            continue
+        rows, columns = np.nonzero(changed)
+        expected = [columns.min(), rows.min(), columns.max(), rows.max()]
+        assert shown[0].box == tuple(math.floor(v / 1.5) + 1 for v in expected)
+        assert shown[0].name == names[owner]
+        checked += 1
+    assert checked == len(scenes.annotate(view, names))
+
+
+def annotated(*solids):
+    view = View(CAMERA)
+    for owner, solid in enumerate(solids):
+        view.add([solid], owner)
+    return scenes.annotate(view, [f"object{owner}" for owner in range(len(solids))])
+
+
+def test_difficult_is_what_is_tiny_or_mostly_hidden():
+    ball = Solid(SPHERE, (0, 0.8, 12), (0.8, 0.8, 0.8), GRAY)
+    assert [s.difficult for s in annotated(ball)] == [False]
+    for left, difficult in ((-0.45, True), (0.3, False)):  # the wall begins left of most of it
+        wall = box_at(10.0, (4.0, 3.0, 0.2), x=2 + left * 10 / 12)
+        shown = annotated(ball, wall)
+        assert [s.difficult for s in shown] == [difficult, False], left
+    assert [s.name for s in annotated(ball, box_at(10.0, (4.0, 3.0, 0.2)))] == ["object1"]
+    for pixels, expected in ((100, [False]), (60, [True]), (20, [])):
+        radius = math.sqrt(pixels * scenes.DETAIL**2 / math.pi) * 20 / CAMERA.focal
+        tiny = Solid(SPHERE, (0, 1.6, 20), (radius,) * 3, GRAY)
+        assert [s.difficult for s in annotated(tiny)] == expected, pixels
+
+
+@pytest.mark.parametrize("x, expected", [(0.0, False), (4.3, True), (-4.3, True)])
+def test_truncated_is_what_meets_the_border(x, expected):
+    (shown,) = annotated(Solid(SPHERE, (x, 1.2, 10), (1, 1, 1), GRAY))
+    assert shown.truncated == expected
+
+
+# ---- Scenes -----------------------------------------------------------------------------------
+
+
+def test_objects_stand_where_they_may():
+    seen = collections.Counter()
+    for index in range(80):
+        scene = composed(index)
+        camera, ground = scene.camera, scene.ground
+        assert len(scene.things) <= 8
+        for thing in scene.things:
+            x, y, z = thing.base
+            seen[thing.name] += 1
+            extent = np.hstack([solid.corners() for solid in thing.solids])
+            low = extent[1].min()
+            if thing.name == "balloon":
+                assert y >= 1 and low > 0
+                continue
+            assert y == 0 and low < 0.15
+            if thing.name == "boat":
+                assert extent[2].min() > ground.shore
+            else:
+                assert z + thing.radius < ground.shore
+            off = abs(ground.on_road(x, z)[1])
+            assert not ground.road or (off < ground.half) == (thing.name == "car")
+            (column,), (row,) = camera.project(thing.base[:, None])
+            assert camera.horizon < row < 1.04 * camera.height and 0 < column < camera.width
+        for one, other in zip(scene.things, scene.things[1:], strict=False):
+            assert math.dist(one.base, other.base) > 0.5 * max(one.radius, other.radius)
+    assert set(seen) == set(objects.CLASSES)
+
+
+def test_every_class_has_its_places_and_its_span():
+    assert set().union(*places.ODDS.values()) == set(objects.CLASSES) == set(scenes.SPANS)
+
+
+def test_a_scene_comes_from_its_seed_and_number_alone():
+    def bytes_of(seed, index):
+        picture, shown, quality = scenes.draw(seed, index)
+        return picture.size, picture.tobytes(), shown, quality
+
+    first = bytes_of(3, 5)
+    assert bytes_of(3, 6) != first and bytes_of(4, 5) != first
+    np.random.seed(1)  # no hidden state
+    assert bytes_of(3, 5) == first
+
+
+@pytest.mark.parametrize("name", objects.CLASSES)
+def test_an_object_is_drawn_whole_and_opaque(name):
+    """Alone before the sky, and its colours are albedos."""
+    for seed in range(5):
+        solids = objects.CLASSES[name](np.random.default_rng(seed))
+        extent = np.hstack([solid.corners() for solid in solids])
+        tall, z = extent[1].max(), 6 * np.abs(extent).max()
+        camera = Camera(
+            300, 300, focal=180 * z / (2 * np.abs(extent).max()), horizon=150, eye=tall / 2
+        )
+        view = View(camera)
+        view.add([s.placed((0, 0, z), objects.about(1, 0.5)) for s in solids], 0)
+        seen = view.owner == 0
+        assert seen.sum() > 150
+        border = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]])
+        assert not border.any()
+        assert np.isfinite(view.depth[seen]).all()
+        assert view.albedo[:, seen].min() >= -0.1 and view.albedo[:, seen].max() < 2
+        np.testing.assert_allclose((view.normal[:, seen] ** 2).sum(0), 1, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_no_class_is_rare_or_everywhere():
+    count, of = collections.Counter(), 300
+    for index in range(of):
+        scene = composed(index)
+        shown = scenes.annotate(scenes.render(scene), [thing.name for thing in scene.things])
+        count.update({each.name for each in shown if not each.difficult})
+    assert set(count) == set(objects.CLASSES)
+    assert all(0.08 * of < n < 0.6 * of for n in count.values()), count

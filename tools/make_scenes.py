@@ -1,0 +1,39 @@
+"""make-scenes: generated photographs with labels and boxes, as a PASCAL VOC devkit."""
+
+import contextlib
+
+import click
+
+from ssl_common import cli, streams
+
+
+@cli.command("make-scenes")
+@click.option(
+    "-n", "--count", type=click.IntRange(4, 999_999), required=True, help="Scenes to draw."
+)
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder to make.")
+@cli.seed_option
+@cli.workers_option
+def main(count, output, seed, workers):
+    """Draw COUNT scenes into DIR, a PASCAL VOC devkit; write their manifest.
+
+    \b
+    make-scenes -n 300 -o scenes > scenes.tsv
+    list-images voc scenes --split trainval > train.tsv
+
+    DIR is new, or empty. Fewer scenes are the beginning of more of the same seed.
+    """
+    from ssl_common.data import devkit, layouts
+
+    with (
+        streams.writing_folder(output) as folder,
+        streams.writing("-", binary=False) as stream,
+        cli.Progress("scenes") as progress,
+        contextlib.closing(devkit.make(folder, output, count, seed, workers)) as rows,
+    ):
+        written = layouts.write(stream, rows, lambda done: progress(done, count))
+    cli.say(f"{output}: {written}")
+
+
+if __name__ == "__main__":
+    main()
