@@ -1,5 +1,6 @@
 """JSON-lines results with provenance, and the sidecars that say what a feature file is."""
 
+import contextlib
 import json
 import os
 import sys
@@ -41,10 +42,29 @@ def sidecar(path):
     return f"{path}.json"
 
 
-def write_sidecar(path, fields):
-    """Write FIELDS beside the feature file PATH."""
-    with streams.writing(sidecar(path), binary=False) as stream:
-        stream.write(json.dumps(fields, indent=1, ensure_ascii=False).encode() + b"\n")
+@contextlib.contextmanager
+def writing_features(output, fields):
+    """Open OUTPUT for the features of the layers FIELDS names; yield a stream for each.
+
+    FIELDS is {layer: what its sidecar says}. A folder, DIR/, gets DIR/<layer>.npy for each; another
+    OUTPUT takes the only layer. Sidecars go beside files, not beside standard output or devices.
+    """
+    folder = streams.is_folder(output)
+    if streams.is_special(output) and not folder:
+        with streams.writing(output) as stream:
+            yield [stream]
+        return
+    paths = [os.path.join(output, f"{layer}.npy") if folder else output for layer in fields]
+    sidecars = [sidecar(path) for path in paths]
+    with (
+        streams.making_folder(output) if folder else streams.naming(output),
+        # Whatever stops us between two renames, no features have the sidecar of others: the old
+        # ones are gone before, the new ones come after. Without one, nothing is claimed.
+        streams.writing_together([*paths, *sidecars], removed=sidecars) as opened,
+    ):
+        for stream, said in zip(opened[len(paths) :], fields.values(), strict=True):
+            stream.write(json.dumps(said, indent=1, ensure_ascii=False).encode() + b"\n")
+        yield opened[: len(paths)]
 
 
 def read_sidecar(path):

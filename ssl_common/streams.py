@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import shutil
-import stat
 import sys
 
 
@@ -48,23 +47,76 @@ def writing(path, binary=True):
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         return
-    target = os.path.realpath(path)  # through a symbolic link: the link stays, its file is replaced
-    if os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode):
+    if is_special(path):
         # A device or FIFO cannot be replaced: renaming over /dev/null as root would destroy it.
-        with naming(path), open(target, "wb") as stream:
+        with naming(path), open(path, "wb") as stream:
             yield stream
         return
-    partial = f"{target}.{os.getpid()}.partial"
+    with naming(path), writing_together([path]) as (stream,):
+        yield stream
+
+
+def is_special(path):
+    """Tell whether PATH is standard output, a device or a FIFO, or a folder: not to be replaced."""
+    return path == "-" or (os.path.exists(path) and not os.path.isfile(path))
+
+
+@contextlib.contextmanager
+def writing_together(paths, removed=()):
+    """Open the files PATHS for writing bytes; they appear when the block ends well, whole.
+
+    Once the bytes of all are on the disk, those of PATHS that are among REMOVED are taken away, and
+    then each takes its place, in their order. Whatever goes wrong before, what stood there is
+    untouched.
+    """
+    # Through a symbolic link: the link stays, its file is replaced.
+    targets = {path: os.path.realpath(path) for path in paths}
+    partials = {path: f"{target}.{os.getpid()}.partial" for path, target in targets.items()}
+    for path, target in targets.items():
+        if is_special(target):
+            raise DataError(f"{path}: not a file, which could be replaced: remove it")
     try:
-        with naming(path, partial):
-            with open(partial, "wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())  # some file systems report a full disk only here
-            os.replace(partial, target)
+        with contextlib.ExitStack() as stack:
+            opened = []
+            for path, partial in partials.items():
+                with naming(path, partial):
+                    opened.append(stack.enter_context(open(partial, "wb")))
+            yield opened
+            for path, stream in zip(paths, opened, strict=True):
+                with naming(path):
+                    stream.flush()
+                    os.fsync(stream.fileno())  # some file systems report a full disk only here
+        for path in removed:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(targets[path])
+        for path in paths:
+            with naming(path, partials[path]):
+                os.replace(partials[path], targets[path])
     finally:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
+        for partial in partials.values():
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
+
+
+def is_folder(path):
+    """Tell whether PATH names a folder, there or to be made: DIR/."""
+    return path.endswith("/") or os.path.isdir(path)
+
+
+@contextlib.contextmanager
+def making_folder(path):
+    """Make the folder PATH unless it is there; take it away again if the block fails."""
+    made = not os.path.isdir(path)
+    if made:
+        os.mkdir(path)
+    try:
+        with naming(path):
+            yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty: some files are in their place
+                os.rmdir(path)
+        raise
 
 
 @contextlib.contextmanager

@@ -1,14 +1,22 @@
 """extract-features as a real process, against the layers applied by hand."""
 
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as vision
+from conftest import environment, picture
 from PIL import Image
-from test_pretrain import save_bomb
+from test_pretrain import TINY, save_bomb
 
+from ssl_common import records
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import registry
 
@@ -98,3 +106,269 @@ def test_bad_models(run, scratch, argv, message):
     done = run("extract-features", *argv, cwd=scratch, check=1)
     assert message in done.stderr.decode() and done.stderr.count(b"\n") == 1
     assert done.stdout == b"" and not (scratch / "exploded").exists()
+
+
+# ---- All layers in one pass ---------------------------------------------------------------------
+
+LAYERS = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5"]
+
+
+def files(folder):
+    return sorted(os.listdir(folder))
+
+
+def test_a_folder_gets_every_layer(run, scratch):
+    argv = ["extract-features", "random:alexnet", "test.tsv"]
+    done = run(*argv, "-o", "new/", cwd=scratch, check=0)
+    assert done.stdout == b"" and done.stderr.count(b"\n") == 1
+    assert files(scratch / "new") == sorted(f"{n}.npy{e}" for n in LAYERS for e in ("", ".json"))
+    widths = dict.fromkeys(LAYERS, 9216) | dict.fromkeys(["conv1", "pool1", "conv3", "conv4"], 9600)
+    for layer in LAYERS:
+        assert np.load(scratch / f"new/{layer}.npy").shape == (4, widths[layer])
+        assert f"{layer} {widths[layer]:,}" in done.stderr.decode()
+    for layer in ("conv3", "pool5"):
+        run(*argv, "--layer", layer, "-o", "one.npy", cwd=scratch, check=0)
+        for end in ("", ".json"):
+            one = (scratch / f"one.npy{end}").read_bytes()
+            assert one == (scratch / f"new/{layer}.npy{end}").read_bytes()
+
+
+def test_some_layers_into_a_folder_that_is_there(run, scratch):
+    (scratch / "old").mkdir()
+    (scratch / "old/conv1.npy").write_bytes(b"of another run")
+    layers = ["--layer", "conv5", "--layer", "conv3", "--layer", "conv5"]
+    argv = ["extract-features", "random:alexnet", "test.tsv", *layers]
+    done = run(*argv, "-o", "old", cwd=scratch, check=0)
+    made = ["conv3.npy", "conv3.npy.json", "conv5.npy", "conv5.npy.json"]
+    assert files(scratch / "old") == ["conv1.npy", *made]
+    assert b"features: conv3 9,600, conv5 9,216" in done.stderr
+    assert (scratch / "old/conv1.npy").read_bytes() == b"of another run"
+    for layer in ("conv3", "conv5"):
+        sidecar = json.loads((scratch / f"old/{layer}.npy.json").read_text())
+        assert sidecar["layer"] == layer
+        assert np.load(scratch / f"old/{layer}.npy").shape[1] == np.prod(sidecar["shape"])
+
+
+TWO = ["--layer", "conv1", "--layer", "conv2"]
+
+
+@pytest.mark.parametrize("argv", [[], ["-o", "f.npy"], TWO, [*TWO, "-o", "f.npy"]])
+def test_a_file_takes_one_layer(run, scratch, argv):
+    done = run("extract-features", "random:alexnet", "test.tsv", *argv, cwd=scratch, check=2)
+    assert b"give one --layer, or a folder, -o DIR/" in done.stderr
+    assert done.stderr.count(b"\n") == 1 and done.stdout == b"" and not (scratch / "f.npy").exists()
+
+
+def test_an_unknown_layer_makes_no_folder(run, scratch):
+    layers = ["--layer", "conv1", "--layer", "conv6"]
+    argv = ["extract-features", "random:alexnet", "test.tsv", *layers, "-o", "new/"]
+    done = run(*argv, cwd=scratch, check=1)
+    names = ", ".join(LAYERS)
+    said = f"random:alexnet has no layer conv6: it has {names}"
+    assert done.stderr.decode() == f"extract-features: {said}\n"
+    assert not (scratch / "new").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_failed_run_leaves_the_folder_as_it_was(run, scratch, there):
+    with open(scratch / "test.tsv", "a") as stream:
+        stream.write("gone.jpg\n")
+    if there:
+        (scratch / "new").mkdir()
+        for name in ("conv1.npy", "conv1.npy.json"):
+            (scratch / "new" / name).write_bytes(b"old")
+    argv = ["extract-features", "random:alexnet", "test.tsv", "-o", "new/", "--batch", "2"]
+    done = run(*argv, cwd=scratch, check=1)
+    assert b"test.tsv:5: " in done.stderr and done.stderr.count(b"\n") == 1
+    assert (scratch / "new").exists() == there
+    if there:
+        assert files(scratch / "new") == ["conv1.npy", "conv1.npy.json"]
+        assert {(scratch / "new" / name).read_bytes() for name in files(scratch / "new")} == {
+            b"old"
+        }
+
+
+def test_a_full_disk_names_the_folder(scratch):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+
+    argv = [sys.executable, TINY, "extract-features", "random:tiny", "train.tsv", "-o", "new/"]
+    argv += ["-j", "0"]  # the limit would be that of the workers' shared memory as well
+    done = subprocess.run(
+        argv, cwd=scratch, env=environment({"PYTHONDONTWRITEBYTECODE": "1"}),
+        capture_output=True, check=False, preexec_fn=limit,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.decode() == "extract-features: new/: File too large\n"
+    assert not (scratch / "new").exists()
+
+
+@pytest.mark.parametrize("place", ["gone/new/", "test.tsv/"])
+def test_a_folder_that_cannot_be_made(run, scratch, place):
+    argv = ["extract-features", "random:alexnet", "test.tsv", "-o", place]
+    done = run(*argv, cwd=scratch, check=1)
+    assert done.stderr.decode().startswith(f"extract-features: {place}: ")
+    assert done.stderr.count(b"\n") == 1 and not (scratch / "gone").exists()
+
+
+def test_a_folder_in_the_place_of_a_file(run, scratch):
+    (scratch / "new/conv3.npy").mkdir(parents=True)
+    layers = ["--layer", "conv1", "--layer", "conv3"]
+    argv = ["extract-features", "random:alexnet", "test.tsv", *layers, "-o", "new"]
+    done = run(*argv, cwd=scratch, check=1)
+    assert b"new/conv3.npy: not a file" in done.stderr and files(scratch / "new") == ["conv3.npy"]
+
+
+def test_interrupted_it_leaves_nothing(scratch):
+    (scratch / "many.tsv").write_text((scratch / "train.tsv").read_text() * 5000)
+    argv = [sys.executable, TINY, "extract-features", "random:tiny", "many.tsv", "-o", "new/"]
+    process = subprocess.Popen(
+        argv, cwd=scratch, env=environment(), stderr=subprocess.PIPE, start_new_session=True
+    )
+
+    def written():
+        return sum(path.stat().st_size for path in scratch.glob("new/conv1.npy.*.partial"))
+
+    while not written() and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _out, err = process.communicate(timeout=120)
+    assert process.returncode == 75 and err.count(b"\n") == 1, err.decode()
+    assert not (scratch / "new").exists()
+
+
+@pytest.mark.parametrize("stopped_at", range(7))
+def test_no_sidecar_speaks_of_other_features(scratch, monkeypatch, stopped_at):
+    """Stopped before any step of putting the files in place: a sidecar fits, or there is none."""
+    folder = scratch / "new"
+    folder.mkdir()
+    layers = ("conv1", "conv2")
+    for layer in layers:
+        (folder / f"{layer}.npy").write_bytes(b"old")
+        (folder / f"{layer}.npy.json").write_text('{"is": "old"}')
+    left = [stopped_at]
+
+    def stop(function):
+        def step(*args):
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return function(*args)
+
+        return step
+
+    def write():
+        with records.writing_features(str(folder), {n: {"is": "new"} for n in layers}) as opened:
+            for stream in opened:
+                stream.write(b"new")
+            monkeypatch.setattr(os, "replace", stop(os.replace))
+            monkeypatch.setattr(os, "unlink", stop(os.unlink))
+
+    if stopped_at < 6:  # two sidecars are taken away, and four files put in place
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    else:
+        left[0] = 99
+        write()
+    monkeypatch.undo()
+    for layer in layers:
+        features, sidecar = folder / f"{layer}.npy", folder / f"{layer}.npy.json"
+        assert features.read_text() in ("old", "new")
+        if sidecar.exists():
+            assert json.loads(sidecar.read_text())["is"] == features.read_text()
+        assert stopped_at < 6 or sidecar.exists() and features.read_text() == "new"
+
+
+def test_a_device_has_no_sidecar(run, scratch):
+    (scratch / "null").symlink_to("/dev/null")
+    run(*CONV3, "-o", "null", cwd=scratch, check=0)
+    assert not (scratch / "null.json").exists() and not os.path.exists("/dev/null.json")
+    assert not os.path.isfile("/dev/null")
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_images(scratch):
+    """Twenty times the images, for the same peak: 5 MB of features and the list are not held."""
+    peaks = []
+    for times in (10, 200):
+        (scratch / "many.tsv").write_text((scratch / "train.tsv").read_text() * times)
+        argv = [sys.executable, TINY, "extract-features", "random:tiny", "many.tsv", "-o", "new/"]
+        body = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
+        body += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        done = subprocess.run(
+            [sys.executable, "-c", body, *map(str, argv), "-j", "0"],
+            cwd=scratch, env=environment(), capture_output=True, check=True,
+        )  # fmt: skip
+        peaks.append(int(done.stdout))
+        assert np.load(scratch / "new/conv1.npy", mmap_mode="r").shape[0] == 12 * times
+    assert peaks[1] < 1.05 * peaks[0]
+
+
+# ---- Readable oddities --------------------------------------------------------------------------
+
+
+def oddities(folder):
+    """Write one photograph and its gray version in every form; return {odd file: plain file}."""
+    rng = np.random.default_rng(5)
+    photo, other = (picture(rng, name, (150, 110)) for name in ("cat", "dog"))
+    gray = photo.convert("L")
+    made = {"rgb.png": photo, "other.png": other, "gray-as-rgb.png": gray.convert("RGB")}
+    wanted = {}
+
+    def odd(name, image, plain, **options):
+        image.save(folder / name, **options)
+        wanted[name] = plain
+
+    odd("cmyk.jpg", photo.convert("CMYK"), "rgb.png", quality=100, subsampling=0)
+    odd("cmyk.tif", photo.convert("CMYK"), "rgb.png")
+    odd("palette.png", photo.quantize(256), "rgb.png")
+    odd("palette.gif", photo.quantize(256), "rgb.png")
+    odd("alpha.png", photo.convert("RGBA"), "rgb.png")
+    odd("gray.png", gray, "gray-as-rgb.png")
+    odd("la.png", gray.convert("LA"), "gray-as-rgb.png")
+    odd("gray.jpg", gray, "gray-as-rgb.png", quality=100)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+    odd("deep.png", deep, "gray-as-rgb.png")
+    odd("deep.tif", deep, "gray-as-rgb.png")
+    for orientation, turn in ((3, "ROTATE_180"), (6, "ROTATE_90"), (8, "ROTATE_270")):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turned = photo.transpose(Image.Transpose[turn])
+        odd(f"turned-{orientation}.png", turned, "rgb.png", exif=exif)
+    odd("turned.jpg", turned, "rgb.png", exif=exif, quality=100, subsampling=0)
+
+    made["not-turned.png"] = photo.transpose(Image.Transpose.ROTATE_90)
+
+    pixel, line = photo.crop((60, 50, 61, 51)), np.asarray(photo)[:, 40:41]
+    made["flat.png"] = pixel.resize((90, 70))
+    odd("pixel.png", pixel, "flat.png")
+    made["stripes.png"] = Image.fromarray(line.repeat(110, 1))
+    odd("column.png", Image.fromarray(line), "stripes.png")
+    made["bars.png"] = Image.fromarray(line.repeat(110, 1).transpose(1, 0, 2))
+    odd("row.png", Image.fromarray(line.transpose(1, 0, 2)), "bars.png")
+    for name, image in made.items():
+        image.save(folder / name)
+    return wanted
+
+
+def test_odd_files_have_the_features_of_the_plain_picture(run, tmp_path):
+    wanted = oddities(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "odd.tsv").write_text("".join(f"{name}\n" for name in names))
+    run("extract-features", "random:alexnet", "odd.tsv", "--layer", "conv5", "-o", "f.npy", check=0)
+    row = dict(zip(names, np.load(tmp_path / "f.npy"), strict=True))
+    modes = {}
+    for name in wanted:
+        with Image.open(tmp_path / name) as image:
+            modes[name] = image.mode
+    assert set(modes.values()) >= {"CMYK", "P", "RGBA", "L", "LA", "I;16", "RGB"}
+
+    def distance(one, two):
+        return np.linalg.norm(row[one] - row[two]) / np.linalg.norm(row[two])
+
+    for name, plain in wanted.items():
+        assert distance("other.png", plain) > 0.5  # so far apart are two pictures
+        exact = modes[name] != "P" and name not in ("column.png", "row.png")
+        exact = exact and not name.endswith(".jpg")
+        assert distance(name, plain) < (1e-6 if exact else 0.02), name
+    assert distance("not-turned.png", "rgb.png") > 0.1

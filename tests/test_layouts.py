@@ -1,11 +1,15 @@
 """Layouts on disk: the counts of VOC2007, plain listings of folders, lists that do not agree."""
 
+import collections
+import json
 import os
 import random
+import re
 
+import numpy as np
 import pytest
 
-from ssl_common.data.layouts import folder, voc
+from ssl_common.data.layouts import coco, folder, voc
 from ssl_common.data.manifest import Row
 from ssl_common.streams import DataError
 
@@ -182,3 +186,128 @@ def test_a_folder_without_an_image(tmp_path, names):
     root = touch(tmp_path, *names)
     with pytest.raises(DataError, match=f"{root}: no image below it"):
         list(folder(root))
+
+
+# ---- coco --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "split, images, objects, classes", [("train", 85, 565, 67), ("val", 43, 374, 53)]
+)
+def test_real_coco(data, split, images, objects, classes):
+    """Counts per class, taken from the text of the file by its lines of pairs, not as JSON."""
+    root = data("coco2014_A")
+    path = root / f"annotations/instances_{split}2014.json"
+    rows = coco(str(root / f"{split}2014"), str(path))
+    assert len(rows) == images and all(os.path.exists(row.path) for row in rows)
+    text = path.read_text()
+    pairs = re.findall(r'"image_id": (\d+), "bbox": [^]]*], "category_id": (\d+)', text)
+    assert len(pairs) == objects
+    names = dict(re.findall(r'"id": (\d+), "name": "([^"]+)"', text))
+    assert len(names) == 80
+    expected = collections.Counter(names[category] for _image, category in set(pairs))
+    assert collections.Counter(name for row in rows for name in row.labels) == expected
+    assert len(expected) == classes
+    assert [row.path for row in rows] == sorted(row.path for row in rows)
+
+
+def written(tmp_path, objects=(), **parts):
+    """Write a COCO file of two images, 100 x 80, and two classes; return its name."""
+    sizes = {"width": 100, "height": 80}
+    content = {
+        "images": [
+            {"id": 7, "file_name": "b.jpg", **sizes},
+            {"id": 3, "file_name": "a.jpg", **sizes},
+        ],
+        "categories": [{"id": 1, "name": "hot dog"}, {"id": 90, "name": "cat"}],
+        "annotations": [{"id": i, **each} for i, each in enumerate(objects)],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(content | parts))
+    return str(tmp_path / "c.json")
+
+
+def an_object(image=7, category=90, bbox=(10, 10, 20, 20), area=100.0, **more):
+    return {"image_id": image, "category_id": category, "bbox": bbox, "area": area, **more}
+
+
+def test_every_image_has_its_row(tmp_path):
+    found = coco("pics/", written(tmp_path, [an_object(), an_object(), an_object(category=1)]))
+    assert found == [Row("pics/a.jpg"), Row("pics/b.jpg", found[1].labels)]
+    assert sorted(found[1].labels) == ["cat", "hot dog"]
+
+
+@pytest.mark.parametrize(
+    "shown, more",
+    [
+        (True, {"iscrowd": 1}),
+        (True, {"ignore": 0}),
+        (False, {"ignore": 1}),
+        (False, {"area": 0}),
+        (True, {"area": 1e-3}),
+        (False, {"bbox": [10, 10, 1, 20]}),
+        (False, {"bbox": [10, 10, 20, 1.0]}),
+        (True, {"bbox": [10, 10, 1.5, 1.5]}),
+        (False, {"bbox": [99, 10, 50, 20]}),  # one column of it lies in the image
+        (True, {"bbox": [98, 10, 50, 20]}),
+        (False, {"bbox": [-19.5, 10, 20, 20]}),
+        (False, {"bbox": [10, 200, 20, 20]}),
+    ],
+)
+def test_what_counts_as_an_object(tmp_path, shown, more):
+    [_a, b] = coco("pics", written(tmp_path, [an_object(**more)]))
+    assert b.labels == (("cat",) if shown else ())
+
+
+def test_boxes_at_random_against_the_corners(tmp_path):
+    """The published rule, in corners: clipped to the last pixel, right of left, below top."""
+    rng = np.random.default_rng(0)
+    boxes = rng.integers(-120, 240, (400, 4)) / 2
+    boxes[:, 2:] = np.abs(boxes[:, 2:]) % 12
+    objects = [an_object(bbox=box.tolist(), category=i) for i, box in enumerate(boxes)]
+    classes = [{"id": i, "name": f"{i:03}"} for i in range(400)]
+    low, size = boxes[:, :2], boxes[:, 2:]
+    last = np.array([99.0, 79.0])
+    high = np.clip(low + np.maximum(size - 1, 0), 0, last)
+    expected = np.flatnonzero((high > np.clip(low, 0, last)).all(1))
+    assert 40 < len(expected) < 360
+    [_a, b] = coco("pics", written(tmp_path, objects, categories=classes))
+    assert sorted(map(int, b.labels)) == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "objects, parts, message",
+    [
+        ((), {"images": {}}, "no list of images: is it instances_"),
+        ((), {"images": []}, "images: there is none"),
+        ((), {"categories": None}, "no list of categories"),
+        ((), {"annotations": [3]}, "no list of annotations"),
+        ((), {"images": [{"id": 7}]}, "images: no id and file_name in {'id': 7}"),
+        ((), {"categories": [{"id": "a", "name": "b"}]}, "categories: no id and name in"),
+        ((), {"images": [{"id": i, "file_name": "a"} for i in (1, 2)]}, r"2 \(a\) stands twice"),
+        ((), {"images": [{"id": 1, "file_name": n} for n in "ab"]}, r"1 \(b\) stands twice"),
+        ((), {"categories": [{"id": i, "name": "cat"} for i in (1, 2)]}, r"2 \(cat\) stands twice"),
+        ([an_object(), an_object(image=8)], {}, "annotation 1 is of image 8, which the"),
+        ([an_object(category=2)], {}, "annotation 0 is of category 2, which"),
+        ([an_object(image=[7])], {}, r"annotation 0 is of image \[7\], which"),
+        ([{"image_id": 7, "category_id": 90}], {}, "annotation 0: no proper bbox and area"),
+        ([an_object(area="large")], {}, "annotation 0: no proper bbox and area"),
+        ([an_object(bbox=[1, 2])], {}, "annotation 0: no proper bbox and area"),
+        ([an_object()], {"images": [{"id": 7, "file_name": "a"}]}, "or no size of image 7"),
+        ((), {"images": [{"id": 7, "file_name": "a\tb.jpg"}]}, r"'pics/a\\tb.jpg': a name may not"),
+        ((), {"images": [{"id": 7, "file_name": "\ud800.jpg"}]}, "the name is not UTF-8"),
+        ([an_object()], {"categories": [{"id": 90, "name": "a,b"}]}, "may not hold a comma"),
+    ],
+)  # fmt: skip
+def test_coco_files_that_are_not(tmp_path, objects, parts, message):
+    path = written(tmp_path, objects, **parts)
+    with pytest.raises(DataError, match=message) as caught:
+        coco("pics", path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"no json", b"\xff\xfe{}", b"[" * 100_000, b"[]"])
+def test_what_is_no_coco_file_at_all(tmp_path, text):
+    (tmp_path / "c.json").write_bytes(text)
+    with pytest.raises(DataError, match=r"c.json: (not JSON|no list of images)") as caught:
+        coco("pics", str(tmp_path / "c.json"))
+    assert "\n" not in str(caught.value)

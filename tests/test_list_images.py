@@ -1,5 +1,6 @@
 """list-images as a process."""
 
+import json
 import os
 
 import pytest
@@ -61,6 +62,38 @@ def test_a_malformed_label_is_named_by_its_line(scratch, run):
     assert (scratch / "old.tsv").read_bytes() == b"old"
 
 
+def test_coco_from_a_file_and_a_pipe(scratch, run):
+    size = {"width": 96, "height": 80}
+    names = ["dog/1.jpg", "cat/1.jpg", "cat/0.jpg"]
+    objects = {"cat": (1, 2), "person": (1,)}  # places in NAMES
+    content = {
+        "images": [{"id": 9 + i, "file_name": name, **size} for i, name in enumerate(names)],
+        "categories": [{"id": 3 * i, "name": name} for i, name in enumerate(objects)],
+        "annotations": [
+            {"image_id": 9 + i, "category_id": 3 * c, "bbox": [1, 1, 30, 30], "area": 500}
+            for c, places in enumerate(objects.values())
+            for i in places
+        ],
+    }
+    (scratch / "c.json").write_text(json.dumps(content))
+    done = run("list-images", "coco", "photos", "c.json", check=0)
+    assert done.stdout.decode().splitlines() == [
+        "photos/cat/0.jpg\tcat",
+        "photos/cat/1.jpg\tcat,person",
+        "photos/dog/1.jpg",
+    ]
+    assert done.stderr == b"list-images: 3 images, 2 classes\n"
+    piped = run("list-images", "coco", "photos", "-", stdin=(scratch / "c.json").read_bytes())
+    assert piped.stdout == done.stdout
+
+
+@pytest.mark.parametrize("name", ["gone.json", "train.tsv", "photos"])
+def test_a_bad_coco_file_is_named(scratch, run, name):
+    done = run("list-images", "coco", "photos", name, "-o", "new.tsv", check=1)
+    assert done.stderr.decode().startswith(f"list-images: {name}: ")
+    assert done.stderr.count(b"\n") == 1 and not (scratch / "new.tsv").exists()
+
+
 BAD_NAMES = {
     "tab": b"photos/cat/a\tb.jpg",
     "newline": b"photos/cat/a\nb.jpg",
@@ -95,6 +128,10 @@ def test_a_name_the_manifest_cannot_hold(scratch, run, kind):
         ["voc", VOC],
         ["folder"],
         ["coco", "photos"],
+        ["coco", "photos", "c.json", "--split", "train"],
+        ["coco", "photos", "c.json", "d.json"],
+        ["voc", VOC, "c.json", "--split", "train"],
+        ["nyu", "photos"],
         ["folder", "photos", "--split", "train"],
         ["folder", "photos", "dogs"],
     ],

@@ -2,38 +2,52 @@
 
 import click
 
-from ssl_common import cli, records, streams
+from ssl_common import cli, streams
 
 
 @cli.command("extract-features")
 @click.argument("model")
 @cli.input_argument("manifest")
-@click.option("--layer", required=True, help="Layer to extract: conv1 ... conv5, pool1, ...")
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="LAYER",
+    help="Layer to extract, as conv5 or res4; for -o DIR/ may be repeated [all].",
+)
 @click.option("--batch", type=click.IntRange(min=1), default=64, help="Images a forward pass.")
-@cli.output_option
+@click.option(
+    "-o",
+    "--output",
+    default="-",
+    metavar="FILE|DIR/",
+    help="Write here; - is standard output; in DIR, a file for each layer.",
+)
 @cli.device_option
 @cli.root_option
 @cli.seed_option
 @cli.workers_option
-def main(model, manifest, layer, batch, output, device, root, seed, workers):
-    """Write the features of LAYER for each image of MANIFEST, row i from line i.
+def main(model, manifest, layers, batch, output, device, root, seed, workers):
+    """Write the features of layers of MODEL for each image of MANIFEST, row i from line i.
 
     \b
     extract-features jigsaw.pt train.tsv --layer conv4 -o train.npy
+    extract-features jigsaw.pt train.tsv -o train/      # train/conv1.npy ...
 
-    MODEL is a file of pretrain, or random:alexnet for an untrained network drawn from --seed.
-    Beside a named output goes a sidecar, FILE.json, which says what the features are.
+    MODEL is a file of pretrain; random:alexnet or random:resnet50, untrained and drawn from --seed;
+    or torchvision:resnet50:FILE, a state dict. Beside a named output goes a sidecar, FILE.json,
+    which says what the features are.
     """
+    if len(set(layers)) != 1 and not streams.is_folder(output):
+        raise click.UsageError("a file takes one layer: give one --layer, or a folder, -o DIR/")
     from ssl_common.data.manifest import Manifest
     from ssl_common.evaluation import features
 
     images = Manifest(manifest)
-    extracted = features.Layer(model, layer, seed)
-    with streams.writing(output) as stream, cli.Progress("images") as progress:
-        width = features.write(stream, extracted, images, root, batch, device, workers, progress)
-        if output != "-":
-            records.write_sidecar(output, extracted.fields | {"manifest": images.digest()})
-    cli.say(f"{len(images)} images, {layer} of {model}: {width} features each")
+    chosen = features.Layers(model, layers, seed)
+    with cli.Progress("images") as progress:
+        said = features.extract(chosen, images, output, root, batch, device, workers, progress)
+    cli.say(said)
 
 
 if __name__ == "__main__":

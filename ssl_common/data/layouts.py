@@ -1,5 +1,6 @@
 """How data sets lie on disk -> the rows of a manifest. Images are named here, never opened."""
 
+import json
 import os
 
 from ssl_common import streams
@@ -13,13 +14,18 @@ def write(stream, rows, progress=lambda done: None):
     """Write ROWS as a manifest to STREAM; return what was written, in words."""
     count, classes = 0, set()
     for count, row in enumerate(rows, 1):
-        try:
-            stream.write(format_row(row))
-        except UnicodeEncodeError as error:
-            raise DataError(f"{row.path!r}: the name is not UTF-8: rename it") from error
+        stream.write(_line(row))
         classes.update(row.labels, row.difficult)
         progress(count)
     return f"{count:,} images, {len(classes):,} classes"
+
+
+def _line(row):
+    """Return ROW as a line of a manifest; raise DataError for a name it cannot hold."""
+    try:
+        return format_row(row)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{row.path!r}: the name is not UTF-8: rename it") from error
 
 
 # ---- folder: ROOT/<class>/**/<image> -----------------------------------------------------------
@@ -165,3 +171,92 @@ def _read(main, stem):
         return path, [(number, [f.decode() for f in fields]) for number, fields in lines if fields]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8: convert it with iconv") from error
+
+
+# ---- coco: IMAGES/<file_name>, and instances_*.json ---------------------------------------------
+
+
+def coco(root, annotations):
+    """Return a Row for each image that the COCO file ANNOTATIONS names, sorted by file name.
+
+    The images lie in ROOT. As in the benchmark's script (create_coco_data_files.py), an image shows
+    a class if it has an object of it that is not to be ignored, has an area, and whose box, as far
+    as it lies in the image, is over 1 pixel wide and high; a crowd is an object like others.
+    Raises DataError for another file, and where its parts do not agree.
+    """
+    source, content = streams.name(annotations), _read_json(annotations)
+    images = _named(source, content, "images", "file_name")
+    classes = _named(source, content, "categories", "name")
+    shown = {number: set() for number in images}
+    for place in content["annotations"]:
+        try:
+            image, name = images[place["image_id"]], classes[place["category_id"]]["name"]
+            if _counts(place, image):
+                shown[image["id"]].add(name)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{source}: {_what_is_wrong(place, images, classes)}") from error
+    rows = [
+        Row(os.path.join(root, images[number]["file_name"]), tuple(names))
+        for number, names in shown.items()
+    ]
+    for row in rows:
+        try:
+            _line(row)
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from error
+    return sorted(rows, key=lambda row: os.fsencode(row.path))
+
+
+def _read_json(path):
+    """Return what the COCO file PATH holds, {part: list of dicts}, without the outlines."""
+    try:
+        with streams.reading(path) as stream:
+            content = json.load(stream, object_hook=_without_outline)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{streams.name(path)}: not JSON ({error})") from error
+    for part in ("images", "annotations", "categories"):
+        entries = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+            raise DataError(f"{streams.name(path)}: no list of {part}: is it instances_*.json?")
+    return content
+
+
+def _without_outline(found):
+    found.pop("segmentation", None)  # nine tenths of the file
+    return found
+
+
+def _named(source, content, part, key):
+    """Return {id: entry} of a PART of CONTENT whose entries are named by KEY; refuse repetition."""
+    entries, names = {}, set()
+    for entry in content[part]:
+        number, name = entry.get("id"), entry.get(key)
+        if not isinstance(number, int) or not isinstance(name, str) or not name:
+            raise DataError(f"{source}: {part}: no id and {key} in {entry!r:.80}")
+        if number in entries or name in names:
+            raise DataError(f"{source}: {part}: {number} ({name}) stands twice")
+        entries[number] = entry
+        names.add(name)
+    if not entries:
+        raise DataError(f"{source}: {part}: there is none")
+    return entries
+
+
+def _counts(place, image):
+    """Return whether the annotation PLACE shows its class in IMAGE."""
+    x, y, width, height = place["bbox"]
+    seen = (
+        min(x + width, image["width"]) - max(x, 0),
+        min(y + height, image["height"]) - max(y, 0),
+    )
+    return place.get("ignore") != 1 and place["area"] > 0 and min(seen) > 1
+
+
+def _what_is_wrong(place, images, classes):
+    """Return why the annotation PLACE cannot be read."""
+    number = place.get("id")
+    for part, known in (("image", images), ("category", classes)):
+        named = place.get(f"{part}_id")
+        if not isinstance(named, int) or named not in known:
+            return f"annotation {number} is of {part} {named}, which the file does not list"
+    return f"annotation {number}: no proper bbox and area, or no size of image {place['image_id']}"

@@ -1,19 +1,21 @@
-"""Features of images: one layer of a frozen trunk, averaged to about 9,000 numbers (protocol 3)."""
+"""Features of images: layers of a frozen trunk, averaged to about 9,000 numbers (protocol 3)."""
+
+import math
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import streams
+from ssl_common import records, streams
 from ssl_common.data.images import resize_short
 from ssl_common.data.loading import InOrder, batches, standardize
-from ssl_common.models import registry
+from ssl_common.models import registry, weights
 from ssl_common.streams import DataError
 from ssl_common.training import checkpoints
 
 SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
-RANDOM = "random:"
+RANDOM, TORCHVISION = "random:", "torchvision:"
 OF_THE_MODEL = ("arch", "pretext", "seed", "permutations", "images", "data", "data_name")
 
 
@@ -29,54 +31,83 @@ class Warp:
         return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
 
 
-class Layer:
-    """One LAYER of MODEL: a file of pretrain, or random:ARCH, untrained and drawn from SEED.
+def network(model, seed):
+    """Return (trunk, settings) of MODEL, a word of the command line.
 
-    `shape` is what it gives for an image, channels x height x width; `fields` says what it is.
-    Raises DataError for a model or layer that does not exist.
+    random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE has the weights of a state
+    dict, "left_out" in its settings names what is not of the trunk; else it is a file of pretrain.
+    Raises DataError for a model that does not exist.
+    """
+    if model.startswith(RANDOM):
+        settings = {"arch": model.removeprefix(RANDOM), "pretext": "random", "seed": seed}
+        return registry.build(settings["arch"], seed), settings
+    if model.startswith(TORCHVISION):
+        arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
+        trunk, left_out = weights.torchvision(arch, path)
+        return trunk, {"arch": arch, "pretext": "supervised", "left_out": left_out}
+    content = checkpoints.load(model)
+    trunk = registry.build(content["settings"]["arch"], 0)
+    trunk.load_state_dict(content["trunk"])
+    return trunk, content["settings"]
+
+
+class Layers:
+    """The layers NAMES, or all, of MODEL as network() takes it.
+
+    `shapes` is {layer: what it gives for an image, channels x height x width}, in the order of the
+    network. Raises DataError for a model or layer that does not exist.
     """
 
-    def __init__(self, model, name, seed):
-        if model.startswith(RANDOM):
-            settings = {"arch": model.removeprefix(RANDOM), "pretext": "random", "seed": seed}
-            self.trunk = registry.build(settings["arch"], seed)
-        else:
-            content = checkpoints.load(model)
-            settings = content["settings"]
-            self.trunk = registry.build(settings["arch"], 0)
-            self.trunk.load_state_dict(content["trunk"])
-        if name not in self.trunk.pooling:
-            raise DataError(f"{model} has no layer {name}: it has {', '.join(self.trunk.pooling)}")
+    def __init__(self, model, names, seed):
+        self.trunk, settings = network(model, seed)
+        for name in names:
+            if name not in self.trunk.pooling:
+                there = ", ".join(self.trunk.pooling)
+                raise DataError(f"{model} has no layer {name}: it has {there}")
+        self.names = [name for name in self.trunk.pooling if name in names or not names]
         self.trunk.eval().to(memory_format=torch.channels_last)
-        self.name, size = name, self.trunk.input_size
-        self.shape = tuple(self(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1:])
-        self.fields = {"format": 1, "model": registry.weights_digest(self.trunk)}
-        self.fields |= {key: settings.get(key) for key in OF_THE_MODEL}
-        self.fields |= {"layer": name, "shape": self.shape}
+        size = self.trunk.input_size
+        found = self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        self.shapes = {name: tuple(features.shape[1:]) for name, features in found.items()}
+        self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
+        self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
+        self.left_out = settings.get("left_out")
 
     @torch.inference_mode()
     def __call__(self, pixels):
-        """Return the features of uint8 PIXELS (N x 3 x H x W), float32 N x shape."""
+        """Return {layer: features} of uint8 PIXELS (N x 3 x H x W), float32 N x its shape."""
         images = standardize(pixels).contiguous(memory_format=torch.channels_last)
-        found = registry.maps(self.trunk, images, [self.name])[self.name]
-        return registry.pooled(self.trunk, self.name, found)
+        maps = registry.maps(self.trunk, images, self.names)
+        return {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
 
 
-def write(stream, layer, manifest, root, batch, device, workers, progress):
-    """Write the features of LAYER for the images of MANIFEST to STREAM: .npy, float32 (N, D).
+def extract(layers, manifest, output, root, batch, device, workers, progress):
+    """Write the features of LAYERS for the images of MANIFEST to OUTPUT in one pass; see records.
 
-    Returns D. Raises DataError naming the line of an image that cannot be read.
+    Each layer is a .npy of float32 (N, D). Returns what was written, in words. Raises DataError
+    naming the line of an image that cannot be read.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    layer.trunk.to(device)
-    width = int(np.prod(layer.shape))
-    streams.write_array_header(stream, np.float32, (len(manifest), width))
-    images = InOrder(manifest, root, Warp(layer.trunk.input_size))
+    layers.trunk.to(device)
+    images = InOrder(manifest, root, Warp(layers.trunk.input_size))
     order = BatchSampler(SequentialSampler(images), batch, drop_last=False)
+    widths = {name: math.prod(shape) for name, shape in layers.shapes.items()}
+    said = {"manifest": manifest.digest()}
+    fields = {
+        name: layers.of_the_model | {"layer": name, "shape": shape} | said
+        for name, shape in layers.shapes.items()
+    }
     done = 0
-    for pixels in batches(images, order, workers):
-        rows = layer(pixels.to(device, non_blocking=True)).flatten(1).cpu().numpy()
-        stream.write(np.ascontiguousarray(rows, "<f4").data)
-        done += len(rows)
-        progress(done, len(manifest))
-    return width
+    with records.writing_features(output, fields) as files:
+        for stream, width in zip(files, widths.values(), strict=True):
+            streams.write_array_header(stream, np.float32, (len(manifest), width))
+        for pixels in batches(images, order, workers):
+            found = layers(pixels.to(device, non_blocking=True))
+            for stream, features in zip(files, found.values(), strict=True):
+                rows = features.flatten(1).cpu().numpy()
+                stream.write(np.ascontiguousarray(rows, "<f4").data)
+            done += len(pixels)
+            progress(done, len(manifest))
+    written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
+    left = f"; left out {', '.join(layers.left_out)}" if layers.left_out else ""
+    return f"{len(manifest):,} images, features: {written}{left}"

@@ -6,9 +6,10 @@ import torch
 from torch.nn import functional
 
 from ssl_common.models.alexnet import AlexNet
+from ssl_common.models.resnet import ResNet50
 from ssl_common.streams import DataError, digest
 
-TRUNKS = {"alexnet": AlexNet}
+TRUNKS = {"alexnet": AlexNet, "resnet50": ResNet50}
 
 
 def build(arch, seed):

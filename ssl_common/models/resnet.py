@@ -1,0 +1,41 @@
+"""ResNet-50 (He et al., CVPR 2016), its stride in the 3 x 3, made of torchvision's modules."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+
+class ResNet50(nn.Sequential):
+    """torchvision's network by the paper's names of its layers; initialised as torchvision does.
+
+    N x 3 x 64 x 64 and N x 3 x 224 x 224 give N x 2048 x 1 x 1. A map of res2 ... res5 is the
+    output of the last block, after the sum and its ReLU.
+    """
+
+    input_size = 224  # pixels, for features
+    # layer -> kernel, stride, padding of the average pooling to about 9,000 features
+    pooling = {
+        "conv1": (10, 10, 4),  # 64 x 112 x 112 -> 64 x 12 x 12
+        "pool1": (5, 5, 2),  # 64 x 56 x 56 -> 64 x 12 x 12
+        "res2": (16, 8, 0),  # 256 x 56 x 56 -> 256 x 6 x 6
+        "res3": (13, 5, 0),  # 512 x 28 x 28 -> 512 x 4 x 4
+        "res4": (8, 3, 0),  # 1024 x 14 x 14 -> 1024 x 3 x 3
+        "res5": (6, 1, 0),  # 2048 x 7 x 7 -> 2048 x 2 x 2
+        "pool5": (1, 1, 0),  # 2048 x 1 x 1: an average already
+    }
+
+    def __init__(self):
+        from torchvision.models import resnet50  # two seconds that other networks do not pay
+
+        made = resnet50(weights=None)
+        super().__init__(
+            OrderedDict(
+                conv1=nn.Sequential(made.conv1, made.bn1, made.relu),
+                pool1=made.maxpool,
+                res2=made.layer1,
+                res3=made.layer2,
+                res4=made.layer3,
+                res5=made.layer4,
+                pool5=made.avgpool,
+            )
+        )
