@@ -212,7 +212,7 @@ def test_an_unreadable_image_is_named(run, scratch):
 @pytest.mark.parametrize(
     "fields, said",
     [
-        ({"trunk": None}, "model.pt: not a finished network of pretrain jigsaw ('trunk')"),
+        ({"trunk": None}, "model.pt: a checkpoint: name the finished network"),
         ({"head": {}}, "model.pt: not a finished network of pretrain jigsaw ("),
         ({"permutations": [[1]]}, "model.pt: not a finished network of pretrain jigsaw ("),
         ({"settings": {"pretext": "colorization"}}, "model.pt: trained by colorization, not by"),

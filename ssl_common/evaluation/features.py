@@ -45,7 +45,7 @@ def network(model, seed):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
         trunk, left_out = weights.torchvision(arch, path)
         return trunk, {"arch": arch, "pretext": "supervised", "left_out": left_out}
-    content = checkpoints.load(model)
+    content = checkpoints.load_network(model)
     trunk = registry.build(content["settings"]["arch"], 0)
     trunk.load_state_dict(content["trunk"])
     return trunk, content["settings"]
@@ -101,7 +101,7 @@ def extract(layers, manifest, output, root, batch, device, workers, progress):
     with records.writing_features(output, fields) as files:
         for stream, width in zip(files, widths.values(), strict=True):
             streams.write_array_header(stream, np.float32, (len(manifest), width))
-        for pixels in batches(images, order, workers):
+        for pixels in batches(images, order, workers, pin=device == "cuda"):
             found = layers(pixels.to(device, non_blocking=True))
             for stream, features in zip(files, found.values(), strict=True):
                 rows = features.flatten(1).cpu().numpy()

@@ -34,6 +34,14 @@ def load(path):
     return content
 
 
+def load_network(path):
+    """Return the finished network that PATH holds. Raises DataError for a checkpoint too."""
+    content = load(path)
+    if "trunk" not in content:
+        raise DataError(f"{path}: a checkpoint: name the finished network that appears at the end")
+    return content
+
+
 class Run:
     """The files of one training run: its state, its log, and in the end its network.
 

@@ -87,7 +87,7 @@ def load(path):
 
     Raises DataError for a file that is not a finished network of the jigsaw puzzle.
     """
-    content = checkpoints.load(path)
+    content = checkpoints.load_network(path)
     try:
         settings, state = content["settings"], content["trunk"]
         if settings["pretext"] != "jigsaw":
