@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -19,11 +20,11 @@ ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--
 EPOCHS = 60  # of 3 steps
 
 
-def start(folder, output, *extra, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=None):
+def start(folder, output, *extra, stdout=subprocess.PIPE, env=None, **more):
     argv = [sys.executable, TINY, "pretrain", *ARGV, "--epochs", str(EPOCHS), "-o", output, *extra]
     return subprocess.Popen(
         argv, cwd=folder, env=environment({"OMP_NUM_THREADS": "1", **(env or {})}), stdout=stdout,
-        stderr=subprocess.PIPE, stdin=stdin, start_new_session=True,
+        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True, **more,
     )  # fmt: skip
 
 
@@ -147,6 +148,24 @@ def test_full_disk_under_the_log(scratch):
     with open("/dev/full", "wb") as full:
         _, err = finish(start(scratch, "model.pt", stdout=full), 1)
     assert err == "pretrain: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("every, failed", [("30min", "model.pt"), ("20steps", "model.pt.state/")])
+def test_full_disk_under_the_network_and_a_checkpoint(whole, scratch, every, failed):
+    """No file may grow beyond 100 kB, which the log never does; with more room it goes on."""
+    words = ["-j", "0", "--checkpoint-every", every]
+    process = start(scratch, "model.pt", *words, preexec_fn=limit)
+    _, err = finish(process, 1)
+    assert err.startswith(f"pretrain: {failed}") and err.endswith("File too large\n")
+    assert err.count("\n") == 1
+    assert not (scratch / "model.pt").exists() and not list(scratch.rglob("*.partial"))
+    log, _ = finish(start(scratch, "model.pt", *words))
+    assert steps(log) == steps(whole[0])
+    assert (scratch / "model.pt").read_bytes() == whole[1]
+
+
+def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 
 def test_unreadable_images_are_counted(scratch):

@@ -19,7 +19,12 @@ KEPT = 2  # checkpoints of a run in progress
 def save(path, content):
     """Write CONTENT, tensors and plain values, to PATH whole or not at all."""
     with streams.writing(path) as stream:
-        torch.save(content, stream)  # to a stream: given a name, torch stores it in the file
+        try:
+            torch.save(content, stream)  # to a stream: given a name, torch stores it in the file
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch makes its own of a full disk
+                raise error.__context__ from None
+            raise
 
 
 def load(path):
