@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+TINY = CHECKOUT / "tests/tiny.py"  # a command with a network of three layers
 BIN = pathlib.Path(sys.executable).parent  # not resolved: the folder of the virtual environment
 
 
@@ -208,3 +209,20 @@ def make_by_commands(folder):
         make("train-svm", "train.npy", "train.tsv", "-o", "svm.npz")
     if "eval_svm" in written:
         make("eval-svm", "svm.npz", "test.npy", "test.tsv", output="results.jsonl")
+
+
+class Bomb:
+    """Runs a command when unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def save_bomb(path, target):
+    """Write a network to PATH that makes the file TARGET when it is unpickled."""
+    import torch
+
+    torch.save({"format": 1, "settings": Bomb(f"touch {target}")}, path)

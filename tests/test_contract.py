@@ -8,13 +8,16 @@ import contextlib
 import importlib
 import json
 import os
+import pathlib
 import pty
 import re
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import NamedTuple
 
 import click
@@ -335,6 +338,35 @@ def test_a_listener_that_left_changes_nothing(command, scratch):
         os.close(write_end)
     assert done.returncode == 0
     assert done.stdout
+
+
+@pytest.mark.parametrize("command", NAMED)
+def test_ctrl_c_is_75_in_one_line(command, scratch):
+    """While it waits for a reader of its output, where it cannot be done before we are."""
+    os.mkfifo(scratch / "fifo")
+    before = sorted(os.listdir(scratch))
+    with subprocess.Popen(
+        [str(BIN / command), *argv(command)[1:], "-o", "fifo"],
+        cwd=scratch, env=environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        while not listens(process.pid):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert (process.returncode, said.decode()) == (
+        75,
+        f"{command}: stopped by SIGINT: run it again to go on\n",
+    )
+    assert sorted(os.listdir(scratch)) == before
+
+
+def listens(pid):
+    """Return whether the process PID has a handler of SIGHUP: then it has one of SIGINT."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)
+    return bool(caught >> (signal.SIGHUP - 1) & 1)
 
 
 # ---- Success ----------------------------------------------------------------------------------

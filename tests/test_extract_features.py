@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as vision
-from conftest import environment, picture
+from conftest import TINY, environment, picture, save_bomb
 from PIL import Image
-from test_pretrain import TINY, save_bomb
 
 from ssl_common import records
 from ssl_common.data.manifest import Manifest

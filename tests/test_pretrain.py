@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import resource
 import signal
 import subprocess
@@ -11,11 +10,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import environment
+from conftest import TINY, environment, save_bomb
+from test_extract_features import oddities
 
 from ssl_common.training import checkpoints
 
-TINY = pathlib.Path(__file__).with_name("tiny.py")
 ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--batch", "4"]
 EPOCHS = 60  # of 3 steps
 
@@ -180,6 +179,13 @@ def test_unreadable_images_are_counted(scratch):
     assert steps(log)[-1]["unreadable"] == EPOCHS * 10
 
 
+def test_odd_images_are_trained_on(scratch):
+    names = oddities(scratch)
+    (scratch / "train.tsv").write_text("".join(f"{name}\n" for name in sorted(names)))
+    log, _ = finish(start(scratch, "model.pt", "-j", "0", "--epochs", "2"))
+    assert steps(log)[-1]["unreadable"] == 0 and steps(log)[-1]["loss"] > 0
+
+
 def damage(folder, what):
     """Break one input of a run in FOLDER."""
     if what == "bomb":
@@ -199,20 +205,6 @@ def damage(folder, what):
         (folder / "train.tsv").write_bytes(b"photos/cat/0.jpg\n\xff.jpg\n")
     elif what == "empty":
         (folder / "train.tsv").write_bytes(b"")
-
-
-class Bomb:
-    """Runs a command when unpickled."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def save_bomb(path, target):
-    torch.save({"format": 1, "settings": Bomb(f"touch {target}")}, path)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import environment
+from conftest import environment, save_bomb
 from PIL import Image
-from test_pretrain import save_bomb
 from tiny import Tiny
 
 from ssl_common.data.loading import Drawn

@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import environment
-from test_pretrain import ARGV, EPOCHS, TINY, finish, start, steps
+from conftest import TINY, environment
+from test_pretrain import ARGV, EPOCHS, finish, start, steps
 
 TWO = ("--gpus", "2", "--device", "cpu", "-j", "0")
 FROZEN = {"FROZEN": "1"}

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_pretrain import save_bomb
+from conftest import save_bomb
 from torchvision import models
 
 from ssl_common.evaluation import features
