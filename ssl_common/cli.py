@@ -133,6 +133,9 @@ def deferring_stop(patient=False):
 @contextlib.contextmanager
 def born_deaf():
     """Let the processes started here be deaf to signals to the group: this one stops them."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # it would unblock the signals, were it started later
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
     try:
         yield

@@ -200,6 +200,26 @@ def read_arrays(path):
         raise DataError(f"{name(path)}: not a .npz archive, or cut short ({error})") from error
 
 
+def read_tensors(path, kind):
+    """Return what torch.save wrote to the file PATH, on the CPU; run no code.
+
+    Raises DataError for what is not KIND, or damaged.
+    """
+    import warnings
+
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # another pickle protocol is read all the same
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file raises almost anything
+        reason = str(error).split(". ")[0].splitlines() or [type(error).__name__]
+        raise DataError(f"{path}: not {kind}, or damaged ({reason[0].strip()})") from error
+
+
 def write_array_header(stream, dtype, shape):
     """Write the header of a .npy array (C order, little endian); its bytes follow in any pieces."""
     import numpy as np

@@ -133,8 +133,9 @@ def test_seed_changes_the_network(whole, scratch):
     assert (scratch / "model.pt").read_bytes() != whole[1]
 
 
-def test_reader_of_the_log_leaves(whole, scratch):
-    with start(scratch, "model.pt", "-j", "0") as process:
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_reader_of_the_log_leaves(whole, scratch, workers):
+    with start(scratch, "model.pt", "-j", workers) as process:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 1

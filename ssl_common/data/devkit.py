@@ -3,7 +3,6 @@
 import io
 import multiprocessing
 import os
-from multiprocessing import resource_tracker
 
 import numpy as np
 
@@ -60,7 +59,6 @@ def _side_by_side(folder, seed, count, workers):
         return
     spawn, crew = multiprocessing.get_context("spawn"), []
     try:
-        resource_tracker.ensure_running()  # it would unblock the signals, were it started later
         with born_deaf():
             for first in range(min(workers, count)):
                 receiver, sender = spawn.Pipe(duplex=False)

@@ -1,5 +1,6 @@
 """Images of a manifest in batches: any order and worker count give the same, from any step on."""
 
+import contextlib
 import functools
 import signal
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_common.cli import SIGNALS, die_with_parent
+from ssl_common.cli import born_deaf, die_with_parent
 from ssl_common.data import images
 from ssl_common.streams import DataError
 
@@ -122,11 +123,9 @@ def _statistics(device):
     return [torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD)]
 
 
-def _leave_signals_to_the_parent(_worker):
-    """Ignore what a terminal or a batch system sends to all: the parent ends its workers."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    die_with_parent(signal.SIGKILL)  # and lets go at once of the files it had open
+def _end_with_the_parent(_worker):
+    """Let go at once of the files that the parent had open, when it dies."""
+    die_with_parent(signal.SIGKILL)
 
 
 class _Guarded(Dataset):
@@ -158,10 +157,20 @@ def batches(dataset, sampler, workers, pin):
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_end_with_the_parent,
         pin_memory=pin,
     )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    with born_deaf() if workers else contextlib.nullcontext():
+        loaded = iter(loader)
+    try:
+        for batch in loaded:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        message = "a process that reads images was killed (memory or /dev/shm full?): give -j 0"
+        raise DataError(message) from error
+    finally:
+        del loaded  # ends the processes here: at the exit of Python they would be deaf to it

@@ -1,5 +1,6 @@
 """Features of images: layers of a frozen trunk, averaged to about 9,000 numbers (protocol 3)."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -98,10 +99,13 @@ def extract(layers, manifest, output, root, batch, device, workers, progress):
         for name, shape in layers.shapes.items()
     }
     done = 0
-    with records.writing_features(output, fields) as files:
+    with (
+        records.writing_features(output, fields) as files,
+        contextlib.closing(batches(images, order, workers, device == "cuda")) as loaded,
+    ):
         for stream, width in zip(files, widths.values(), strict=True):
             streams.write_array_header(stream, np.float32, (len(manifest), width))
-        for pixels in batches(images, order, workers, pin=device == "cuda"):
+        for pixels in loaded:
             found = layers(pixels.to(device, non_blocking=True))
             for stream, features in zip(files, found.values(), strict=True):
                 rows = features.flatten(1).cpu().numpy()

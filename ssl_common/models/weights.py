@@ -1,9 +1,8 @@
 """Networks trained elsewhere: a state dict with others' names -> the weights of a trunk of ours."""
 
-import warnings
-
 import torch
 
+from ssl_common import streams
 from ssl_common.models import registry
 from ssl_common.streams import DataError
 
@@ -66,16 +65,7 @@ def _kind(tensor):
 
 def _state_dict(path):
     """Return {name: tensor} of the file PATH of torch.save; runs no code."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # another pickle protocol is read all the same
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file raises almost anything
-        reason = str(error).split(". ")[0].splitlines() or [type(error).__name__]
-        message = f"not a file of weights, or damaged ({reason[0].strip()})"
-        raise DataError(f"{path}: {message}: {ADVICE}") from error
+    content = streams.read_tensors(path, "a file of weights")
     if isinstance(content, dict):
         content = content.get("state_dict", content)
     if not isinstance(content, dict) or not content:

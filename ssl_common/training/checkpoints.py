@@ -5,7 +5,6 @@ import errno
 import fcntl
 import glob
 import os
-import pickle
 
 import torch
 
@@ -29,11 +28,7 @@ def save(path, content):
 
 def load(path):
     """Return what save() wrote to PATH. Raises DataError for anything else; runs no code."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).split(". ")[0].splitlines()[0]
-        raise DataError(f"{path}: not a file of pretrain, or damaged ({reason})") from error
+    content = streams.read_tensors(path, "a file of pretrain")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path}: not a file of pretrain")
     return content

@@ -26,6 +26,7 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
     before it stay.
     """
     settings, first = run.settings, torchrun.RANK == 0
+    bf16 = settings["precision"] == "bf16"
     epoch_steps = len(dataset.manifest) // settings["batch"]
     steps = settings["epochs"] * epoch_steps
     parts = settings["batch"] // settings["micro_batch"]
@@ -63,53 +64,55 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
         *(parts, torchrun.RANK, torchrun.RANKS),
     )
     workers = -(-workers // torchrun.LOCAL_RANKS)
-    loaded = batches(dataset, order, workers, pin=device.type == "cuda")
     due = checkpoints_due(every, epoch_steps)
     clock, timed, loss = time.monotonic(), step, math.nan
-    while step < steps:
-        rate = step_drops(step, steps, settings["lr"])
-        for group in sgd.param_groups:
-            group["lr"] = rate
-        sgd.zero_grad()
-        accumulated = parts // torchrun.RANKS
-        for part in range(accumulated):
-            passed, *batch = next(loaded)
-            last = part == accumulated - 1  # only then are gradients sent round
-            with contextlib.nullcontext() if last or torchrun.RANKS == 1 else ranks.no_sync():
-                with torch.autocast(device.type, torch.bfloat16, settings["precision"] == "bf16"):
-                    mean, right, count = score(ranks, batch, device)
-                (mean / accumulated).backward()
-            sums += torch.stack([mean.detach().double() * count, right.double()])
-            counts += torch.tensor([count, passed.sum()])
-        sgd.step()
-        step += 1
+    # Closed whatever happens: its processes are deaf to the signals that Python would end them by.
+    with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:
+        while step < steps:
+            rate = step_drops(step, steps, settings["lr"])
+            for group in sgd.param_groups:
+                group["lr"] = rate
+            sgd.zero_grad()
+            accumulated = parts // torchrun.RANKS
+            for part in range(accumulated):
+                passed, *batch = next(loaded)
+                last = part == accumulated - 1  # only then are gradients sent round
+                with contextlib.nullcontext() if last or torchrun.RANKS == 1 else ranks.no_sync():
+                    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                        mean, right, count = score(ranks, batch, device)
+                    (mean / accumulated).backward()
+                sums += torch.stack([mean.detach().double() * count, right.double()])
+                counts += torch.tensor([count, passed.sum()])
+            sgd.step()
+            step += 1
 
-        stop, save_due = torchrun.any_of(bool(stopping()), first and step < steps and due(step))
-        stop, log_due = stop and step < steps, step % LOG_EVERY == 0 or step == steps
-        if log_due or stop or save_due:
-            total = torchrun.total(torch.cat([sums.cpu(), counts]))
-            loss, accuracy = _means(total, step)
-        if log_due:
-            sums.zero_()
-            counts[0] = total[:3] = 0
-        if first and log_due:
-            speed = (step - timed) * settings["batch"] / (time.monotonic() - clock)
-            clock, timed = time.monotonic(), step
-            line = {"step": step, "epoch": step * settings["batch"] / len(dataset.manifest)}
-            line |= {"lr": rate, "loss": loss, "accuracy": accuracy, "unreadable": int(total[3])}
-            try:
-                log(records.line(line | {"time_images_per_second": round(speed, 1)}))
-            except OSError:  # the reader of the log left, or its disk is full: lose no step
+            stop, save_due = torchrun.any_of(bool(stopping()), first and step < steps and due(step))
+            stop, log_due = stop and step < steps, step % LOG_EVERY == 0 or step == steps
+            if log_due or stop or save_due:
+                total = torchrun.total(torch.cat([sums.cpu(), counts]))
+                loss, accuracy = _means(total, step)
+            if log_due:
+                sums.zero_()
+                counts[0] = total[:3] = 0
+            if first and log_due:
+                speed = (step - timed) * settings["batch"] / (time.monotonic() - clock)
+                clock, timed = time.monotonic(), step
+                line = {"step": step, "epoch": step * settings["batch"] / len(dataset.manifest)}
+                line |= {"lr": rate, "loss": loss, "accuracy": accuracy}
+                line |= {"unreadable": int(total[3]), "time_images_per_second": round(speed, 1)}
+                try:
+                    log(records.line(line))
+                except OSError:  # the reader of the log left, or its disk is full: lose no step
+                    save(total)
+                    raise
+            if first:
+                progress(step, steps, f"loss {loss:.3f}" if math.isfinite(loss) else "")
+            if first and (stop or save_due):
                 save(total)
-                raise
-        if first:
-            progress(step, steps, f"loss {loss:.3f}" if math.isfinite(loss) else "")
-        if first and (stop or save_due):
-            save(total)
-        if first and stop:
-            run.stop(stopping() or "a signal to another rank")
-        if stop:
-            return False
+            if first and stop:
+                run.stop(stopping() or "a signal to another rank")
+            if stop:
+                return False
     return True
 
 

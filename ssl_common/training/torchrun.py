@@ -159,7 +159,6 @@ def parallel(network, device):
     return torch.nn.parallel.DistributedDataParallel(
         network,
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # batch norm's are not used in training; the first rank's are kept
         gradient_as_bucket_view=True,
     )
 
