@@ -51,7 +51,7 @@ demo: $(STAMP) ## The whole pipeline on 300 generated scenes, with a table and a
 	@echo "The table above is demo/results.jsonl, its plot demo/results.png. A minute of training on"
 	@echo "150 small pictures shows that the commands run, not which network is better."
 
-evidence: $(STAMP) ## Jigsaw against random on generated scenes, 3 seeds (half an hour).
+evidence: $(STAMP) ## Jigsaw against random on generated scenes, 3 seeds (20 minutes).
 	benchmarks/evidence
 
 bench: $(STAMP) ## Our speed, what else one would use, and their ratio (10 minutes; nothing else running).
