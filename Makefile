@@ -31,8 +31,10 @@ define measure
 	extract-features $(1) demo/test.tsv --layer conv3 --layer conv5 -o demo/test/
 	train-svm demo/train/conv3.npy demo/train.tsv -o demo/conv3.npz
 	train-svm demo/train/conv5.npy demo/train.tsv -o demo/conv5.npz
-	eval-svm demo/conv3.npz demo/test/conv3.npy demo/test.tsv >> demo/results.jsonl
-	eval-svm demo/conv5.npz demo/test/conv5.npy demo/test.tsv >> demo/results.jsonl
+	eval-svm demo/conv3.npz demo/test/conv3.npy demo/test.tsv --tag data_set=scenes \
+		>> demo/results.jsonl
+	eval-svm demo/conv5.npz demo/test/conv5.npy demo/test.tsv --tag data_set=scenes \
+		>> demo/results.jsonl
 endef
 
 demo: $(STAMP) ## The whole pipeline on 300 generated scenes, with a table and a plot (minutes).

@@ -153,10 +153,14 @@ def synthetic_steps(precision, batch=64, times=10):
 
 def features(folder):
     """extract-features with reading and writing; theirs is the network alone on ready pixels."""
+    import os
+
     import torch
 
     from ssl_common.data.loading import standardize
     from ssl_common.models import registry
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
 
     count = SCENES
     line = "extract-features random:alexnet scenes.tsv --layer conv5 -q -o conv5.npy"
