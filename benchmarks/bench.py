@@ -7,6 +7,7 @@ says that ours is better. Names carry the unit. `make bench` runs it; RESULTS.md
 import bz2
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -126,8 +127,6 @@ def pretraining(folder):
 
 def synthetic_steps(precision, batch=64, times=10):
     """Return images/s of the training step on the same batch again and again."""
-    import os
-
     import torch
 
     from ssl_common.models import registry
@@ -153,8 +152,6 @@ def synthetic_steps(precision, batch=64, times=10):
 
 def features(folder):
     """extract-features with reading and writing; theirs is the network alone on ready pixels."""
-    import os
-
     import torch
 
     from ssl_common.data.loading import standardize

@@ -1,7 +1,6 @@
 """The contract of every command: its options, its errors, its exit status, its talk on stderr."""
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -143,13 +142,12 @@ def born_deaf():
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
 
 
-_LIBC = ctypes.CDLL(None)
-
-
 def die_with_parent(number):
     """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way."""
+    import ctypes  # here: most commands have no use for it, and all of them start
+
     pr_set_pdeathsig = 1
-    _LIBC.prctl(pr_set_pdeathsig, number)
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 def command(name):
