@@ -346,7 +346,7 @@ def test_a_rank_that_fails_speaks_through_the_parent(scratch):
         stream.write("gone.jpg\n")
     done = tiny(scratch, "train.tsv", *RANKS, "-o", "two/")
     assert done.returncode == 1 and done.stderr.count(b"\n") == 1
-    assert b"train.tsv:13: gone.jpg: No such file" in done.stderr
+    assert b"train.tsv:13: ./gone.jpg: No such file" in done.stderr
     assert not (scratch / "two").exists()
 
 
