@@ -7,7 +7,7 @@ from ssl_common import cli, streams
 
 def parse_first(_ctx, _param, value):
     try:
-        return value and [int(tile) for tile in value.split(",")]
+        return None if value is None else [int(tile) for tile in value.split(",")]
     except ValueError:
         raise click.BadParameter(f"{value!r} is not like 2,0,1") from None
 
@@ -59,7 +59,8 @@ def main(count, tiles, method, first, check, seed, output):
                 streams.write_array(stream, rows)
             made = f"{count} permutations of {tiles} tiles by {method}"
     apart = f", {permutations.mean_distance(rows):.4f} places apart on average"
-    cli.say(made + (apart if len(rows) > 1 else "") + (f", {least} at least" if least else ""))
+    apart += f", {least} at least" if least else ""
+    cli.say(made + (apart if len(rows) > 1 else ""))
 
 
 if __name__ == "__main__":
