@@ -47,7 +47,7 @@ def main(count, tiles, method, first, check, seed, output):
     from ssl_common.pretext import permutations
 
     with cli.Progress("permutations") as progress:
-        if check:
+        if check is not None:
             rows = permutations.load(check)
             text, least = permutations.report(rows, progress)
             with streams.writing(output, binary=False) as stream:

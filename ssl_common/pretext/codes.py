@@ -3,8 +3,8 @@
 Two elements of a permutation group differ in as many places as their quotient moves, so a group
 whose elements, save the identity, fix few points is a set of permutations far apart. So are unions
 of its cosets, if these are chosen well. Blake, Cohen and Deza, "Coding with permutations"
-(Information and Control 43, 1979); best sizes known: Smith and Montemanni, "A new table of
-permutation codes" (Designs, Codes and Cryptography 63, 2012).
+(Information and Control 43, 1979); Smith and Montemanni, "A new table of permutation codes"
+(Designs, Codes and Cryptography 63, 2012).
 """
 
 import itertools
@@ -53,13 +53,13 @@ def linear(a, b, c, d):
 
 
 def general_linear():
-    """GL(2, 3), 48 elements; with the translations AGL(2, 3), 432 at distance 6."""
+    """Return GL(2, 3), 48 elements; with the translations AGL(2, 3), 432 at distance 6."""
     matrices = itertools.product(range(3), repeat=4)
     return np.array([linear(*m) for m in matrices if (m[0] * m[3] - m[1] * m[2]) % 3])
 
 
 def multiplications():
-    """Multiplications in GF(9) = GF(3)[i], powers of 1 + i; with the translations AGL(1, 9)."""
+    """Return those of GF(9) = GF(3)[i], by powers of 1 + i; with the translations AGL(1, 9)."""
     return powers(linear(1, -1, 1, 1))
 
 
@@ -74,7 +74,7 @@ def times(a, b):
 
 
 def affine(*automorphisms):
-    """The maps x -> a x^k + b, k in AUTOMORPHISMS (1, 2, 4 of GF(8)), which fix infinity.
+    """Return the maps x -> a x^k + b, k in AUTOMORPHISMS (1, 2, 4), which fix infinity.
 
     With the powers of SINGER they are PSL(2, 8), 504 elements at distance 7, if k is 1 alone, and
     PGammaL(2, 8), 1,512 at distance 6, if k is 1, 2 or 4.
@@ -103,14 +103,15 @@ ORBITS = """
 
 
 def cosets(representatives, elements):
+    """Return the products x y, each x of REPRESENTATIVES by all y of ELEMENTS."""
     return np.asarray(representatives)[:, elements].reshape(-1, TILES)
 
 
 def orbit(permutation):
-    """The images of PERMUTATION, (648, 9), some of them equal, that come from a group.
+    """Return the images (648, 9), some of them equal, of PERMUTATION x under a group.
 
-    They are t r^k x w^k u: translations t and u, multiplications w^k of GF(9), and the reflection r
-    of the plane where k is odd.
+    They are t r^k x w^k u: t and u are translations, w^k a multiplication of GF(9), and r is a
+    reflection of the plane.
     """
     reflection = powers(linear(1, 0, 0, -1))
     turned = [reflection[k % 2][permutation][w] for k, w in enumerate(multiplications())]
