@@ -1,13 +1,14 @@
 """Sets of permutations of 9 tiles whose least distance is known: codes made of groups.
 
 Two elements of a permutation group differ in as many places as their quotient moves, so a group
-whose elements, save the identity, fix few points is a set of permutations far apart. So are unions
-of its cosets, if these are chosen well. Blake, Cohen and Deza, "Coding with permutations"
-(Information and Control 43, 1979); Smith and Montemanni, "A new table of permutation codes"
-(Designs, Codes and Cryptography 63, 2012).
+whose elements, save the identity, fix few points is a set of permutations far apart. So is a union
+of orbits of a group that acts from both sides, if they are chosen well. Blake, Cohen and Deza,
+"Coding with permutations" (Information and Control 43, 1979); Smith and Montemanni, "A new table of
+permutation codes" (Designs, Codes and Cryptography 63, 2012); benchmarks/search_codes.py.
 """
 
 import itertools
+import math
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from ssl_common.pretext.greedy import lexicographic
 TILES = 9
 # The least distance, and how many permutations have it here. No set has more than 9! / (d - 1)! at
 # distance d, so 9, 8, 7, 3 and 2 reach as far as any can.
-LIMITS = {9: 9, 8: 72, 7: 504, 6: 1512, 5: 3024, 4: 19_224, 3: 181_440, 2: 362_880}
+LIMITS = {9: 9, 8: 72, 7: 504, 6: 1512, 5: 3132, 4: 19_224, 3: 181_440, 2: 362_880}
 
 
 def least_distance(count):
@@ -52,12 +53,6 @@ def linear(a, b, c, d):
     return [(a * x + b * y) % 3 * 3 + (c * x + d * y) % 3 for x, y in PLANE]
 
 
-def general_linear():
-    """Return GL(2, 3), 48 elements; with the translations AGL(2, 3), 432 at distance 6."""
-    matrices = itertools.product(range(3), repeat=4)
-    return np.array([linear(*m) for m in matrices if (m[0] * m[3] - m[1] * m[2]) % 3])
-
-
 def multiplications():
     """Return those of GF(9) = GF(3)[i], by powers of 1 + i; with the translations AGL(1, 9)."""
     return powers(linear(1, -1, 1, 1))
@@ -91,15 +86,26 @@ SINGER = [5, 6, 8, 1, 3, 4, 7, 2, 0]
 
 # ---- The codes ----------------------------------------------------------------------------------
 
-# Both are found by benchmarks/search_codes.py. The cosets of AGL(2, 3) by the powers of SEVEN are
-# at distance 5, and the orbits of ORBITS at distance 4.
-SEVEN = [0, 1, 3, 4, 8, 6, 7, 2, 5]
-ORBITS = """
-012345786 012368475 012376548 012387654 012436587 012437856 012438765 012468357 012476835
-012487563 012568743 012576384 012587436 012678345 012786534 012867453 013256784 013267845
-013278456 013284567 013458276 013465782 013487625 013564872 013652874 013725486 013742865
-013784652 013872654 014283657 014362785 014657238 015348672 016253847 016532784
-"""
+# What benchmarks/search_codes.py found at two distances: the turn of orbit(), and a member of each
+# orbit that is in the code.
+ORBITS = {
+    5: (
+        linear(1, 1, 0, 1),
+        """
+        012345678 012457368 012534786 012678345 012786534 012867453 013458672 013476285 013672458
+        013856724 014236758 014526387 015248637 015328476 016452783 016783452 036147258 064283175
+        """,
+    ),
+    4: (
+        linear(1, -1, 1, 1),
+        """
+        012345786 012368475 012376548 012387654 012436587 012437856 012438765 012468357 012476835
+        012487563 012568743 012576384 012587436 012678345 012786534 012867453 013256784 013267845
+        013278456 013284567 013458276 013465782 013487625 013564872 013652874 013725486 013742865
+        013784652 013872654 014283657 014362785 014657238 015348672 016253847 016532784
+        """,
+    ),
+}
 
 
 def cosets(representatives, elements):
@@ -107,19 +113,21 @@ def cosets(representatives, elements):
     return np.asarray(representatives)[:, elements].reshape(-1, TILES)
 
 
-def orbit(permutation):
-    """Return the images (648, 9), some of them equal, of PERMUTATION x under a group.
+def orbit(permutation, turn):
+    """Return the images, some of them equal, of PERMUTATION x under a group of 81 k elements.
 
-    They are t r^k x w^k u: t and u are translations, w^k a multiplication of GF(9), and r is a
-    reflection of the plane.
+    They are t r^i x TURN^i u: t and u are translations, and r is a reflection of the plane.
     """
-    reflection = powers(linear(1, 0, 0, -1))
-    turned = [reflection[k % 2][permutation][w] for k, w in enumerate(multiplications())]
+    left, right = powers(linear(1, 0, 0, -1)), powers(turn)
+    turned = [
+        left[i % len(left)][permutation][right[i % len(right)]]
+        for i in range(math.lcm(len(left), len(right)))
+    ]
     return cosets(cosets(TRANSLATIONS, np.array(turned)), TRANSLATIONS)
 
 
-def orbit_heads():
-    images = np.vstack([orbit(np.array(list(map(int, digits)))) for digits in ORBITS.split()])
+def orbit_heads(turn, members):
+    images = np.vstack([orbit(np.array(list(map(int, x))), turn) for x in members.split()])
     return np.unique(images[images[:, 0] == 0], axis=0)  # one of each block, each block once
 
 
@@ -140,8 +148,8 @@ PARTS = {
     8: lambda: (multiplications(), TRANSLATIONS),
     7: lambda: (affine(1), powers(SINGER)),
     6: lambda: (affine(1, 2, 4), powers(SINGER)),
-    5: lambda: (cosets(powers(SEVEN), general_linear()), TRANSLATIONS),
-    4: lambda: (orbit_heads(), TRANSLATIONS),
+    5: lambda: (orbit_heads(*ORBITS[5]), TRANSLATIONS),
+    4: lambda: (orbit_heads(*ORBITS[4]), TRANSLATIONS),
     3: lambda: (even(fixing_zero()), TRANSLATIONS),
     2: lambda: (fixing_zero(), TRANSLATIONS),
 }
