@@ -1,8 +1,8 @@
 """Search the orbits of which ssl_common/pretext/codes.py makes its codes at distances 5 and 4.
 
-A tabu search takes as many permutations as it can, in whole orbits of a group (seconds). So do
-Janiszczak, Lempken, Ostergard and Staszewski, in other ways, in "Permutation codes invariant under
-isometries" (Designs, Codes and Cryptography 75, 2015).
+A tabu search takes as many permutations as it can, in whole orbits of a group (seconds).
+Janiszczak, Lempken, Ostergard and Staszewski search such orbits exhaustively in "Permutation codes
+invariant under isometries" (Designs, Codes and Cryptography 75, 2015).
 """
 
 import sys
