@@ -36,7 +36,8 @@ def orbits(distance, turn):
     distances = Distances(EVERY.T.astype(np.uint8), 1)
     apart = []
     for first in firsts:
-        places = distances.to(EVERY[first])
+        places = np.zeros(len(EVERY), np.uint8)
+        distances.combine(np.add, places, EVERY[first])
         places[first] = codes.TILES  # from itself
         apart.append(np.minimum.reduceat(places[order], starts))
     near = np.array(apart) < distance

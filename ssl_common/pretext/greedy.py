@@ -6,6 +6,8 @@ Noroozi and Favaro (ECCV 2016), algorithm 1; Goyal et al., section 3.1: |P| of t
 
 import numpy as np
 
+PIECE = 400  # blocks of candidates, of 120 each
+
 
 def select(count, first, method, progress=lambda done, total: None):
     """Select COUNT permutations, of which the first is FIRST; return uint8 (COUNT, tiles).
@@ -25,10 +27,10 @@ def select(count, first, method, progress=lambda done, total: None):
         chosen[k] = candidates[:, best]
         # Only the newest row is compared: the other distances are in the running sum or minimum.
         if least:
-            np.minimum(worth, distances.to(chosen[k]), out=worth)
+            distances.combine(np.minimum, worth, chosen[k])
             best = worth.argmax()  # the first of equals; those chosen are at distance 0
         else:
-            worth += distances.to(chosen[k])
+            distances.combine(np.add, worth, chosen[k])
             worth[best] = -np.inf
             best = first_mean(worth, k + 1)
         progress(k + 1, count)
@@ -60,7 +62,7 @@ def lexicographic(tiles):
 
 
 class Distances:
-    """Distances, in units of UNIT, of one permutation to all CANDIDATES in lexicographic order.
+    """The distances of permutations to all CANDIDATES in lexicographic order, in units of UNIT.
 
     A block of candidates has one head, and then all orders of the values left, the tail. How far
     these orders are from a permutation is told by where its last values stand among those left: by
@@ -86,10 +88,12 @@ class Distances:
         same = (blocks[:-tail, None] == np.arange(tiles)[:, None]) * base**tail
         digits = rank * base ** np.arange(tail)[::-1, None, None]
         self.parts = np.concatenate([same, digits])
-        self.found = np.empty((blocks.shape[1], orders.shape[1]), self.table.dtype)
 
-    def to(self, permutation):
-        """Return the distances of PERMUTATION; they stand until the next call."""
+    def combine(self, function, worth, permutation):
+        """Make WORTH[i] the FUNCTION, as np.minimum, of it and candidate i's distance, in place."""
         codes = self.parts[np.arange(len(permutation)), permutation].sum(0)
-        self.table.take(codes, 0, out=self.found, mode="clip")  # the mode that needs no copy
-        return self.found.ravel()
+        worth = worth.reshape(len(codes), -1)
+        # A piece of the distances is still in the processor's cache when it is used.
+        for start in range(0, len(codes), PIECE):
+            piece = worth[start : start + PIECE]
+            function(piece, self.table.take(codes[start : start + PIECE], 0), out=piece)
