@@ -90,7 +90,7 @@ MODEL ?= random:alexnet
 LAYERS ?= conv1 conv2 conv3 conv4 conv5
 LISTING ?= yfcc100m_dataset.bz2
 
-p%.npy: | $(STAMP) ## Jigsaw permutations: p100.npy (seconds), p2k.npy, p10k.npy (minutes).
+p%.npy: | $(STAMP) ## Jigsaw permutations: p100.npy, p2k.npy, p10k.npy (a second).
 	make-permutations -n $(call number,$*) -o $@
 
 yfcc-%.tsv: | $(STAMP) ## YFCC100M sample: yfcc-1m.tsv, yfcc-10m.tsv (an hour: LISTING has 100 M lines).

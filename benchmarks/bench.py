@@ -52,20 +52,31 @@ def startup(_folder):
 
 
 def permutations(_folder):
-    """1,000 permutations; theirs compares all candidates with all chosen ones at every row."""
+    """Each method; theirs recomputes all distances at every row, as the published script does."""
     from scipy.spatial.distance import cdist
 
-    from ssl_common.pretext.permutations import lexicographic
+    from ssl_common.pretext.greedy import lexicographic
 
-    rows = 1000
-    ours = seconds(lambda: shell(f"make-permutations -n {rows} -q"))
-    candidates = lexicographic(9).T
-    # The work of row k grows with k, so three rows tell the whole.
-    sample = {k: seconds(lambda k=k: cdist(candidates, candidates[:k], "hamming").mean(1).argmax())
-              for k in (1, 50, 100)}  # fmt: skip
-    slope, first = np.polyfit(list(sample), list(sample.values()), 1)
-    theirs = rows * first + slope * rows * (rows - 1) / 2
-    yield f"make-permutations -n {rows} (s; theirs from 3 of its rows)", ours, theirs, theirs / ours
+    few, many = 200, 10_000
+
+    def published():
+        left = lexicographic(9).T
+        chosen, left = left[:1], left[1:]
+        while len(chosen) < few:
+            best = cdist(left, chosen, "hamming").mean(1).argmax()
+            chosen, left = np.vstack([chosen, left[best]]), np.delete(left, best, 0)
+
+    def ours(rows, method):
+        return seconds(lambda: shell(f"make-permutations -q -n {rows} --method {method}"), 3)
+
+    theirs = seconds(published)
+    here = ours(few, "max-avg")
+    yield f"make-permutations -n {few} --method max-avg (s)", here, theirs, theirs / here
+    theirs *= (many / few) ** 2  # each row is compared with all before it
+    for method in ("max-avg", "max-min", "code"):
+        here = ours(many, method)
+        name = f"make-permutations -n {many} --method {method} (s; theirs from n = {few})"
+        yield name, here, theirs, theirs / here
 
 
 def listing(folder):

@@ -1,84 +1,87 @@
-"""The greedy selection, against the published loop over all pairs, and readers of its files."""
+"""Making permutations by each method, their distances, and the reader of their files."""
 
 import itertools
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from ssl_common.pretext.permutations import lexicographic, load, mean_distance, select
+from ssl_common.pretext.permutations import histogram, load, make, mean_distance, report
 from ssl_common.streams import DataError
 
 
-def hamming(a, b):
-    return sum(x != y for x, y in zip(a, b, strict=True))
+def rows(*given, **options):
+    return make(*given, **options)[0]
 
 
-def published(first, count, method):
-    """Select as the authors' script does: every candidate left against every row chosen."""
-    left = list(itertools.permutations(range(len(first))))
-    chosen = [left.pop(left.index(tuple(first)))]
-    while len(chosen) < count:
-        distances = [[hamming(candidate, row) for row in chosen] for candidate in left]
-        worth = [min(d) if method == "max-min" else Fraction(sum(d), len(d)) for d in distances]
-        chosen.append(left.pop(worth.index(max(worth))))
-    return np.array(chosen)
+def pairs(permutations):
+    """Return the distance of every pair."""
+    both = itertools.combinations(permutations.tolist(), 2)
+    return [sum(x != y for x, y in zip(a, b, strict=True)) for a, b in both]
 
 
-@pytest.mark.parametrize("method", ["max-avg", "max-min"])
-@pytest.mark.parametrize("tiles, count", [(2, 2), (3, 6), (4, 24), (5, 40)])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_selection_equals_the_loop_over_all_pairs(tiles, count, method, seed):
-    chosen = select(count, tiles, method, seed)
-    assert chosen.dtype == np.int64 and chosen.flags.c_contiguous
-    assert np.array_equal(chosen, published(chosen[0], count, method))
+@pytest.mark.parametrize("count", [1, 2, 9, 60, 200])
+@pytest.mark.parametrize("method", ["code", "max-min", "max-avg"])
+def test_what_is_made_and_what_is_told_of_it(count, method):
+    made, by, least = make(count, method=method)
+    assert made.dtype == np.int64 and made.flags.c_contiguous and made.shape == (count, 9)
+    assert (np.sort(made) == np.arange(9)).all() and by == method
+    if method == "max-avg":
+        assert least is None
+    elif count > 1:
+        assert least == min(pairs(made))
 
 
-def test_nine_tiles_begin_as_the_loop_over_all_pairs_does():
-    candidates = np.array(list(itertools.permutations(range(9))))
-    chosen = select(6)
-    for k in range(1, 6):
-        mean = (candidates[:, None] != chosen[None, :k]).sum(2).mean(1)
-        taken = (candidates[:, None] == chosen[None, :k]).all(2).any(1)
-        assert np.array_equal(chosen[k], candidates[np.where(taken, -1, mean).argmax()])
+@pytest.mark.parametrize("tiles", range(2, 9))
+def test_other_tiles_are_made_by_max_min(tiles):
+    code, by, least = make(2, tiles)
+    assert by == "max-min" and least == tiles
+    assert np.array_equal(code, rows(2, tiles, "max-min"))
 
 
-@pytest.mark.parametrize("tiles", [1, 2, 5, 6])
-def test_candidates_are_in_lexicographic_order(tiles):
-    assert lexicographic(tiles).T.tolist() == [
-        list(p) for p in itertools.permutations(range(tiles))
-    ]
+@pytest.mark.parametrize("method", ["code", "max-min", "max-avg"])
+def test_the_first_row_is_given_or_drawn(method):
+    first = [3, 4, 1, 7, 2, 6, 0, 8, 5]
+    assert rows(20, method=method, first=first)[0].tolist() == first
+    assert len({tuple(rows(1, method=method, seed=seed)[0]) for seed in range(20)}) == 20
 
 
-def test_all_permutations_each_once():
-    assert len(np.unique(select(120, 5), axis=0)) == 120
+@pytest.mark.parametrize("first", [None, [8, 7, 6, 5, 4, 3, 2, 1, 0]])
+def test_the_seed_relabels_a_code(first):
+    zero, one = (rows(100, first=first, seed=seed) for seed in (0, 1))
+    assert pairs(zero) == pairs(one)  # row by row
+    assert {tuple(row) for row in zero} != {tuple(row) for row in one}
 
 
-def test_a_larger_set_begins_with_the_smaller():
-    assert np.array_equal(select(30, 6)[:10], select(10, 6))
-
-
-def test_the_seed_draws_the_first():
-    assert len({tuple(select(1, seed=seed)[0]) for seed in range(20)}) == 20
-
-
-def test_progress_is_told_of_every_row():
+def test_histogram_equals_that_of_all_pairs():
+    made = rows(60, 6, "max-avg")
+    assert histogram(made).tolist() == [pairs(made).count(d) for d in range(7)]
     told = []
-    select(3, 4, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert histogram(made[:1], lambda *what: told.append(what)).tolist() == [0] * 7
+    histogram(made[:3], lambda *what: told.append(what))
+    assert told == [(2, 3), (3, 3)]
 
 
 def test_mean_distance_equals_that_of_all_pairs():
-    chosen = select(15, 5, "max-min")
-    pairs = [hamming(a, b) for a, b in itertools.combinations(chosen, 2)]
-    assert mean_distance(chosen) == pytest.approx(sum(pairs) / len(pairs), rel=1e-14)
-    assert math.isnan(mean_distance(chosen[:1]))
+    made = rows(15, 5, "max-min")
+    found = pairs(made)
+    assert mean_distance(made) == pytest.approx(sum(found) / len(found), rel=1e-14)
+    assert math.isnan(mean_distance(made[:1]))
 
 
-def test_more_than_there_are():
+def test_the_report():
+    made = np.array([[0, 1, 2, 3], [1, 0, 3, 2], [0, 1, 3, 2]])
+    text = "n\t3\ntiles\t4\nmin\t2\nmean\t2.666667\npairs 2 apart\t2\npairs 4 apart\t1\n"
+    assert report(made) == (text, 2)
+    assert report(made[:1]) == ("n\t1\ntiles\t4\n", None)
+
+
+@pytest.mark.parametrize("method", ["code", "max-min", "max-avg"])
+def test_more_than_there_are(method):
     with pytest.raises(DataError, match="4 tiles have 24 permutations: ask for -n 24 or less"):
-        select(25, 4)
+        make(25, 4, method)
+    with pytest.raises(DataError, match="ask for -n 362880 or less"):
+        make(362_881, method=method)
 
 
 # ---- Reading ----------------------------------------------------------------------------------
@@ -92,7 +95,7 @@ def saved(tmp_path, array):
 @pytest.mark.parametrize("dtype", ["<i8", "<i4", "u1", ">i4"])
 @pytest.mark.parametrize("base", [0, 1])
 def test_load_takes_both_bases_and_three_types(tmp_path, dtype, base):
-    chosen = select(20, 5)
+    chosen = rows(20, 5)
     found = load(saved(tmp_path, (chosen + base).astype(dtype)))
     assert found.dtype == np.int64 and np.array_equal(found, chosen)
 

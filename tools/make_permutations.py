@@ -5,35 +5,62 @@ import click
 from ssl_common import cli, streams
 
 
+def parse_first(_ctx, _param, value):
+    try:
+        return None if value is None else [int(tile) for tile in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not like 2,0,1") from None
+
+
 @cli.command("make-permutations")
-@click.option("-n", "--count", type=click.IntRange(min=1), required=True, help="How many.")
+@click.option("-n", "--count", type=click.IntRange(min=1), help="How many.")
 @click.option(
     "-t", "--tiles", type=click.IntRange(2, 9), default=9, help="Tiles that are permuted."
 )
 @click.option(
     "--method",
-    type=click.Choice(["max-avg", "max-min"]),
-    default="max-avg",
-    help="What is made great: the mean or the least distance to those chosen before.",
+    type=click.Choice(["code", "max-min", "max-avg"]),
+    default="code",
+    help="A code with a least distance, or the paper's: the least or the mean distance to those"
+    " chosen before is made great.",
 )
+@click.option(
+    "--first", metavar="TILE,...", callback=parse_first, help="First row, from 0; drawn otherwise."
+)
+@click.option("--check", metavar="FILE", help="Tell the distances in FILE, and make nothing.")
 @cli.seed_option
 @cli.output_option
-def main(count, tiles, method, seed, output):
-    """Select permutations of the tiles that are far apart in Hamming distance.
+def main(count, tiles, method, first, check, seed, output):
+    """Make permutations of the tiles that are far apart in Hamming distance.
 
     \b
     make-permutations -n 10000 > p10k.npy
+    make-permutations --check p10k.npy
 
-    The output is an int64 .npy array (N, TILES), 0-based.
+    The output is an int64 .npy array (N, TILES), 0-based; that of --check is text.
     """
+    if (count is None) == (check is None):
+        raise click.UsageError("give -n N to make permutations, or --check FILE")
+    if first and sorted(first) != list(range(tiles)):
+        raise click.UsageError(f"--first is not a permutation of 0 to {tiles - 1}")
+
     from ssl_common.pretext import permutations
 
-    with streams.writing(output) as stream:
-        with cli.Progress("permutations") as progress:
-            chosen = permutations.select(count, tiles, method, seed, progress)
-        streams.write_array(stream, chosen)
-    apart = f", {permutations.mean_distance(chosen):.4f} places apart on average"
-    cli.say(f"{count} permutations of {tiles} tiles" + (apart if count > 1 else ""))
+    with cli.Progress("permutations") as progress:
+        if check is not None:
+            rows = permutations.load(check)
+            text, least = permutations.report(rows, progress)
+            with streams.writing(output, binary=False) as stream:
+                stream.write(text.encode())
+            made = f"{streams.name(check)}: {len(rows)} permutations of {rows.shape[1]} tiles"
+        else:
+            with streams.writing(output) as stream:
+                rows, method, least = permutations.make(count, tiles, method, first, seed, progress)
+                streams.write_array(stream, rows)
+            made = f"{count} permutations of {tiles} tiles by {method}"
+    apart = f", {permutations.mean_distance(rows):.4f} places apart on average"
+    apart += f", {least} at least" if least else ""
+    cli.say(made + (apart if len(rows) > 1 else ""))
 
 
 if __name__ == "__main__":

@@ -1,60 +1,63 @@
-"""The permutation set of the Jigsaw puzzle: far apart in Hamming distance, chosen greedily.
-
-Noroozi and Favaro (ECCV 2016), algorithm 1; Goyal et al., section 3.1: |P| of the 9! permutations,
-"maximal average" or "maximal minimum" distance.
-"""
+"""The permutation set of the Jigsaw puzzle: rows far apart in Hamming distance, made and read."""
 
 import math
 
 import numpy as np
 
+from ssl_common.pretext import codes, greedy
 from ssl_common.streams import DataError, name, read_array
 
-METHODS = {"max-avg": np.add, "max-min": np.minimum}  # how distances to the chosen rows combine
-TAKEN = np.iinfo(np.int32).min // 2  # stays below every distance, whatever is added
 
+def make(count, tiles=9, method="code", first=None, seed=0, progress=lambda done, total: None):
+    """Make COUNT permutations of TILES tiles: int64 (COUNT, TILES), 0-based.
 
-def select(count, tiles=9, method="max-avg", seed=0, progress=lambda done, total: None):
-    """Select COUNT permutations of TILES tiles; return int64 (COUNT, TILES), 0-based.
-
-    The first one is drawn by SEED. Each next one is the candidate whose mean distance (max-avg) or
-    least distance (max-min) to those chosen so far is greatest; of equals, the first in
-    lexicographic order. Distances are numbers of places, summed as integers, so ties are exact.
-    Raises DataError where COUNT is above TILES!.
+    Returns them, the METHOD that made them, and the least distance of two in places, or None where
+    the method does not tell. code is for 9 tiles, and max-min in its place for others. FIRST is
+    the first row, or None to draw it by SEED. Raises DataError where COUNT is above TILES!.
     """
     limit = math.factorial(tiles)
     if count > limit:
         raise DataError(f"{tiles} tiles have {limit:,} permutations: ask for -n {limit} or less")
-    candidates = lexicographic(tiles)
-    combine = METHODS[method]
-    # The sum of distances ranks the candidates as their mean does.
-    distance = np.full(limit, 0 if combine is np.add else tiles, np.int32)
-    chosen = np.empty(count, np.int64)
-    best = np.random.default_rng(seed).integers(limit)
-    for k in range(count):
-        chosen[k] = best
-        # Only the newest row is compared: the other distances are in the running sum or minimum.
-        moved = (candidates != candidates[:, best, None]).sum(0, dtype=np.uint8)
-        combine(distance, moved, out=distance)
-        distance[best] = TAKEN
-        best = distance.argmax()  # the first of equals
-        progress(k + 1, count)
-    return candidates[:, chosen].T.astype(np.int64, order="C")
+    rng = np.random.default_rng(seed)
+    drawn = greedy.lexicographic(tiles)[:, rng.integers(limit)]
+    first = drawn if first is None else np.array(first, np.uint8)
+    if method == "code" and tiles == codes.TILES:
+        # Neither another order of the places nor other names of the tiles change a distance.
+        rows = codes.rows(count)[:, rng.permutation(tiles)]
+        rows, least = first[np.argsort(rows[0])][rows], codes.least_distance(count)
+    else:
+        method = "max-min" if method == "code" else method
+        rows = greedy.select(count, first, method, progress)
+        # The least distance of max-min falls row by row: it is that of the last one.
+        least = (rows[:-1] != rows[-1]).sum(1).min(initial=tiles) if method == "max-min" else None
+    return rows.astype(np.int64, order="C"), method, least
 
 
-def lexicographic(tiles):
-    """Return all permutations of TILES tiles in lexicographic order, uint8 (TILES, TILES!).
+def histogram(permutations, progress=lambda done, total: None):
+    """Return how many pairs of PERMUTATIONS (N, t) are 0, 1 ... t places apart, int64 (t + 1,)."""
+    rows, tiles = permutations.shape
+    columns = permutations.T.astype(np.min_scalar_type(tiles), order="C")
+    counts = np.zeros(tiles + 1, np.int64)
+    for k in range(1, rows):
+        apart = (columns[:, :k] != columns[:, k, None]).sum(0, dtype=columns.dtype)
+        counts += np.bincount(apart, minlength=tiles + 1)
+        progress(k + 1, rows)
+    return counts
 
-    A column is a permutation: each place lies together in memory, and is compared in one sweep.
+
+def report(permutations, progress=lambda done, total: None):
+    """Tell the distances of PERMUTATIONS (N, t): the text of --check, and the least distance.
+
+    A line is a name, a TAB and a number: n, tiles, min, mean, and the pairs at each distance.
     """
-    if tiles == 1:
-        return np.zeros((1, 1), np.uint8)
-    rest = lexicographic(tiles - 1)
-    blocks = []
-    for first in range(tiles):  # the others keep their order, and step over FIRST
-        head = np.full((1, rest.shape[1]), first, np.uint8)
-        blocks.append(np.vstack([head, rest + (rest >= first)]))
-    return np.hstack(blocks)
+    counts = histogram(permutations, progress)
+    found = {distance: int(pairs) for distance, pairs in enumerate(counts) if pairs}
+    rows, tiles = permutations.shape
+    lines = {"n": rows, "tiles": tiles}
+    if found:
+        lines |= {"min": min(found), "mean": f"{mean_distance(permutations):.6f}"}
+    lines |= {f"pairs {distance} apart": pairs for distance, pairs in found.items()}
+    return "".join(f"{key}\t{value}\n" for key, value in lines.items()), min(found, default=None)
 
 
 def mean_distance(permutations):
