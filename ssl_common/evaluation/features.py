@@ -10,8 +10,9 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
 from ssl_common.data.images import resize_short
-from ssl_common.data.loading import InOrder, batches, standardize
+from ssl_common.data.loading import InOrder, batches
 from ssl_common.models import registry, weights
+from ssl_common.pretext.color import READERS
 from ssl_common.streams import DataError
 from ssl_common.training import checkpoints
 
@@ -78,7 +79,7 @@ class Layers:
     @torch.inference_mode()
     def __call__(self, pixels):
         """Return {layer: features} of uint8 PIXELS (N x 3 x H x W), float32 N x its shape."""
-        images = standardize(pixels).contiguous(memory_format=torch.channels_last)
+        images = READERS[self.trunk.reads](pixels).contiguous(memory_format=torch.channels_last)
         maps = registry.maps(self.trunk, images, self.names)
         return {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
 
