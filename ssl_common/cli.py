@@ -235,7 +235,12 @@ class _Interval(click.ParamType):
 
 
 checkpoint_option = click.option(
-    "--checkpoint-every", "every", type=_Interval(), default="30min", help="Interval."
+    "--checkpoint-every",
+    "every",
+    type=_Interval(),
+    multiple=True,
+    default=("1epoch", "30min"),
+    help="Interval; may be repeated.",
 )
 
 
@@ -259,6 +264,21 @@ tag_option = click.option(
 def input_argument(name, **extra):
     """Add the operand NAME: a file, where - or nothing is standard input."""
     return click.argument(name, default="-", metavar=f"[{name.upper()}]", **extra)
+
+
+def taken(given, kind, takes, needs):
+    """Take the options out of GIVEN that one kind of work alone TAKES; return those of KIND.
+
+    Raises UsageError for one of NEEDS that is missing, and for one that is another kind's.
+    """
+    own = {name: given.pop(name) for names in takes.values() for name in names}
+    for name in takes[kind]:
+        if name in needs and own[name] is None:
+            raise click.UsageError(f"{kind}: give --{name.replace('_', '-')}")
+    for name in set(own) - set(takes[kind]):
+        if own.pop(name):
+            raise click.UsageError(f"--{name.replace('_', '-')}: not an option of {kind}")
+    return own
 
 
 def say(message):

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ssl_common.data.images import resize_short
 from ssl_common.data.loading import standardize
-from ssl_common.pretext import permutations
+from ssl_common.pretext.permutations import load as load_permutations
 from ssl_common.streams import DataError, digest, name
 
 SHORT_SIDE, CROP, GRID, CELL, TILE = 256, 255, 3, 85, 64  # pixels, but GRID
@@ -29,6 +29,7 @@ class Jigsaw:
     """
 
     name, reads = "jigsaw", "rgb"
+    file = "permutations"  # the argument of load() that is one
     draws = 2 + 1 + 2 * TILES + 1  # the crop, the permutation, the jitter, gray
 
     def __init__(self, permutations):
@@ -36,11 +37,11 @@ class Jigsaw:
         self.chance = math.log(len(permutations))  # the loss of a network that only guesses
 
     @classmethod
-    def load(cls, path):
-        """Return the task over the permutations in PATH; raise DataError unless 9 tiles."""
-        chosen = permutations.load(path)
+    def load(cls, permutations):
+        """Return the task over the file PERMUTATIONS; raise DataError unless it has 9 tiles."""
+        chosen = load_permutations(permutations)
         if chosen.shape[1] != TILES:
-            message = f"{name(path)}: {chosen.shape[1]} tiles, but the puzzle has {TILES}"
+            message = f"{name(permutations)}: {chosen.shape[1]} tiles, but the puzzle has {TILES}"
             raise DataError(f"{message}: make-permutations -t {TILES}")
         return cls(chosen)
 

@@ -10,7 +10,7 @@ from ssl_common import records
 from ssl_common.data.loading import Shuffled, batches, draws
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
-from ssl_common.training.schedules import checkpoints_due, step_drops
+from ssl_common.training.schedules import checkpoints_due, rate
 
 LOG_EVERY = 50  # steps
 
@@ -29,10 +29,10 @@ def train(network, pretext, dataset, run, device, workers, every, emit, stopping
     settings, first = run.settings, torchrun.RANK == 0
     bf16 = settings["precision"] == "bf16"
     epoch_steps = len(dataset.manifest) // settings["batch"]
-    steps = settings["epochs"] * epoch_steps
+    steps = settings["steps"]
     parts = settings["batch"] // settings["micro_batch"]
     network = network.to(device, memory_format=torch.channels_last).train()
-    sgd = optimizer(network)
+    chosen = optimizer(network, settings)
     # Since the last line of the log: the losses, their weights, and how many predictions are right.
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     counts = torch.zeros(2, dtype=torch.float64)  # of predictions, and of lines passed over so far
@@ -44,21 +44,21 @@ def train(network, pretext, dataset, run, device, workers, every, emit, stopping
     state = torchrun.of_the_first(lambda state=state: state)
     step = state["step"] if state else 0
     if state:
-        sgd.load_state_dict(state.pop("optimizer"))
+        chosen.load_state_dict(state.pop("optimizer"))
 
     def log(line):
         run.append(line)
         emit(line)
 
     def save(total):
-        state = {"network": network.state_dict(), "optimizer": sgd.state_dict()}
+        state = {"network": network.state_dict(), "optimizer": chosen.state_dict()}
         run.save(step, state | {"sums": total[:3], "counts": total[3:]})
 
     if first:
         for line in run.log_lines():
             emit(line)
         if step == 0:
-            line = settings | {"steps": steps, "ranks": torchrun.RANKS}
+            line = settings | {"ranks": torchrun.RANKS}
             log(records.line(line | records.provenance("pretrain")))
 
     order = Shuffled(
@@ -71,10 +71,10 @@ def train(network, pretext, dataset, run, device, workers, every, emit, stopping
     # Closed whatever happens: its processes are deaf to the signals that Python would end them by.
     with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:
         while step < steps:
-            rate = step_drops(step, steps, settings["lr"])
-            for group in sgd.param_groups:
-                group["lr"] = rate
-            sgd.zero_grad()
+            lr = rate(step, steps, settings)
+            for group in chosen.param_groups:
+                group["lr"] = lr
+            chosen.zero_grad()
             accumulated = parts // torchrun.RANKS
             weights = torch.zeros((), dtype=torch.float64, device=device)
             for part in range(accumulated):
@@ -93,7 +93,7 @@ def train(network, pretext, dataset, run, device, workers, every, emit, stopping
             scale = torchrun.RANKS / torchrun.total(weights)
             gradients = [p.grad for p in network.parameters() if p.grad is not None]
             torch._foreach_mul_(gradients, scale.float())
-            sgd.step()
+            chosen.step()
             step += 1
 
             stop, save_due = torchrun.any_of(bool(stopping()), first and step < steps and due(step))
@@ -108,7 +108,7 @@ def train(network, pretext, dataset, run, device, workers, every, emit, stopping
                 speed = (step - timed) * settings["batch"] / (time.monotonic() - clock)
                 clock, timed = time.monotonic(), step
                 line = {"step": step, "epoch": step * settings["batch"] / len(dataset.manifest)}
-                line |= {"lr": rate, "loss": loss, "accuracy": accuracy}
+                line |= {"lr": lr, "loss": loss, "accuracy": accuracy}
                 line |= {"unreadable": int(total[4]), "time_images_per_second": round(speed, 1)}
                 try:
                     log(records.line(line))
@@ -135,12 +135,17 @@ def _means(tally, step):
     return loss / max(weight, 1e-12), right / max(count, 1)
 
 
-def optimizer(network, momentum=0.9, weight_decay=1e-4):
-    """Return SGD with Nesterov momentum; weight decay spares batch norm (protocol 1.1)."""
+def optimizer(network, settings):
+    """Return the optimizer of SETTINGS; weight decay spares batch norm, and biases unless told."""
     norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
-    spared = [p for m in network.modules() if isinstance(m, norms) for p in m.parameters()]
-    known = set(map(id, spared))
-    decayed = [p for p in network.parameters() if id(p) not in known]
-    groups = [{"params": decayed, "weight_decay": weight_decay}]
-    groups.append({"params": spared, "weight_decay": 0.0})
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=True)
+    spared = {id(p) for m in network.modules() if isinstance(m, norms) for p in m.parameters()}
+    if not settings["decay_biases"]:
+        spared |= {id(p) for name, p in network.named_parameters() if name.endswith("bias")}
+    groups = [
+        {"params": [p for p in network.parameters() if id(p) not in spared]},
+        {"params": [p for p in network.parameters() if id(p) in spared], "weight_decay": 0.0},
+    ]
+    common = {"lr": 0.0, "weight_decay": settings["weight_decay"]}
+    if settings["optimizer"] == "adam":  # Caffe's: the decay is part of the gradient
+        return torch.optim.Adam(groups, betas=tuple(settings["momentum"]), **common)
+    return torch.optim.SGD(groups, momentum=settings["momentum"], nesterov=True, **common)
