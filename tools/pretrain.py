@@ -7,7 +7,8 @@ import click
 from ssl_common import cli, streams
 from ssl_common.training import recipes
 
-TAKES = {"jigsaw": ("permutations",)}  # the options that one pretext task alone takes
+# The options that one pretext task alone takes.
+TAKES = {"jigsaw": ("permutations",), "colorization": ("bins", "neighbors")}
 NEEDS = ("permutations",)
 
 
@@ -15,6 +16,8 @@ NEEDS = ("permutations",)
 @click.argument("pretext", type=click.Choice(list(TAKES)))
 @cli.input_argument("manifest")
 @click.option("--permutations", metavar="FILE", help="Of jigsaw, from make-permutations.")
+@click.option("--bins", metavar="FILE", help="Of colorization, from make-color-bins.")
+@click.option("--neighbors", type=click.IntRange(2, 313), help="Bins of a label.  [default: 10]")
 @click.option("-o", "--output", required=True, metavar="MODEL.pt", help="The finished network.")
 @click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
 @click.option("--recipe", type=click.Choice(recipes.NAMES), default="in1k", help="Of the paper.")

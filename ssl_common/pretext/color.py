@@ -136,7 +136,7 @@ class Bins:
 
 
 def soft_labels(points, count):
-    """Return (the COUNT nearest of POINTS int64, their weights float32), (65536, COUNT), of each ab.
+    """Return (nearest of POINTS int64, their weights float32), (65536, COUNT), of each a and b.
 
     Row 256 (a + 128) + b + 128. Of points as near, the first is the nearer. Weights are
     exp(-d**2 / (2 SIGMA**2)), of sum 1.
@@ -165,7 +165,7 @@ def rebalancing(points, prior):
 
 
 def load(path):
-    """Return (points, prior) of the .npz file PATH of make-color-bins; raise DataError otherwise."""
+    """Return (points, prior) of the file PATH of make-color-bins; raise DataError for another."""
     arrays = read_arrays(path)
     advice = "make one by make-color-bins"
     if not {"points", "prior"} <= set(arrays):

@@ -15,6 +15,7 @@ from ssl_common.streams import digest
 
 SHORT_SIDE, CROP = 256, 179  # pixels; Zhang et al. cropped 176 and 180
 STRIDE = 16  # pixels from one place of the last map to the next, of both networks
+USUAL_NEIGHBORS = 10  # of the paper's sweep from 2 to 313 (and of Zhang et al.'s code)
 GRAY = 5  # an image whose |a| and |b| are nowhere above it has no colour to learn
 
 
@@ -22,6 +23,7 @@ class Colorization:
     """The pretext task over BINS (color.Bins); workers crop, all else is done for a whole batch."""
 
     name, reads = "colorization", "lab"
+    file = "bins"  # the argument of load() that is one
     draws = 2 + 1  # the crop, the mirror
 
     def __init__(self, bins, neighbors):
@@ -29,12 +31,13 @@ class Colorization:
         self.chance = bins.constant()  # the loss of a network that only guesses
 
     @classmethod
-    def load(cls, bins=None, neighbors=10):
-        """Return the task with the NEIGHBORS nearest of the BINS in that file as soft label.
+    def load(cls, bins, neighbors):
+        """Return the task with the NEIGHBORS (or 10) nearest of the BINS in that file as label.
 
-        Without a file the bins are those of Zhang et al., and every pixel counts the same.
+        Without a file the bins are those of Zhang et al., and every place counts the same.
         """
         points, prior = color.load(bins) if bins else (color.hull(), None)
+        neighbors = neighbors or USUAL_NEIGHBORS
         return cls(color.Bins(points, prior, neighbors), neighbors)
 
     @classmethod
@@ -112,7 +115,7 @@ def middles(count):
 
 
 class ColorNet(nn.Module):
-    """A trunk as far as its last map, and bins for each place of it: N x 1 x H x W to N x h x w x Q.
+    """A trunk as far as its last map, and bins for each place: N x 1 x H x W to N x h x w x Q.
 
     Over a trunk whose `head_width` is not 0 stand the fully connected layers of Zhang et al.'s
     AlexNet, fc6 over 6 x 6 places two apart; over others the bins alone.
