@@ -7,9 +7,8 @@ import click
 from ssl_common import cli
 from ssl_common.training import recipes
 
-TAKES = {
-    "jigsaw": ("permutations", "color_projection")
-}  # the options that one pretext task alone takes
+# The options that one pretext task alone takes.
+TAKES = {"jigsaw": ("permutations", "color_projection"), "colorization": ("bins", "neighbors")}
 NEEDS = ("permutations",)
 
 
@@ -18,6 +17,8 @@ NEEDS = ("permutations",)
 @cli.input_argument("manifest")
 @click.option("--permutations", metavar="FILE", help="Of jigsaw, from make-permutations.")
 @click.option("--color-projection", is_flag=True, help="Project half of the colours, in jigsaw.")
+@click.option("--bins", metavar="FILE", help="Of colorization, from make-color-bins.")
+@click.option("--neighbors", type=click.IntRange(2, 313), help="Bins of a label.  [default: 10]")
 @click.option("-o", "--output", required=True, metavar="MODEL.pt", help="The finished network.")
 @click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
 @click.option("--recipe", type=click.Choice(recipes.NAMES), default="in1k", help="Of the paper.")

@@ -13,9 +13,10 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from ssl_common import records, streams
 from ssl_common.cli import Stopped, deferring_stop
 from ssl_common.data.images import resize_short
-from ssl_common.data.loading import InOrder, batches, standardize
+from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import registry, weights
+from ssl_common.pretext.color import READERS
 from ssl_common.streams import DataError
 from ssl_common.training import checkpoints, torchrun
 
@@ -83,7 +84,7 @@ class Layers:
     @torch.inference_mode()
     def __call__(self, pixels):
         """Return {layer: features} of uint8 PIXELS (N x 3 x H x W), float32 N x its shape."""
-        images = standardize(pixels).contiguous(memory_format=torch.channels_last)
+        images = READERS[self.trunk.reads](pixels).contiguous(memory_format=torch.channels_last)
         maps = registry.maps(self.trunk, images, self.names)
         return {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
 
@@ -96,8 +97,10 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     DataError for what Layers and Manifest refuse, and naming the line of an unreadable image.
     """
     torchrun.settle()
+    leads = gpus > 1 and not torchrun.IS_RANK
+    device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
     if manifest == "-":
-        torchrun.share_input(gpus > 1)
+        torchrun.share_input(leads)
     images, layers = Manifest(manifest), Layers(model, names, seed)
     running |= {"dtype": dtype}
     if torchrun.IS_RANK:
@@ -125,7 +128,7 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
         if gpus > 1:
             os.environ[PARTIALS] = "/\n".join(partials)
             with deferring_stop() as stopping:
-                error = torchrun.lead(gpus, device, stopping)
+                error = torchrun.lead(gpus, 0, stopping)
                 if stopping():
                     raise Stopped(stopping())
             if error:

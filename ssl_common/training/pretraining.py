@@ -8,12 +8,13 @@ from ssl_common.cli import Stopped
 from ssl_common.data.loading import Drawn
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import registry
+from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.jigsaw import Jigsaw
 from ssl_common.streams import DataError, name, stem
 from ssl_common.training import checkpoints, recipes, torchrun
 from ssl_common.training.loop import train
 
-PRETEXTS = {"jigsaw": Jigsaw}
+PRETEXTS = {"jigsaw": Jigsaw, "colorization": Colorization}
 
 
 def pretrain(
