@@ -5,11 +5,10 @@ import math
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
-from ssl_common.data.images import resize_short
+from ssl_common.data import images
 from ssl_common.data.loading import InOrder, batches, standardize
 from ssl_common.models import registry, weights
 from ssl_common.streams import DataError
@@ -21,15 +20,14 @@ OF_THE_MODEL = ("arch", "pretext", "seed", "permutations", "images", "data", "da
 
 
 class Warp:
-    """Turn an RGB image into uint8 3 x SIZE x SIZE: short side 256, then warped, not cropped."""
+    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: short side 256, then warped, not cropped."""
 
     def __init__(self, size):
         self.size = size
 
     def __call__(self, image):
-        image = resize_short(image, SHORT_SIDE)
-        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+        image = images.resize_short(image, SHORT_SIDE)
+        return images.resize(image, (self.size, self.size)).permute(2, 0, 1)
 
 
 def network(model, seed):
@@ -78,8 +76,8 @@ class Layers:
     @torch.inference_mode()
     def __call__(self, pixels):
         """Return {layer: features} of uint8 PIXELS (N x 3 x H x W), float32 N x its shape."""
-        images = standardize(pixels).contiguous(memory_format=torch.channels_last)
-        maps = registry.maps(self.trunk, images, self.names)
+        ready = standardize(pixels).contiguous(memory_format=torch.channels_last)
+        maps = registry.maps(self.trunk, ready, self.names)
         return {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
 
 
@@ -91,8 +89,8 @@ def extract(layers, manifest, output, root, batch, device, workers, progress):
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     layers.trunk.to(device)
-    images = InOrder(manifest, root, Warp(layers.trunk.input_size))
-    order = BatchSampler(SequentialSampler(images), batch, drop_last=False)
+    warped = InOrder(manifest, root, Warp(layers.trunk.input_size))
+    order = BatchSampler(SequentialSampler(warped), batch, drop_last=False)
     widths = {name: math.prod(shape) for name, shape in layers.shapes.items()}
     said = {"manifest": manifest.digest()}
     fields = {
@@ -102,7 +100,7 @@ def extract(layers, manifest, output, root, batch, device, workers, progress):
     done = 0
     with (
         records.writing_features(output, fields) as files,
-        contextlib.closing(batches(images, order, workers, device == "cuda")) as loaded,
+        contextlib.closing(batches(warped, order, workers, device == "cuda")) as loaded,
     ):
         for stream, width in zip(files, widths.values(), strict=True):
             streams.write_array_header(stream, np.float32, (len(manifest), width))
