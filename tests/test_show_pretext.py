@@ -57,7 +57,7 @@ def drawn(scratch):
         _passed, epoch, index, pixels = Drawn(manifest, scratch, task, seed)[0, k]
         numbers = draws(seed, [epoch], [index], task.draws)
         label, jitter, gray = task.draw(numbers)
-        parts = torch.from_numpy(pixels)[None], torch.from_numpy(chosen[label])
+        parts = pixels[None], torch.from_numpy(chosen[label])
         (tiles,) = jigsaw.cut(*parts, torch.from_numpy(jitter)).numpy()
         return tiles, gray[0], label[0]
 

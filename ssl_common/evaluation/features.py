@@ -7,12 +7,11 @@ import os
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
 from ssl_common.cli import Stopped, deferring_stop
-from ssl_common.data.images import resize_short
+from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import registry, weights
@@ -27,15 +26,14 @@ OF_THE_MODEL = ("arch", "pretext", "seed", "permutations", "images", "data", "da
 
 
 class Warp:
-    """Turn an RGB image into uint8 3 x SIZE x SIZE: short side 256, then warped, not cropped."""
+    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: short side 256, then warped, not cropped."""
 
     def __init__(self, size):
         self.size = size
 
     def __call__(self, image):
         image = resize_short(image, SHORT_SIDE)
-        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+        return resize(image, (self.size, self.size)).permute(2, 0, 1)
 
 
 def network(model, seed):

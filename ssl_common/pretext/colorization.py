@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ssl_common.data.images import resize_short
+from ssl_common.data.images import crop, resize_short
 from ssl_common.pretext import color
 from ssl_common.streams import digest
 
@@ -62,9 +62,7 @@ class Colorization:
 
     def crop(self, image, drawn):
         """Return a random crop of an RGB IMAGE, its short side 256, as uint8 179 x 179 x 3."""
-        image = resize_short(image, SHORT_SIDE)
-        left, top = (int(u * (side - CROP + 1)) for u, side in zip(drawn, image.size, strict=False))
-        return np.array(image.crop((left, top, left + CROP, top + CROP)))
+        return crop(resize_short(image, SHORT_SIDE), CROP, drawn[:2])
 
     def images(self, pixels, drawn):
         """Return uint8 PIXELS (N x 179 x 179 x 3) as N x 3 x 179 x 179, half of them mirrored."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ssl_common.data.images import resize_short
+from ssl_common.data import images
 from ssl_common.data.loading import standardize
 from ssl_common.pretext.permutations import load as load_permutations
 from ssl_common.streams import DataError, digest, name
@@ -67,10 +67,8 @@ class Jigsaw:
         return {"permutations": torch.from_numpy(self.permutations)}
 
     def crop(self, image, drawn):
-        """Return a random crop of an RGB IMAGE, its short side 256, as uint8 255 x 255 x 3."""
-        image = resize_short(image, SHORT_SIDE)
-        left, top = (int(u * (side - CROP + 1)) for u, side in zip(drawn, image.size, strict=False))
-        return np.array(image.crop((left, top, left + CROP, top + CROP)))
+        """Return a random 255 x 255 x 3 of an RGB IMAGE, uint8 H x W x 3, its short side 256."""
+        return images.crop(images.resize_short(image, SHORT_SIDE), CROP, drawn[:2])
 
     def draw(self, drawn):
         """Return what DRAWN, float64 (N, draws), says: label, jitter N x 9 x 2 (x, y), gray."""

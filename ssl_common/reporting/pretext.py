@@ -48,14 +48,14 @@ def solve(paths, permutations, seed, network=None):
         drawn = draws(seed, [0], [k], task.draws)
         pixels = task.crop(images.read(path, ""), drawn[0])
         (label,), (jitter,), (gray,) = task.draw(drawn)
-        (seen,), _label = task.puzzle(torch.from_numpy(pixels)[None], drawn)
+        (seen,), _label = task.puzzle(pixels[None], drawn)
         answer = None
         if network:
             with torch.inference_mode():
                 probability, best = network(seen[None])[0].softmax(0).max(0)
             answer = int(best), float(probability)
         tiles = in_pixels(seen.numpy(), gray)
-        yield Shown(path, pixels, jitter, tiles, bool(gray), int(label), answer)
+        yield Shown(path, pixels.numpy(), jitter, tiles, bool(gray), int(label), answer)
 
 
 def in_pixels(tiles, gray):
