@@ -4,11 +4,11 @@ import os
 
 import click
 
-from ssl_common import cli, streams
+from ssl_common import cli
 from ssl_common.training import recipes
 
 # The options that one pretext task alone takes.
-TAKES = {"jigsaw": ("permutations",), "colorization": ("bins", "neighbors")}
+TAKES = {"jigsaw": ("permutations", "color_projection"), "colorization": ("bins", "neighbors")}
 NEEDS = ("permutations",)
 
 
@@ -16,6 +16,7 @@ NEEDS = ("permutations",)
 @click.argument("pretext", type=click.Choice(list(TAKES)))
 @cli.input_argument("manifest")
 @click.option("--permutations", metavar="FILE", help="Of jigsaw, from make-permutations.")
+@click.option("--color-projection", is_flag=True, help="Project half of the colours, in jigsaw.")
 @click.option("--bins", metavar="FILE", help="Of colorization, from make-color-bins.")
 @click.option("--neighbors", type=click.IntRange(2, 313), help="Bins of a label.  [default: 10]")
 @click.option("-o", "--output", required=True, metavar="MODEL.pt", help="The finished network.")
@@ -25,19 +26,19 @@ NEEDS = ("permutations",)
 @click.option("--iterations", type=click.IntRange(min=1), help="Steps, instead of epochs.")
 @click.option("--batch", type=click.IntRange(min=2), help="Images a step, in all.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate at that batch.")
-@click.option(
-    "--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of products."
-)
-@click.option(
-    "--accumulate", type=click.IntRange(min=1), default=1, help="Pieces a GPU's share is cut into."
-)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), show_default="bf16 on a GPU")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, help="GPUs of this machine.")
+@click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Pieces of their share.")
+@click.option("--sync-bn", is_flag=True, help="Let batch norm see the images of all GPUs.")
+@click.option("--max-restarts", type=click.IntRange(min=0), default=3, help="When a rank dies.")
+@click.option("--keep-epochs", is_flag=True, help="Keep the checkpoint of each epoch.")
 @cli.checkpoint_option
+@cli.max_bad_option
 @cli.device_option
 @cli.root_option
 @cli.seed_option
 @cli.workers_option
-def main(pretext, gpus, accumulate, arch, seed, precision, **given):
+def main(pretext, gpus, accumulate, sync_bn, arch, seed, precision, **given):
     """Train a network by PRETEXT on the images of MANIFEST; no label is read.
 
     \b
@@ -52,28 +53,18 @@ def main(pretext, gpus, accumulate, arch, seed, precision, **given):
         raise click.UsageError("--epochs and --iterations: give one of them")
     recipe["batch"] = recipe["batch"] or recipes.RECIPES[pretext]["batch"]
     is_rank = "TORCHELASTIC_RUN_ID" in os.environ
-    pieces = (int(os.environ["WORLD_SIZE"]) if is_rank else gpus) * accumulate
-    if recipe["batch"] % pieces:
-        message = f"--batch {recipe['batch']} is no multiple of {pieces} (GPUs x accumulation)"
-        raise click.UsageError(message)
+    ranks = int(os.environ["WORLD_SIZE"]) if is_rank else gpus
+    if recipe["batch"] % (ranks * accumulate):
+        pieces = f"{ranks * accumulate} (GPUs x accumulation)"
+        raise click.UsageError(f"--batch {recipe['batch']} is no multiple of {pieces}")
     from ssl_common.training import pretraining
 
     options = {"arch": arch, "seed": seed, "precision": precision}
-    options["micro_batch"] = recipe["batch"] // pieces
-    with (
-        streams.writing("-", binary=False) as log,
-        cli.deferring_stop(patient=is_rank) as stopping,
-        cli.Progress("steps") as progress,
-    ):
-
-        def emit(line):
-            log.write(line)
-            log.flush()
-
-        given |= {"emit": emit, "stopping": stopping, "progress": progress}
-        said = pretraining.pretrain(
-            pretext=pretext, task=task, recipe=recipe, options=options, gpus=gpus, **given
-        )
+    options |= {"micro_batch": recipe["batch"] // (ranks * accumulate)}
+    options |= {"synced_ranks": ranks if sync_bn else 1}
+    given |= {"pretext": pretext, "task": task, "recipe": recipe, "options": options}
+    with cli.journal("steps", patient=is_rank) as running:
+        said = pretraining.pretrain(gpus=gpus, **given, **running)
     if said:
         cli.say(said)
 

@@ -18,20 +18,25 @@ PRETEXTS = {"jigsaw": Jigsaw, "colorization": Colorization}
 
 
 def pretrain(
-    *, pretext, manifest, task, recipe, options, output, root, gpus, device, stopping, **running
-):
+    *, pretext, manifest, task, recipe, options, output, root, gpus, device, stopping,
+    max_restarts, keep_epochs, **running,
+):  # fmt: skip
     """Pre-train by PRETEXT; return a line that says what is done, None where another rank says it.
 
     TASK is what the pretext's load() takes: the permutations of jigsaw. RECIPE is what
-    recipes.resolve() takes besides the images. They, OPTIONS (arch, micro_batch, seed, precision)
-    and what the files hold decide the result; STOPPING and RUNNING are how it is got, as
-    training.loop.train takes it. More GPUS than one are ranks of a torchrun that this process
-    leads. Raises DataError for bad input, and Stopped where a signal stopped it, but in a rank: its
-    torchrun takes any status but 0 amiss.
+    recipes.resolve() takes besides the images. They, OPTIONS (arch, micro_batch, synced_ranks,
+    seed, precision) and what the files hold decide the result; STOPPING and RUNNING are how it is
+    got, as training.loop.train takes it. More GPUS than one are ranks of a torchrun that this
+    process leads, and that brings them up again MAX_RESTARTS times. Raises DataError for bad input,
+    and Stopped where a signal stopped it, but in a rank: its torchrun takes any status but 0 amiss.
     """
     file = task[PRETEXTS[pretext].file]  # None where the pretext has its own
     leads = gpus > 1 and not torchrun.IS_RANK
     torchrun.settle()
+    device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
+    options["precision"] = options["precision"] or ("bf16" if device == "cuda" else "fp32")
+    if options["synced_ranks"] > 1 and device == "cpu":
+        raise DataError("--sync-bn: torch synchronises batch norm between GPUs only")
     for path in (manifest, file) if leads else ():
         if path not in (None, "-") and os.path.exists(path) and not os.path.isfile(path):
             raise DataError(f"{path}: every rank reads it: give a file, or - for standard input")
@@ -44,10 +49,11 @@ def pretrain(
     options = recipes.resolve(pretext.name, images=len(images), **recipe) | options
     settings = {"pretext": pretext.name, "reads": pretext.reads, **options, **pretext.settings()}
     settings |= {"images": len(images), "data": images.digest(), "data_name": stem(manifest)}
-    run = checkpoints.Run(output, settings)
+    keeping = len(images) // settings["batch"] if keep_epochs else 0
+    run = checkpoints.Run(output, settings, keeping)
     if leads and not run.complete():
         run.forget_stop()
-        error = torchrun.lead(gpus, device, stopping)
+        error = torchrun.lead(gpus, max_restarts, stopping)
         if reason := run.stopped():
             raise Stopped(reason)
         if error:
