@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common.data.images import crop, resize_short
+from ssl_common.pretext import bins as ab_bins
 from ssl_common.pretext import color
 from ssl_common.streams import digest
 
@@ -20,7 +21,7 @@ GRAY = 5  # an image whose |a| and |b| are nowhere above it has no colour to lea
 
 
 class Colorization:
-    """The pretext task over BINS (color.Bins); workers crop, all else is done for a whole batch."""
+    """The pretext task over BINS (ab_bins.Bins); workers crop, the rest is done for a batch."""
 
     name, reads = "colorization", "lab"
     file = "bins"  # the argument of load() that is one
@@ -36,16 +37,16 @@ class Colorization:
 
         Without a file the bins are those of Zhang et al., and every place counts the same.
         """
-        points, prior = color.load(bins) if bins else (color.hull(), None)
+        points, prior = ab_bins.load(bins) if bins else (ab_bins.hull(), None)
         neighbors = neighbors or USUAL_NEIGHBORS
-        return cls(color.Bins(points, prior, neighbors), neighbors)
+        return cls(ab_bins.Bins(points, prior, neighbors), neighbors)
 
     @classmethod
     def restore(cls, content):
         """Return the task that the CONTENT of a finished network was trained by."""
         points, prior = content["points"].numpy(), content["prior"].numpy()
         neighbors = content["settings"]["neighbors"]
-        return cls(color.Bins(points, prior if prior.any() else None, neighbors), neighbors)
+        return cls(ab_bins.Bins(points, prior if prior.any() else None, neighbors), neighbors)
 
     def settings(self):
         """Return what of the task decides the result, plain values."""
