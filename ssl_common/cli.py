@@ -214,6 +214,12 @@ root_option = click.option(
     default=".",
     help="Folder that relative paths of the manifest start from.",
 )
+index_option = click.option(
+    "--index-dir",
+    type=click.Path(file_okay=False),
+    show_default="beside the manifest, or in the cache folder",
+    help="Where the line index of a large manifest is kept.",
+)
 device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),

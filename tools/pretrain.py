@@ -34,6 +34,7 @@ from ssl_common import cli, streams
     help="GPUs of this machine; processes on a CPU.",
 )
 @cli.checkpoint_option
+@cli.index_option
 @cli.device_option
 @cli.root_option
 @cli.seed_option
@@ -54,7 +55,7 @@ def main(pretext, manifest, permutations, output, root, gpus, accumulate, **opti
         raise click.UsageError(message)
     from ssl_common.training import pretraining
 
-    running = {name: options.pop(name) for name in ("device", "workers", "every")}
+    running = {name: options.pop(name) for name in ("device", "workers", "every", "index_dir")}
     options["lr"] = options["lr"] or 0.1 * options["batch"] / 256
     options["micro_batch"] = options["batch"] // pieces
     with (

@@ -6,7 +6,7 @@ import torch
 
 from ssl_common.cli import Stopped
 from ssl_common.data.loading import Drawn
-from ssl_common.data.manifest import Manifest
+from ssl_common.data.manifest import Manifest, index_files
 from ssl_common.models import registry
 from ssl_common.pretext.jigsaw import Jigsaw
 from ssl_common.streams import DataError, name, stem
@@ -16,13 +16,16 @@ from ssl_common.training.loop import train
 PRETEXTS = {"jigsaw": Jigsaw}
 
 
-def pretrain(pretext, manifest, file, output, options, root, gpus, device, stopping, **running):
+def pretrain(
+    pretext, manifest, file, output, options, root, gpus, device, index_dir, stopping, **running
+):
     """Pre-train by PRETEXT; return a line that says what is done, None where another rank says it.
 
-    FILE is what the pretext takes: the permutations of jigsaw. OPTIONS (arch, epochs, batch,
-    micro_batch, lr, seed, precision) and what the files hold decide the result; STOPPING and
-    RUNNING are how it is got, as training.loop.train takes it. More GPUS than one are ranks of a
-    torchrun that this process leads. Raises DataError for bad input, and Stopped where a signal
+    FILE is what the pretext takes: the permutations of jigsaw. The index of a large MANIFEST is
+    kept in the folder INDEX_DIR, if given. OPTIONS (arch, epochs, batch, micro_batch, lr, seed,
+    precision) and what the files hold decide the result; STOPPING and RUNNING are how it is got, as
+    training.loop.train takes it. More GPUS than one are ranks of a torchrun that this process
+    leads. Raises DataError for bad input, and Stopped where a signal
     stopped it, but in a rank: its torchrun takes any status but 0 amiss.
     """
     leads = gpus > 1 and not torchrun.IS_RANK
@@ -32,7 +35,8 @@ def pretrain(pretext, manifest, file, output, options, root, gpus, device, stopp
             raise DataError(f"{path}: every rank reads it: give a file, or - for standard input")
     if "-" in (manifest, file):
         torchrun.share_input(leads)
-    images, pretext = Manifest(manifest), PRETEXTS[pretext].load(file)
+    images = Manifest(manifest, index_files(manifest, index_dir))
+    pretext = PRETEXTS[pretext].load(file)
     if len(images) < options["batch"]:
         message = f"{name(manifest)}: {len(images)} images are less than one batch"
         raise DataError(f"{message}: give --batch {len(images)} or less")
