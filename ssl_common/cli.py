@@ -242,6 +242,12 @@ gpus_option = click.option(
     default=1,
     help="GPUs of this machine; processes on a CPU.",
 )
+index_option = click.option(
+    "--index-dir",
+    type=click.Path(file_okay=False),
+    show_default="beside the manifest, or in the cache folder",
+    help="Where the line index of a large manifest is kept.",
+)
 device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),

@@ -34,6 +34,7 @@ NEEDS = ("permutations",)
 @click.option("--keep-epochs", is_flag=True, help="Keep the checkpoint of each epoch.")
 @cli.checkpoint_option
 @cli.max_bad_option
+@cli.index_option
 @cli.device_option
 @cli.root_option
 @cli.seed_option

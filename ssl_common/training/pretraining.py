@@ -6,7 +6,7 @@ import torch
 
 from ssl_common.cli import Stopped
 from ssl_common.data.loading import Drawn
-from ssl_common.data.manifest import Manifest
+from ssl_common.data.manifest import Manifest, index_files
 from ssl_common.models import registry
 from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.jigsaw import Jigsaw
@@ -19,11 +19,12 @@ PRETEXTS = {"jigsaw": Jigsaw, "colorization": Colorization}
 
 def pretrain(
     *, pretext, manifest, task, recipe, options, output, root, gpus, device, stopping,
-    max_restarts, keep_epochs, **running,
+    max_restarts, keep_epochs, index_dir, **running,
 ):  # fmt: skip
     """Pre-train by PRETEXT; return a line that says what is done, None where another rank says it.
 
-    TASK is what the pretext's load() takes: the permutations of jigsaw. RECIPE is what
+    TASK is what the pretext's load() takes: the permutations of jigsaw. The index of a large
+    MANIFEST is kept in the folder INDEX_DIR, if given. RECIPE is what
     recipes.resolve() takes besides the images. They, OPTIONS (arch, micro_batch, synced_ranks,
     seed, precision) and what the files hold decide the result; STOPPING and RUNNING are how it is
     got, as training.loop.train takes it. More GPUS than one are ranks of a torchrun that this
@@ -42,7 +43,8 @@ def pretrain(
             raise DataError(f"{path}: every rank reads it: give a file, or - for standard input")
     if "-" in (manifest, file):
         torchrun.share_input(leads)
-    images, pretext = Manifest(manifest), PRETEXTS[pretext].load(**task)
+    images = Manifest(manifest, index_files(manifest, index_dir))
+    pretext = PRETEXTS[pretext].load(**task)
     if len(images) < recipe["batch"]:
         message = f"{name(manifest)}: {len(images)} images are less than one batch"
         raise DataError(f"{message}: give --batch {len(images)} or less")
