@@ -11,9 +11,8 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from ssl_common import records, streams
 from ssl_common.data.images import resize_short
 from ssl_common.data.loading import InOrder, batches, standardize
-from ssl_common.models import registry, weights
+from ssl_common.models import networks, registry, weights
 from ssl_common.streams import DataError
-from ssl_common.training import checkpoints
 
 SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
@@ -46,7 +45,7 @@ def network(model, seed):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
         trunk, left_out = weights.torchvision(arch, path)
         return trunk, {"arch": arch, "pretext": "supervised", "left_out": left_out}
-    content = checkpoints.load_network(model)
+    content = networks.load_network(model)
     trunk = registry.build(content["settings"]["arch"], 0)
     trunk.load_state_dict(content["trunk"])
     return trunk, content["settings"]
@@ -72,7 +71,7 @@ class Layers:
         self.shapes = {name: tuple(features.shape[1:]) for name, features in found.items()}
         self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
-        self.left_out = settings.get("left_out")
+        self.left_out = settings.get("left_out", "")
 
     @torch.inference_mode()
     def __call__(self, pixels):
@@ -113,5 +112,4 @@ def extract(layers, manifest, output, root, batch, device, workers, progress):
             done += len(pixels)
             progress(done, len(manifest))
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
-    left = f"; left out {', '.join(layers.left_out)}" if layers.left_out else ""
-    return f"{len(manifest):,} images, features: {written}{left}"
+    return f"{len(manifest):,} images, features: {written}{layers.left_out}"

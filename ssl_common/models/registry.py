@@ -6,14 +6,16 @@ import torch
 from torch.nn import functional
 
 from ssl_common.models.alexnet import AlexNet
+from ssl_common.models.caffenet import CaffeNet
 from ssl_common.models.resnet import ResNet50
 from ssl_common.streams import DataError, digest
 
-TRUNKS = {"alexnet": AlexNet, "resnet50": ResNet50}
+TRUNKS = {"alexnet": AlexNet, "caffenet": CaffeNet, "resnet50": ResNet50}
 
 
-def build(arch, seed):
-    """Return the untrained trunk ARCH, its weights drawn from SEED."""
+def build(arch, seed, reads="rgb"):
+    """Return the untrained trunk ARCH, in its form that READS "rgb" or "lab", drawn from SEED."""
+    arch = arch if reads == "rgb" else f"{arch}-{reads}"
     if arch not in TRUNKS:
         raise DataError(f"{arch}: no such network: there is {', '.join(sorted(TRUNKS))}")
     with seeded(seed):

@@ -7,7 +7,7 @@ import torch
 from ssl_common.cli import Stopped
 from ssl_common.data.loading import Drawn
 from ssl_common.data.manifest import Manifest
-from ssl_common.models import registry
+from ssl_common.models import networks, registry
 from ssl_common.pretext import jigsaw as puzzle
 from ssl_common.streams import DataError, digest, name, stem
 from ssl_common.training import checkpoints, torchrun
@@ -87,7 +87,7 @@ def load(path):
 
     Raises DataError for a file that is not a finished network of the jigsaw puzzle.
     """
-    content = checkpoints.load_network(path)
+    content = networks.load_network(path)
     try:
         settings, state = content["settings"], content["trunk"]
         if settings["pretext"] != "jigsaw":
