@@ -21,7 +21,7 @@ MOST, DEEPEST = 100_000, 16  # names in a file, and dicts in one another
 COUNTS = "num_batches_tracked"  # of batch norm in training; older files have none
 CLASSIFIED = re.compile(r"((state_dict|model_state_dict|model|module)\.)*")  # not encoder_q
 PLAIN = (str, int, float, bool, type(None))
-NAMED = 8  # names of what is left out in one line
+NAMED = 4  # names of what is left out in one line
 
 
 class Weights:
@@ -114,7 +114,7 @@ class Weights:
 
     def _match(self):
         """Find each weight of the trunk in the file."""
-        for ours, tensor in registry.build(self.arch, 0, self.reads).state_dict().items():
+        for ours, tensor in self._empty().state_dict().items():
             theirs = self.layout.name(ours)
             if ours.startswith(self._absent):
                 continue
@@ -129,6 +129,11 @@ class Weights:
         trunk = f"the trunk of {self.arch}"
         more = [name for plain, name in self._theirs.items() if self.layout.trunk.fullmatch(plain)]
         self.wrong += [f"{name}, for which {trunk} has no place" for name in more]
+
+    def _empty(self):
+        """Return the trunk without weights, in no time: it has names and shapes."""
+        with torch.device("meta"):
+            return registry.build(self.arch, 0, self.reads)
 
     def left_out(self):
         """Return the names of the tensors that are not taken."""
@@ -190,9 +195,9 @@ class Weights:
     def inspect(self):
         """Yield all there is to say of the file, line by line: a word, a tab, what it is."""
         names = self.left_out()
-        trunk = registry.build(self.arch, 0, self.reads) if self.layout else None
+        trunk = self._empty() if self.layout else None
         count = sum(value.numel() for value in self.values.values() if torch.is_tensor(value))
-        taken = sum(self.values[n].numel() for o, n in self.taken.items() if COUNTS not in o)
+        own = sum(weight.numel() for weight in trunk.parameters()) if trunk else 0
         about = {
             "file": self.path,
             "format": self.layout.kind if self.layout else "unknown",
@@ -201,7 +206,7 @@ class Weights:
             "permutations": self.permutations,
             "layers": " ".join(trunk.pooling) if trunk else None,
             "input": self._input() if trunk else None,
-            "numbers": f"{count} in the file, {taken} of them in the trunk",
+            "parameters": f"{own} of the trunk, in a file of {count} numbers",
         }
         for word, what in about.items():
             if what is not None:
@@ -242,7 +247,8 @@ def convert(weights, output, torchvision, tags):
     said = f"{weights.arch}, {weights.pretext or 'pretext unknown'}"
     said += f", {weights.permutations:,} permutations" if weights.permutations else ""
     said += "".join(f"; unusual: {what}" for what in weights.unusual)
-    return f"{said}: {len(weights.taken)} of {len(weights.values)}{weights.left_out_in_words()}"
+    said += f": {len(weights.taken)} of {len(weights.values)} names taken"
+    return said + weights.left_out_in_words()
 
 
 def _settings(weights, tags):
