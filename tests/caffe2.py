@@ -54,7 +54,10 @@ def alexnet(rng, norm, layers, channels=3):
     for layer, shape in shapes.items():
         name = norm.split("/")[0].format(layer)
         scale = (2 / np.prod(shape[1:])) ** 0.5
-        blobs |= {f"{name}_w": rng.normal(0, scale, shape), f"{name}_b": rng.normal(0, 0.1, shape[0])}
+        blobs |= {
+            f"{name}_w": rng.normal(0, scale, shape),
+            f"{name}_b": rng.normal(0, 0.1, shape[0]),
+        }
         if layer in layers:
             name = norm.split("/")[1].format(layer)
             blobs |= {f"{name}_{end}": rng.normal(0, 0.1, shape[0]) for end in ("b", "rm")}

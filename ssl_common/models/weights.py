@@ -120,7 +120,7 @@ class Weights:
                 continue
             if not self._has(theirs):
                 self.wrong += [] if ours.endswith(COUNTS) else [f"no {theirs}"]
-            elif _kind(self._value(theirs)) != _kind(tensor):
+            elif not _alike(self._value(theirs), tensor, ours.endswith(COUNTS)):
                 name, found = self._theirs[theirs], _kind(self._value(theirs))
                 self.wrong.append(f"{name} is {found}, not {_kind(tensor)}")
                 self._theirs.pop(theirs)
@@ -335,6 +335,13 @@ def _shorter(values, prefix, path):
     if len(short) < len(values):
         raise DataError(f"{path}: some names stand there with and without {prefix}: give --prefix")
     return short
+
+
+def _alike(value, tensor, converted):
+    """Tell whether VALUE can be copied into TENSOR, real into integer only if it is CONVERTED."""
+    if converted and isinstance(value, torch.Tensor):
+        return value.shape == tensor.shape
+    return _kind(value) == _kind(tensor)
 
 
 def _kind(value):
