@@ -87,16 +87,18 @@ def puzzles(folder):
     from PIL import Image
 
     from ssl_common.data import images
-    from ssl_common.pretext.jigsaw import Puzzle
+    from ssl_common.data.loading import draws
+    from ssl_common.pretext.jigsaw import Jigsaw
 
     chosen = np.array([np.random.default_rng(i).permutation(9) for i in range(100)])
     paths = sorted((folder / "scenes/JPEGImages").glob("*.jpg"))[:100]
-    puzzle, cell, tile = Puzzle(chosen), 85, vision.RandomCrop(64)
+    task, cell, tile = Jigsaw(chosen), 85, vision.RandomCrop(64)
     whole = vision.Compose([vision.Resize(256), vision.RandomCrop(255), vision.ToImage()])
 
     def ours():
         for index, path in enumerate(paths):
-            puzzle(images.read(path), np.random.default_rng((0, 0, index)))
+            drawn = draws(0, [0], [index], task.draws)
+            task.puzzle(torch.from_numpy(task.crop(images.read(path), drawn[0]))[None], drawn)
 
     def theirs():
         for index, path in enumerate(paths):
@@ -130,18 +132,19 @@ def synthetic_steps(precision, batch=64, times=10):
     import torch
 
     from ssl_common.models import registry
-    from ssl_common.pretext import jigsaw
+    from ssl_common.pretext.jigsaw import Jigsaw
     from ssl_common.training.loop import optimizer
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    network = jigsaw.JigsawNet(registry.build("alexnet", 0), 100).train()
+    task = Jigsaw(np.array([np.random.default_rng(i).permutation(9) for i in range(100)]))
+    network = task.network(registry.build("alexnet", 0)).train()
     network, sgd = network.to(memory_format=torch.channels_last), optimizer(network)
-    tiles = torch.randint(256, (batch, 9, 3, 64, 64), dtype=torch.uint8)
-    puzzle = (tiles, torch.rand(batch) < 0.5, torch.randint(100, (batch,)))
+    pixels = torch.randint(256, (batch, 255, 255, 3), dtype=torch.uint8)
+    drawn = np.random.default_rng(0).random((batch, task.draws))
 
     def step():
         with torch.autocast("cpu", torch.bfloat16, precision == "bf16"):
-            loss, _right, _count = jigsaw.score(network, puzzle, "cpu")
+            loss = task.score(network, pixels, drawn)[0] / batch
         sgd.zero_grad()
         loss.backward()
         sgd.step()

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from tiny import Tiny
 
+from ssl_common.data.loading import draws
 from ssl_common.models import registry
 from ssl_common.pretext import jigsaw
 
@@ -18,56 +19,74 @@ def image():
 
 
 def test_cells_put_back_together_are_the_image(image):
-    pixels = np.asarray(image)[:255, :255]
-    corners = ((0, 0), (21, 0), (0, 21), (21, 21))
-    cuts = [jigsaw.cut(pixels, np.tile(corner, (9, 1))) for corner in corners]
-    for jitter, tiles in zip(corners, cuts, strict=True):
+    pixels = torch.from_numpy(np.asarray(image)[:255, :255].copy())
+    corners = ((0, 0), (20, 0), (0, 20), (20, 20))
+    order = torch.arange(9).expand(4, 9)
+    jitter = torch.tensor(corners)[:, None].expand(4, 9, 2)
+    cuts = jigsaw.cut(pixels.expand(4, -1, -1, -1), order, jitter)
+    assert cuts.shape == (4, 9, 3, 64, 64)
+    for (left, top), tiles in zip(corners, cuts, strict=True):
         for column in range(3):
             for row in range(3):  # tile 3 * column + row: column-major
-                x, y = 85 * column + jitter[0], 85 * row + jitter[1]
-                tile = tiles[3 * column + row].transpose(1, 2, 0)
+                x, y = 85 * column + left, 85 * row + top
+                tile = tiles[3 * column + row].permute(1, 2, 0)
                 assert (tile == pixels[y : y + 64, x : x + 64]).all()
-    # The four corners of a cell cover it to its last pixel: together the tiles are the image.
-    seen = np.zeros((255, 255), bool)
-    for tile in np.concatenate(cuts).transpose(0, 2, 3, 1).reshape(-1, 3).astype(int):
-        seen[tile[1], tile[0] + 256 * (tile[2] // 2)] = True
-    assert seen.all()
 
 
-def test_gather_and_its_inverse():
-    tiles = np.arange(9) * 10
-    permutation = np.random.default_rng(0).permutation(9)
-    shuffled = jigsaw.shuffle(tiles, permutation)
-    assert [shuffled[place] for place in range(9)] == [tiles[p] for p in permutation]
-    assert (jigsaw.shuffle(shuffled, np.argsort(permutation)) == tiles).all()
+def test_each_image_has_its_own_order_and_jitter(image):
+    """Against loops that say the same: place t gets tile order[t], each with its own jitter."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, 255, 255, 3), dtype=np.uint8)
+    order = np.stack([rng.permutation(9) for _ in range(3)])
+    jitter = rng.integers(0, 21, (3, 9, 2))
+    got = jigsaw.cut(*map(torch.from_numpy, (pixels, order, jitter)))
+    for n in range(3):
+        for place, tile in enumerate(order[n]):
+            x = 85 * (tile // 3) + jitter[n, tile, 0]
+            y = 85 * (tile % 3) + jitter[n, tile, 1]
+            want = pixels[n, y : y + 64, x : x + 64].transpose(2, 0, 1)
+            assert (got[n, place].numpy() == want).all()
 
 
-def test_a_puzzle_undone_shows_the_image(image):
+def test_what_is_drawn_covers_its_range_evenly(image):
     permutations = np.array([np.random.default_rng(s).permutation(9) for s in range(5)])
-    puzzle = jigsaw.Puzzle(permutations)
-    labels, jitters, grays = set(), set(), []
-    resized = np.asarray(jigsaw.resize_short(image, 256))
-    for seed in range(40):
-        tiles, gray, label = puzzle(image, np.random.default_rng(seed))
-        assert tiles.shape == (9, 3, 64, 64) and tiles.dtype == np.uint8
-        undone = tiles[np.argsort(permutations[label])]
-        places = []
-        for tile in undone:  # find each tile in the image by its first pixel, unique but for ties
-            first = (resized[:-63, :-63] == tile[:, 0, 0]).all(2)
-            here = [
-                (x, y) for y, x in np.argwhere(first)
-                if (resized[y : y + 64, x : x + 64] == tile.transpose(1, 2, 0)).all()
-            ]  # fmt: skip
-            places.append(here[0])
-        for index, (x, y) in enumerate(places):  # tile 3i + j in column i, row j, within its cell
-            column, row = divmod(index, 3)
-            assert 85 * column <= x <= 85 * column + 20 + (resized.shape[1] - 255)
-            assert 85 * row <= y <= 85 * row + 20 + (resized.shape[0] - 255)
-        jitters |= {(x % 85, y % 85) for x, y in places}
-        labels.add(label)
-        grays.append(gray)
-    assert labels == set(range(5)) and len(jitters) > 200
-    assert 10 < sum(grays) < 30  # p = 0.5, 40 draws
+    task = jigsaw.Jigsaw(permutations)
+    drawn = draws(0, np.zeros(4000), range(4000), task.draws)
+    label, jitter, gray = task.draw(drawn)
+    for values, kinds in ((label, 5), (jitter.ravel(), 21), (gray.astype(int), 2)):
+        seen = np.bincount(values, minlength=kinds)
+        expected = len(values) / kinds
+        assert len(seen) == kinds
+        assert ((seen - expected) ** 2 / expected).sum() < 3 * kinds + 10  # chi-square
+    assert abs(np.corrcoef(jitter.reshape(4000, 18).T) - np.eye(18)).max() < 0.08
+
+
+def test_a_crop_lies_in_the_resized_image(image):
+    task = jigsaw.Jigsaw(np.arange(9)[None])
+    resized = np.asarray(jigsaw.resize_short(image, 256))  # 256 x 274
+    places = set()
+    for index in range(200):
+        drawn = draws(0, [0], [index], task.draws)[0]
+        pixels = task.crop(image, drawn)
+        left, top = int(drawn[0] * 20), int(drawn[1] * 2)
+        assert (pixels == resized[top : top + 255, left : left + 255]).all()
+        places.add((left, top))
+    assert {x for x, _ in places} == set(range(20)) and {y for _, y in places} == {0, 1}
+
+
+def test_the_loss_is_the_sum_of_cross_entropies():
+    permutations = np.array([np.random.default_rng(s).permutation(9) for s in range(5)])
+    task = jigsaw.Jigsaw(permutations)
+    network = task.network(Tiny()).eval()
+    pixels = torch.randint(0, 256, (6, 255, 255, 3), dtype=torch.uint8)
+    drawn = draws(3, [1] * 6, range(6), task.draws)
+    with torch.no_grad():
+        loss, weight, right, count = task.score(network, pixels, drawn)
+        tiles, label = task.puzzle(pixels, drawn)
+        chances = network(tiles).softmax(1).numpy()
+    assert np.isclose(loss, -np.log(chances[np.arange(6), label]).sum(), rtol=1e-5)
+    assert (weight, count) == (6, 6) and right == (chances.argmax(1) == label.numpy()).sum()
+    assert task.chance == pytest.approx(np.log(5))
 
 
 def test_colors_are_standardised_and_gray_is_their_mean():

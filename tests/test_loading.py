@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_common.data.loading import Drawn, InOrder, Shuffled, batches, shuffled
+from ssl_common.data.loading import Drawn, InOrder, Shuffled, batches, draws, shuffled
 from ssl_common.data.manifest import Manifest
 from ssl_common.streams import DataError
 
@@ -45,13 +45,37 @@ def test_batches_from_a_later_step_are_those_of_the_whole():
     assert all(len({index for _, index in whole[s] + whole[s + 1]}) == 6 for s in (0, 3, 6))
 
 
-def draw(image, rng):
-    return (image.getpixel((0, 0))[0], rng.integers(1 << 30))
+class Task:
+    """A pretext task that shows what it is given."""
+
+    draws = 3
+
+    def crop(self, image, drawn):
+        return np.array([image.getpixel((0, 0))[0], *drawn])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
+def test_draws_are_uniform_and_independent(seed):
+    drawn = draws(seed, [3] * 20_000, range(20_000), 4)
+    assert drawn.shape == (20_000, 4) and drawn.min() >= 0 and drawn.max() < 1
+    for column in drawn.T:  # chi-square, 99 degrees
+        assert ((np.histogram(column, 100, (0, 1))[0] - 200) ** 2 / 200).sum() < 160
+    others = [draws(seed, [4] * 20_000, range(20_000), 1)[:, 0], drawn[1:, 0], drawn[:, 1]]
+    for other in others:
+        assert abs(np.corrcoef(drawn[: len(other), 0], other)[0, 1]) < 0.03  # 4 standard errors
+
+
+def test_draws_of_a_batch_are_those_of_its_images():
+    epochs, indices = np.array([0, 0, 1]), np.array([5, 99_999_999, 5])
+    batch = draws(7, epochs, indices, 3)
+    each = [draws(7, [e], [i], 3)[0] for e, i in zip(epochs, indices, strict=True)]
+    assert (batch == np.stack(each)).all() and len(np.unique(batch)) == 9
+    assert not np.isin(draws(8, epochs, indices, 3), batch).any()
 
 
 def test_draws_do_not_depend_on_workers(scratch):
     manifest = Manifest(str(scratch / "train.tsv"))
-    dataset = Drawn(manifest, str(scratch), draw, 0)
+    dataset = Drawn(manifest, str(scratch), Task(), 0)
 
     def run(workers):
         order = Shuffled(len(manifest), 4, 6, 0, 0)
@@ -60,23 +84,24 @@ def test_draws_do_not_depend_on_workers(scratch):
         ]
 
     assert run(0) == run(2) and len(run(0)) == 6
-    first, again = run(0)[0], [b[2] for b in run(0)[3:]]
-    assert first[2] not in again  # the second epoch draws anew
+    pixels = np.array([b[3] for b in run(0)])
+    assert len(np.unique(pixels[..., 1])) == 24  # the second epoch draws anew
 
 
 def test_the_next_readable_line_stands_in_for_an_unreadable_one(scratch):
     rows = (scratch / "train.tsv").read_text().splitlines()[:3]
     (scratch / "holes.tsv").write_text("\n".join([rows[0], "gone.jpg", "zero.jpg", *rows[1:]]))
     (scratch / "zero.jpg").write_bytes(b"")
-    dataset = Drawn(Manifest(str(scratch / "holes.tsv")), str(scratch), draw, 0)
-    passed, color, drawn = dataset[0, 1]
-    assert passed == 2 and dataset[0, 3] == (0, color, dataset[0, 3][2])
-    assert drawn == np.random.default_rng((0, 0, 1)).integers(1 << 30)
+    dataset = Drawn(Manifest(str(scratch / "holes.tsv")), str(scratch), Task(), 0)
+    passed, epoch, index, (color, *drawn) = dataset[0, 1]
+    assert (passed, epoch, index) == (2, 0, 1)
+    assert dataset[0, 3][0] == 0 and dataset[0, 3][3][0] == color
+    assert drawn == list(draws(0, [0], [1], 3)[0])
 
 
 def test_no_readable_image_at_all_is_an_error(scratch):
     (scratch / "none.tsv").write_text("a.jpg\nb.jpg\n")
-    dataset = Drawn(Manifest(str(scratch / "none.tsv")), str(scratch), draw, 0)
+    dataset = Drawn(Manifest(str(scratch / "none.tsv")), str(scratch), Task(), 0)
     with pytest.raises(DataError, match=r"none.tsv:2: no image can be read.*--root.*b.jpg"):
         dataset[0, 1]
 

@@ -12,11 +12,11 @@ from conftest import environment, save_bomb
 from PIL import Image
 from tiny import Tiny
 
-from ssl_common.data.loading import Drawn
+from ssl_common.data.loading import Drawn, draws
 from ssl_common.data.manifest import Manifest
+from ssl_common.models import networks
 from ssl_common.pretext import jigsaw
 from ssl_common.reporting import pretext
-from ssl_common.training import checkpoints
 
 TINY = pathlib.Path(__file__).with_name("tiny.py")
 PHOTOS = [f"photos/{name}/{number}.jpg" for name in ("cat", "dog") for number in range(3)]
@@ -47,14 +47,19 @@ def pixels(data):
 
 @pytest.fixture
 def drawn(scratch):
-    """Return what pretrain is given of line k in its first epoch: (tiles, gray, label)."""
+    """Return what pretrain makes of line k in its first epoch: (tiles, gray, label)."""
     (scratch / "m.tsv").write_text("".join(f"{path}\n" for path in PHOTOS))
     chosen = np.load(scratch / "p4.npy")
 
     def drawn(k, seed=0):
         manifest = Manifest(str(scratch / "m.tsv"))
-        _passed, *puzzle = Drawn(manifest, scratch, jigsaw.Puzzle(chosen), seed)[0, k]
-        return puzzle
+        task = jigsaw.Jigsaw(chosen)
+        _passed, epoch, index, pixels = Drawn(manifest, scratch, task, seed)[0, k]
+        numbers = draws(seed, [epoch], [index], task.draws)
+        label, jitter, gray = task.draw(numbers)
+        parts = torch.from_numpy(pixels)[None], torch.from_numpy(chosen[label])
+        (tiles,) = jigsaw.cut(*parts, torch.from_numpy(jitter)).numpy()
+        return tiles, gray[0], label[0]
 
     return drawn
 
@@ -81,7 +86,7 @@ def save(folder, network, **fields):
     content = {"format": 1, "settings": {"pretext": "jigsaw", "arch": "tiny"}, "trunk": trunk}
     content |= {"head": head, "permutations": torch.from_numpy(np.load(folder / "p4.npy"))}
     content = {k: v for k, v in (content | fields).items() if v is not None}
-    checkpoints.save(folder / "model.pt", content)
+    networks.save(folder / "model.pt", content)
 
 
 def show(folder, *argv, status=0):

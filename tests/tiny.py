@@ -16,6 +16,7 @@ from ssl_common.models import registry
 class Tiny(nn.Sequential):
     """Three layers, for the mechanics: N x 3 x 64 x 64 gives N x 16 x 3 x 3."""
 
+    reads = "rgb"
     input_size = 64
     pooling = {"conv1": (5, 5, 0), "conv2": (3, 2, 1), "conv3": (3, 1, 0)}
 

@@ -68,7 +68,9 @@ def main(pretext, manifest, permutations, output, root, gpus, accumulate, **opti
             log.flush()
 
         running |= {"emit": emit, "stopping": stopping, "progress": progress}
-        said = pretraining.jigsaw(manifest, permutations, output, options, root, gpus, **running)
+        said = pretraining.pretrain(
+            pretext, manifest, permutations, output, options, root, gpus, **running
+        )
     if said:
         cli.say(said)
 

@@ -64,23 +64,38 @@ class Shuffled:
                 yield [(epoch, int(index)) for index in order]
 
 
-def generator(seed, epoch, index):
-    """Return the generator of all that is drawn for image INDEX of a manifest in an EPOCH."""
-    return np.random.default_rng((seed, epoch, index))
+def draws(seed, epochs, indices, count):
+    """Return COUNT numbers in [0, 1) for each of the images INDICES in EPOCHS, float64 (N, COUNT).
+
+    They depend on (SEED, epoch, index) alone: a worker draws for one image, the loop for a batch.
+    """
+    state = np.full((len(indices), 1), seed, np.uint64)
+    for part in (epochs, indices):
+        state = _mixed(state) ^ np.asarray(part, np.uint64)[:, None]
+    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (_mixed(_mixed(state) + steps) >> np.uint64(11)) * 2.0**-53
+
+
+def _mixed(values):
+    """Return 64-bit VALUES mixed by the finalizer of SplitMix64 (Steele et al., OOPSLA 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 class Drawn(Dataset):
-    """TRANSFORM(image, generator) of a manifest's images by (epoch, index), for training.
+    """PRETEXT.crop(image, draws) of a manifest's images, uint8 pixels, for training.
 
-    What is drawn comes from (seed, epoch, index) alone. An image that cannot be read gives its
-    place to the next readable line; each item is (lines passed over, *transformed).
+    That gets the PRETEXT.draws numbers of draws(). An image that cannot be read gives its
+    place to the next readable line; each item is (lines passed over, epoch, index, pixels).
     """
 
-    def __init__(self, manifest, root, transform, seed):
-        self.manifest, self.root, self.transform, self.seed = manifest, root, transform, seed
+    def __init__(self, manifest, root, pretext, seed):
+        self.manifest, self.root, self.pretext, self.seed = manifest, root, pretext, seed
 
     def __getitem__(self, item):
-        _epoch, index = item
+        epoch, index = item
         reason = None
         for passed in range(min(MAX_UNREADABLE, len(self.manifest))):
             line = (index + passed) % len(self.manifest)
@@ -89,7 +104,8 @@ class Drawn(Dataset):
             except images.Unreadable as error:
                 reason = reason or error
                 continue
-            return passed, *self.transform(image, generator(self.seed, *item))
+            (drawn,) = draws(self.seed, [epoch], [index], self.pretext.draws)
+            return passed, epoch, index, self.pretext.crop(image, drawn)
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
         raise self.manifest.error(index + 1, f"{message}: {reason}")
 

@@ -46,9 +46,10 @@ def network(model, seed):
         trunk, left_out = weights.torchvision(arch, path)
         return trunk, {"arch": arch, "pretext": "supervised", "left_out": left_out}
     content = networks.load_network(model)
-    trunk = registry.build(content["settings"]["arch"], 0)
+    settings = content["settings"]
+    trunk = registry.build(settings["arch"], 0, settings.get("reads", "rgb"))
     trunk.load_state_dict(content["trunk"])
-    return trunk, content["settings"]
+    return trunk, settings
 
 
 class Layers:

@@ -19,6 +19,7 @@ class AlexNet(nn.Sequential):
     N x 3 x 64 x 64 gives N x 256 x 2 x 2; N x 3 x 227 x 227 gives N x 256 x 12 x 12.
     """
 
+    reads = "rgb"
     input_size = 227  # pixels, for features
     # layer -> kernel, stride, padding of the average pooling to about 9,000 features
     pooling = {
@@ -36,6 +37,38 @@ class AlexNet(nn.Sequential):
         super().__init__(
             OrderedDict(
                 conv1=_convolution(3, 96, 11, stride=2),
+                pool1=nn.MaxPool2d(3, 2),
+                conv2=_convolution(96, 256, 5, padding=2, groups=2),
+                pool2=nn.MaxPool2d(3, 2),
+                conv3=_convolution(256, 384, 3, padding=1),
+                conv4=_convolution(384, 384, 3, padding=1, groups=2),
+                conv5=_convolution(384, 256, 3, padding=1, groups=2),
+                pool5=nn.MaxPool2d(3, 2),
+            )
+        )
+
+
+class AlexNetLab(nn.Sequential):
+    """The Colorization network's: it reads lightness alone, conv1 at stride 4 without padding.
+
+    N x 1 x 227 x 227 gives N x 256 x 6 x 6.
+    """
+
+    reads = "lab"
+    input_size = 227
+    pooling = {
+        "conv1": (19, 4, 0),  # 96 x 55 x 55 -> 96 x 10 x 10
+        "conv2": (12, 3, 0),  # 256 x 27 x 27 -> 256 x 6 x 6
+        "conv3": (9, 1, 0),  # 384 x 13 x 13 -> 384 x 5 x 5
+        "conv4": (9, 1, 0),
+        "conv5": (8, 1, 0),  # 256 x 13 x 13 -> 256 x 6 x 6
+        "pool5": (1, 1, 0),  # 256 x 6 x 6
+    }
+
+    def __init__(self):
+        super().__init__(
+            OrderedDict(
+                conv1=_convolution(1, 96, 11, stride=4),
                 pool1=nn.MaxPool2d(3, 2),
                 conv2=_convolution(96, 256, 5, padding=2, groups=2),
                 pool2=nn.MaxPool2d(3, 2),

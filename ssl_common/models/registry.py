@@ -5,12 +5,18 @@ import contextlib
 import torch
 from torch.nn import functional
 
-from ssl_common.models.alexnet import AlexNet
+from ssl_common.models.alexnet import AlexNet, AlexNetLab
 from ssl_common.models.caffenet import CaffeNet
-from ssl_common.models.resnet import ResNet50
+from ssl_common.models.resnet import ResNet50, ResNet50Lab
 from ssl_common.streams import DataError, digest
 
-TRUNKS = {"alexnet": AlexNet, "caffenet": CaffeNet, "resnet50": ResNet50}
+TRUNKS = {
+    "alexnet": AlexNet,
+    "alexnet-lab": AlexNetLab,
+    "caffenet": CaffeNet,
+    "resnet50": ResNet50,
+    "resnet50-lab": ResNet50Lab,
+}
 
 
 def build(arch, seed, reads="rgb"):

@@ -12,6 +12,7 @@ class ResNet50(nn.Sequential):
     output of the last block, after the sum and its ReLU.
     """
 
+    reads = "rgb"
     input_size = 224  # pixels, for features
     # layer -> kernel, stride, padding of the average pooling to about 9,000 features
     pooling = {
@@ -39,3 +40,20 @@ class ResNet50(nn.Sequential):
                 pool5=made.avgpool,
             )
         )
+
+
+class ResNet50Lab(ResNet50):
+    """The Colorization network's: it reads lightness alone, and res5 keeps the size of res4.
+
+    N x 1 x 224 x 224 gives N x 2048 x 1 x 1, from a res5 of 14 x 14.
+    """
+
+    reads = "lab"
+    pooling = ResNet50.pooling | {"res5": (12, 2, 0)}  # 2048 x 14 x 14 -> 2048 x 2 x 2
+
+    def __init__(self):
+        super().__init__()
+        convolution = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        self.conv1[0] = convolution
+        self.res5[0].conv2.stride = self.res5[0].downsample[0].stride = (1, 1)

@@ -4,6 +4,8 @@ Section 3.1 of the paper, after Noroozi and Favaro (ECCV 2016). Sizes, order and
 the authors' own loader and config (fair_self_supervision_benchmark, pull request 24).
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from torch.nn import functional
 from ssl_common.data.images import resize_short
 from ssl_common.data.loading import standardize
 from ssl_common.pretext import permutations
-from ssl_common.streams import DataError, name
+from ssl_common.streams import DataError, digest, name
 
 SHORT_SIDE, CROP, GRID, CELL, TILE = 256, 255, 3, 85, 64  # pixels, but GRID
 TILES = GRID * GRID
@@ -20,53 +22,90 @@ GRAY = 0.5  # probability that an image is shown in gray
 FC6 = 1024
 
 
-def load(path):
-    """Read the permutations of the puzzle, as permutations.load; raise DataError unless 9 tiles."""
-    chosen = permutations.load(path)
-    if chosen.shape[1] != TILES:
-        message = f"{name(path)}: {chosen.shape[1]} tiles, but the puzzle has {TILES}"
-        raise DataError(f"{message}: make-permutations -t {TILES}")
-    return chosen
+class Jigsaw:
+    """The pretext task over PERMUTATIONS, int64 (|P|, 9), 0-based.
 
+    Workers crop; all else is drawn and done for a whole batch, where the network is.
+    """
 
-class Puzzle:
-    """Turn an RGB image into a puzzle over PERMUTATIONS, int64 (|P|, 9), 0-based."""
+    name, reads = "jigsaw", "rgb"
+    draws = 2 + 1 + 2 * TILES + 1  # the crop, the permutation, the jitter, gray
 
     def __init__(self, permutations):
         self.permutations = permutations
+        self.chance = math.log(len(permutations))  # the loss of a network that only guesses
 
-    def __call__(self, image, rng):
-        """Return (tiles uint8 9 x 3 x 64 x 64, gray, label), all drawn from the generator RNG."""
-        pixels, label, jitter, gray = self.draw(image, rng)
-        return shuffle(cut(pixels, jitter), self.permutations[label]), gray, label
+    @classmethod
+    def load(cls, path):
+        """Return the task over the permutations in PATH; raise DataError unless 9 tiles."""
+        chosen = permutations.load(path)
+        if chosen.shape[1] != TILES:
+            message = f"{name(path)}: {chosen.shape[1]} tiles, but the puzzle has {TILES}"
+            raise DataError(f"{message}: make-permutations -t {TILES}")
+        return cls(chosen)
 
-    def draw(self, image, rng):
-        """Return what RNG draws: (pixels 255 x 255 x 3, label, jitter 9 x 2 as in cut(), gray)."""
+    @classmethod
+    def restore(cls, content):
+        """Return the task that the CONTENT of a finished network was trained by."""
+        return cls(content["permutations"].numpy())
+
+    def settings(self):
+        """Return what of the task decides the result, plain values."""
+        made = digest(self.permutations.tobytes())
+        return {"permutations": len(self.permutations), "permutations_digest": made}
+
+    def arrays(self):
+        """Return what restore() needs, by name, as tensors."""
+        return {"permutations": torch.from_numpy(self.permutations)}
+
+    def crop(self, image, drawn):
+        """Return a random crop of an RGB IMAGE, its short side 256, as uint8 255 x 255 x 3."""
         image = resize_short(image, SHORT_SIDE)
-        left, top = (int(rng.integers(side - CROP + 1)) for side in image.size)
-        pixels = np.asarray(image.crop((left, top, left + CROP, top + CROP)))
-        label = int(rng.integers(len(self.permutations)))
-        jitter = rng.integers(CELL - TILE, size=(TILES, 2))
-        return pixels, label, jitter, rng.random() < GRAY
+        left, top = (int(u * (side - CROP + 1)) for u, side in zip(drawn, image.size, strict=False))
+        return np.array(image.crop((left, top, left + CROP, top + CROP)))
+
+    def draw(self, drawn):
+        """Return what DRAWN, float64 (N, draws), says: label, jitter N x 9 x 2 (x, y), gray."""
+        label = (drawn[:, 2] * len(self.permutations)).astype(np.int64)
+        jitter = (drawn[:, 3:-1] * (CELL - TILE)).astype(np.int64).reshape(-1, TILES, 2)
+        return label, jitter, drawn[:, -1] < GRAY
+
+    def puzzle(self, pixels, drawn):
+        """Return (tiles N x 9 x 3 x 64 x 64 as the network sees them, label) of uint8 PIXELS."""
+        label, jitter, gray = self.draw(drawn)
+        order, jitter, gray, label = (
+            torch.from_numpy(part).to(pixels.device, non_blocking=True)
+            for part in (self.permutations[label], jitter, gray, label)
+        )
+        return normalize(cut(pixels, order, jitter), gray), label
+
+    def network(self, trunk):
+        """Return the network to train on TRUNK."""
+        return JigsawNet(trunk, len(self.permutations))
+
+    def score(self, network, pixels, drawn):
+        """Return (sum of the losses, their weight, number right, number) of NETWORK on a batch.
+
+        PIXELS is uint8 N x 255 x 255 x 3 where the network is, DRAWN float64 (N, draws).
+        """
+        tiles, label = self.puzzle(pixels, drawn)
+        logits = network(tiles)
+        loss = functional.cross_entropy(logits.float(), label, reduction="sum")
+        return loss, torch.tensor(float(len(label))), (logits.argmax(1) == label).sum(), len(label)
 
 
-def cut(pixels, jitter):
-    """Cut PIXELS (255 x 255 x 3) into 9 x 3 x 64 x 64 tiles; JITTER (9, 2) is each one's (x, y).
+def cut(pixels, order, jitter):
+    """Cut PIXELS (N x 255 x 255 x 3) into tiles N x 9 x 3 x 64 x 64, shuffled.
 
-    Tile 3i + j lies in column i and row j: column-major, as in the authors' loader. A tile is a
-    64-pixel crop of its 85-pixel cell, so that edges do not run on from one tile to the next.
+    Gather: place t gets tile ORDER[n, t]. Tile 3i + j lies in column i and row j: column-major, as
+    in the authors' loader. A tile is the 64-pixel crop of its 85-pixel cell that JITTER[n, tile],
+    (x, y), shifts, so that edges do not run on from one tile to the next.
     """
-    tiles = np.empty((TILES, 3, TILE, TILE), pixels.dtype)
-    for index, (x, y) in enumerate(jitter):
-        column, row = divmod(index, GRID)
-        x, y = CELL * column + x, CELL * row + y
-        tiles[index] = pixels[y : y + TILE, x : x + TILE].transpose(2, 0, 1)
-    return tiles
-
-
-def shuffle(tiles, permutation):
-    """Gather: place t of the puzzle gets tile permutation[t]."""
-    return tiles[permutation]
+    cell = torch.stack([order // GRID, order % GRID], 2) * CELL  # (x, y) of its corner
+    corner = cell + jitter.gather(1, order[:, :, None].expand(-1, -1, 2))
+    x, y = (corner[..., None] + torch.arange(TILE, device=pixels.device)).unbind(2)  # N x 9 x 64
+    image = torch.arange(len(pixels), device=pixels.device)[:, None, None, None]
+    return pixels[image, y[:, :, :, None], x[:, :, None, :]].permute(0, 1, 4, 2, 3)
 
 
 def normalize(tiles, gray):
@@ -100,10 +139,3 @@ class JigsawNet(nn.Module):
         towers = self.trunk(tiles.flatten(0, 1)).flatten(1)  # 9N x features
         fc6 = functional.relu(self.bn6(self.fc6(towers)))  # 9N x 1024
         return self.fc7(fc6.view(len(tiles), -1))  # N x |P|
-
-
-def score(network, batch, device):
-    """Return (loss, number right, number) of NETWORK on a BATCH of puzzles."""
-    tiles, gray, label = (part.to(device, non_blocking=True) for part in batch)
-    logits = network(normalize(tiles, gray))
-    return functional.cross_entropy(logits, label), (logits.argmax(1) == label).sum(), len(label)

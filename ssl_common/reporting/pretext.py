@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ssl_common.data import images
-from ssl_common.data.loading import MEAN, STD, generator
+from ssl_common.data.loading import MEAN, STD, draws
 from ssl_common.pretext import jigsaw
 from ssl_common.pretext.jigsaw import CELL, CROP, GRID, TILE, TILES
 from ssl_common.training import pretraining
@@ -43,18 +43,19 @@ def solve(paths, permutations, seed, network=None):
 
     NETWORK is a JigsawNet in eval mode, if one shall answer. Raises Unreadable naming the file.
     """
-    puzzle = jigsaw.Puzzle(permutations)
+    task = jigsaw.Jigsaw(permutations)
     for k, path in enumerate(paths):
-        image = images.read(path, "")
-        pixels, _label, jitter, _gray = puzzle.draw(image, generator(seed, 0, k))
-        tiles, gray, label = puzzle(image, generator(seed, 0, k))
-        seen = jigsaw.normalize(torch.from_numpy(tiles)[None], torch.tensor([gray]))
+        drawn = draws(seed, [0], [k], task.draws)
+        pixels = task.crop(images.read(path, ""), drawn[0])
+        (label,), (jitter,), (gray,) = task.draw(drawn)
+        (seen,), _label = task.puzzle(torch.from_numpy(pixels)[None], drawn)
         answer = None
         if network:
             with torch.inference_mode():
-                probability, best = network(seen)[0].softmax(0).max(0)
+                probability, best = network(seen[None])[0].softmax(0).max(0)
             answer = int(best), float(probability)
-        yield Shown(path, pixels, jitter, in_pixels(seen[0].numpy(), gray), gray, label, answer)
+        tiles = in_pixels(seen.numpy(), gray)
+        yield Shown(path, pixels, jitter, tiles, bool(gray), int(label), answer)
 
 
 def in_pixels(tiles, gray):
@@ -156,7 +157,11 @@ def show(paths, model, permutation_file, seed):
 
     MODEL, a finished network, holds its permutations; without one PERMUTATION_FILE does.
     """
-    network, chosen = pretraining.load(model) if model else (None, jigsaw.load(permutation_file))
+    if model:
+        network, task = pretraining.load(model, "jigsaw")
+    else:
+        network, task = None, jigsaw.Jigsaw.load(permutation_file)
+    chosen = task.permutations
     puzzles = list(solve(paths, chosen, seed, network))
     stream = io.BytesIO()
     draw(puzzles, chosen).save(stream, "PNG")

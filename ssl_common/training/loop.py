@@ -7,7 +7,7 @@ import time
 import torch
 
 from ssl_common import records
-from ssl_common.data.loading import Shuffled, batches
+from ssl_common.data.loading import Shuffled, batches, draws
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 from ssl_common.training.schedules import checkpoints_due, step_drops
@@ -15,11 +15,12 @@ from ssl_common.training.schedules import checkpoints_due, step_drops
 LOG_EVERY = 50  # steps
 
 
-def train(network, score, dataset, run, device, workers, every, emit, stopping, progress):
+def train(network, pretext, dataset, run, device, workers, every, emit, stopping, progress):
     """Train NETWORK on DATASET to the end of RUN's settings; return whether it got there.
 
-    SCORE(network, batch, device) gives (loss, number right, number) of a micro-batch; the gradients
-    of a step are averaged over its micro-batches, on whichever rank. On the first rank EMIT gets
+    PRETEXT.score(network, pixels, draws) gives (sum of the losses, their weight, number right,
+    number) of a micro-batch; the loss of a step is the sum over all its micro-batches, on whichever
+    rank, by the sum of their weights. On the first rank EMIT gets
     each line of the log, from the first one even where the run is resumed, and a checkpoint is
     written EVERY (count, "step", "epoch" or "min"). When STOPPING() after a step, on any rank, all
     end there with a checkpoint. Raises DataError when the loss is no longer finite; the checkpoints
@@ -32,8 +33,9 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
     parts = settings["batch"] // settings["micro_batch"]
     network = network.to(device, memory_format=torch.channels_last).train()
     sgd = optimizer(network)
-    sums = torch.zeros(2, dtype=torch.float64, device=device)  # of the losses, of the right ones
-    counts = torch.zeros(2, dtype=torch.float64)  # of images, and of lines passed over so far
+    # Since the last line of the log: the losses, their weights, and how many predictions are right.
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    counts = torch.zeros(2, dtype=torch.float64)  # of predictions, and of lines passed over so far
     state = run.resume() if first else None
     if state:
         network.load_state_dict(state.pop("network"))
@@ -50,7 +52,7 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
 
     def save(total):
         state = {"network": network.state_dict(), "optimizer": sgd.state_dict()}
-        run.save(step, state | {"sums": total[:2], "counts": total[2:]})
+        run.save(step, state | {"sums": total[:3], "counts": total[3:]})
 
     if first:
         for line in run.log_lines():
@@ -74,15 +76,23 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
                 group["lr"] = rate
             sgd.zero_grad()
             accumulated = parts // torchrun.RANKS
+            weights = torch.zeros((), dtype=torch.float64, device=device)
             for part in range(accumulated):
-                passed, *batch = next(loaded)
+                passed, epochs, indices, pixels = next(loaded)
+                pixels = pixels.to(device, non_blocking=True)
+                drawn = draws(settings["seed"], epochs.numpy(), indices.numpy(), pretext.draws)
                 last = part == accumulated - 1  # only then are gradients sent round
                 with contextlib.nullcontext() if last or torchrun.RANKS == 1 else ranks.no_sync():
                     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                        mean, right, count = score(ranks, batch, device)
-                    (mean / accumulated).backward()
-                sums += torch.stack([mean.detach().double() * count, right.double()])
+                        summed, weight, right, count = pretext.score(ranks, pixels, drawn)
+                    summed.backward()
+                weights += weight
+                sums += torch.stack([v.detach().double() for v in (summed, weight, right)])
                 counts += torch.tensor([count, passed.sum()])
+            # Gradients are summed here and averaged over the ranks: make a mean of them over all.
+            scale = torchrun.RANKS / torchrun.total(weights)
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, scale.float())
             sgd.step()
             step += 1
 
@@ -93,13 +103,13 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
                 loss, accuracy = _means(total, step)
             if log_due:
                 sums.zero_()
-                counts[0] = total[:3] = 0
+                counts[0] = total[:4] = 0
             if first and log_due:
                 speed = (step - timed) * settings["batch"] / (time.monotonic() - clock)
                 clock, timed = time.monotonic(), step
                 line = {"step": step, "epoch": step * settings["batch"] / len(dataset.manifest)}
                 line |= {"lr": rate, "loss": loss, "accuracy": accuracy}
-                line |= {"unreadable": int(total[3]), "time_images_per_second": round(speed, 1)}
+                line |= {"unreadable": int(total[4]), "time_images_per_second": round(speed, 1)}
                 try:
                     log(records.line(line))
                 except OSError:  # the reader of the log left, or its disk is full: lose no step
@@ -117,12 +127,12 @@ def train(network, score, dataset, run, device, workers, every, emit, stopping, 
 
 
 def _means(tally, step):
-    """Return mean loss and accuracy of a TALLY (sum of losses, number right, number, ...)."""
-    loss, right, count = tally[:3].tolist()
+    """Return mean loss and accuracy of a TALLY (sum of losses, of weights, number right, ...)."""
+    loss, weight, right, count = tally[:4].tolist()
     if not math.isfinite(loss):
         message = f"the loss is {loss} before step {step}: lower --lr, or raise --batch"
         raise DataError(f"{message}; the checkpoints before it are kept")
-    return loss / max(count, 1), right / max(count, 1)
+    return loss / max(weight, 1e-12), right / max(count, 1)
 
 
 def optimizer(network, momentum=0.9, weight_decay=1e-4):

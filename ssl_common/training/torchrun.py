@@ -172,7 +172,7 @@ def of_the_first(make):
 
 
 def total(values):
-    """Return the sum over the ranks of VALUES, a tensor on the CPU that may be overwritten."""
+    """Return the sum over the ranks of VALUES, a tensor that may be overwritten."""
     if RANKS > 1:
         distributed.all_reduce(values)
     return values
