@@ -4,7 +4,6 @@ Everything in a file is accounted for: it is taken, or it is listed as left out.
 """
 
 import io
-import os
 import re
 
 import torch
@@ -257,9 +256,8 @@ def _settings(weights, tags):
     for key, value in tags.items():
         if known.get(key) not in (None, value):
             raise DataError(f"--tag {key}={value}: {weights.path} says {known[key]}")
-    source = {"file": os.path.basename(weights.path), "digest": weights.digest}
-    source |= {"kind": weights.layout.kind, "settings": weights.settings()}
-    source |= {"left_out": weights.left_out()}
+    source = {"digest": weights.digest, "kind": weights.layout.kind}
+    source |= {"settings": weights.settings(), "left_out": weights.left_out()}
     unknown = dict.fromkeys(("images", "data", "data_name", "seed"))
     return unknown | known | tags | {"converted": source}
 
