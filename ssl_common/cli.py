@@ -214,6 +214,12 @@ root_option = click.option(
     default=".",
     help="Folder that relative paths of the manifest start from.",
 )
+gpus_option = click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    default=1,
+    help="GPUs of this machine; processes on a CPU.",
+)
 device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),

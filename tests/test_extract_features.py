@@ -1,7 +1,11 @@
 """extract-features as a real process, against the layers applied by hand."""
 
+import contextlib
+import itertools
 import json
 import os
+import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -14,10 +18,13 @@ import torch
 import torchvision.transforms.v2.functional as vision
 from conftest import TINY, environment, picture, save_bomb
 from PIL import Image
+from tiny import Tiny
 
 from ssl_common import records
 from ssl_common.data.manifest import Manifest
+from ssl_common.evaluation import features
 from ssl_common.models import registry
+from ssl_common.training import checkpoints
 
 CONV3 = ["extract-features", "random:alexnet", "test.tsv", "--layer", "conv3"]
 
@@ -287,20 +294,107 @@ def test_a_device_has_no_sidecar(run, scratch):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(scratch):
-    """Twenty times the images, for the same peak: 5 MB of features and the list are not held."""
+    """Ten times the rows, 72 MB of them: the pages of the mapped file are the disk's, not ours."""
     peaks = []
-    for times in (10, 200):
-        (scratch / "many.tsv").write_text((scratch / "train.tsv").read_text() * times)
-        argv = [sys.executable, TINY, "extract-features", "random:tiny", "many.tsv", "-o", "new/"]
-        body = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
-        body += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    body = f"import sys; sys.path.insert(0, {str(TINY.parent)!r}); import tiny;"
+    body += "tiny.Tiny.pooling = {'conv1': (1, 1, 0)}; import ssl_tools.extract_features as tool;"
+    body += "tool.main()"
+    for rows in (1000, 10_000):
+        lines = (scratch / "train.tsv").read_text().splitlines(keepends=True)
+        (scratch / "many.tsv").write_text("".join(itertools.islice(itertools.cycle(lines), rows)))
+        argv = [sys.executable, "-c", body, "random:tiny", "many.tsv", "-j", "0", "-o", "new/"]
+        peak = 0
+        with subprocess.Popen(argv, cwd=scratch, env=environment()) as process:
+            while process.poll() is None:
+                with contextlib.suppress(OSError):
+                    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+                    anonymous = re.search(r"RssAnon:\s+(\d+) kB", status)
+                    peak = max(peak, int(anonymous[1]) if anonymous else 0)
+                time.sleep(0.02)
+        assert process.returncode == 0 and len(np.load(scratch / "new/conv1.npy", "r")) == rows
+        peaks.append(peak)
+    assert os.path.getsize(scratch / "new/conv1.npy") > 70_000_000
+    assert peaks[1] < peaks[0] + 20_000  # kB
+
+
+# ---- Many processes, few bytes ------------------------------------------------------------------
+
+RANKS = ["--gpus", "2", "--device", "cpu", "--batch", "5"]
+
+
+def tiny(scratch, *argv, **options):
+    words = [sys.executable, TINY, "extract-features", "random:tiny", *argv]
+    return subprocess.run(
+        words, cwd=scratch, env=environment({"OMP_NUM_THREADS": "1"}), capture_output=True,
+        check=False, **options,
+    )  # fmt: skip
+
+
+def test_ranks_write_the_bytes_of_one_process(scratch):
+    """12 lines in batches of 5: two for the first rank, one for the second; and from a pipe."""
+    one = tiny(scratch, "train.tsv", "--batch", "5", "-o", "one/")
+    two = tiny(scratch, "-", *RANKS, "-o", "two/", input=(scratch / "train.tsv").read_bytes())
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr.decode()
+    assert one.stderr == two.stderr and one.stderr.count(b"\n") == 1
+    assert files(scratch / "one") == files(scratch / "two") and len(files(scratch / "one")) == 6
+    for name in files(scratch / "one"):
+        assert (scratch / "one" / name).read_bytes() == (scratch / "two" / name).read_bytes()
+
+
+def test_a_rank_that_fails_speaks_through_the_parent(scratch):
+    with open(scratch / "train.tsv", "a") as stream:
+        stream.write("gone.jpg\n")
+    done = tiny(scratch, "train.tsv", *RANKS, "-o", "two/")
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+    assert b"train.tsv:13: ./gone.jpg: No such file" in done.stderr
+    assert not (scratch / "two").exists()
+
+
+def test_ranks_need_a_file(scratch):
+    done = tiny(scratch, "train.tsv", *RANKS, "--layer", "conv1")
+    assert done.returncode == 1 and b"name a file with -o" in done.stderr and done.stdout == b""
+
+
+def test_float16_is_the_nearest_of_float32(scratch):
+    for dtype in ("float32", "float16"):
+        assert tiny(scratch, "train.tsv", "--dtype", dtype, "-o", f"{dtype}/").returncode == 0
+    for layer in ("conv1", "conv2", "conv3"):
+        whole, half = (
+            np.load(scratch / f"{dtype}/{layer}.npy") for dtype in ("float32", "float16")
+        )
+        assert half.dtype == np.float16 and (half == whole.astype(np.float16)).all()
+
+
+def test_a_number_that_is_none_is_named(scratch):
+    """Weights of a thousandfold make features beyond the largest float16, 65,504."""
+    tiny(scratch, "train.tsv", "--layer", "conv1", "-o", "f.npy")
+    torch.manual_seed(0)
+    trunk = Tiny()
+    with torch.no_grad():
+        trunk.conv1[1].weight.fill_(1e6)
+    settings = {"arch": "tiny", "pretext": "jigsaw"}
+    content = {"format": 1, "settings": settings, "trunk": trunk.state_dict()}
+    checkpoints.save(scratch / "large.pt", content)
+    words = [sys.executable, TINY, "extract-features", "large.pt", "train.tsv", "--layer", "conv1"]
+    for dtype, status in (("float32", 0), ("float16", 1)):
         done = subprocess.run(
-            [sys.executable, "-c", body, *map(str, argv), "-j", "0"],
-            cwd=scratch, env=environment(), capture_output=True, check=True,
+            [*words, "--dtype", dtype, "-o", "f.npy"], cwd=scratch, env=environment(),
+            capture_output=True, check=False,
         )  # fmt: skip
-        peaks.append(int(done.stdout))
-        assert np.load(scratch / "new/conv1.npy", mmap_mode="r").shape[0] == 12 * times
-    assert peaks[1] < 1.05 * peaks[0]
+        assert done.returncode == status
+    assert b"train.tsv:1: conv1 is NaN, or too large for float16" in done.stderr
+    assert np.load(scratch / "f.npy").dtype == np.float32  # that of the run before
+
+
+def test_a_network_that_changes_is_found_out(scratch, monkeypatch):
+    """A trunk in training mode moves the statistics of its batch norm."""
+    monkeypatch.setitem(registry.TRUNKS, "tiny", Tiny)
+    monkeypatch.setattr(Tiny, "eval", lambda self: self.train())
+    arguments = dict(manifest=str(scratch / "train.tsv"), output=str(scratch / "f.npy"), gpus=1)
+    arguments |= dict(device="cpu", dtype="float32", root=str(scratch), batch=4, workers=0)
+    with pytest.raises(AssertionError, match="network changed"):
+        features.extract("random:tiny", ["conv1"], 0, **arguments, progress=lambda *_: None)
+    assert not (scratch / "f.npy").exists()
 
 
 # ---- Readable oddities --------------------------------------------------------------------------

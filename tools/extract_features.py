@@ -23,11 +23,15 @@ from ssl_common import cli, streams
     metavar="FILE|DIR/",
     help="Write here; - is standard output; in DIR, a file for each layer.",
 )
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the numbers."
+)
+@cli.gpus_option
 @cli.device_option
 @cli.root_option
 @cli.seed_option
 @cli.workers_option
-def main(model, manifest, layers, batch, output, device, root, seed, workers):
+def main(model, manifest, layers, output, gpus, device, seed, **running):
     """Write the features of layers of MODEL for each image of MANIFEST, row i from line i.
 
     \b
@@ -40,14 +44,13 @@ def main(model, manifest, layers, batch, output, device, root, seed, workers):
     """
     if len(set(layers)) != 1 and not streams.is_folder(output):
         raise click.UsageError("a file takes one layer: give one --layer, or a folder, -o DIR/")
-    from ssl_common.data.manifest import Manifest
     from ssl_common.evaluation import features
 
-    images = Manifest(manifest)
-    chosen = features.Layers(model, layers, seed)
     with cli.Progress("images") as progress:
-        said = features.extract(chosen, images, output, root, batch, device, workers, progress)
-    cli.say(said)
+        running |= {"progress": progress}
+        said = features.extract(model, layers, seed, manifest, output, gpus, device, **running)
+    if said:
+        cli.say(said)
 
 
 if __name__ == "__main__":

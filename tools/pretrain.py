@@ -27,12 +27,7 @@ from ssl_common import cli, streams
 @click.option(
     "--accumulate", type=click.IntRange(min=1), default=1, help="Pieces a GPU's share is cut into."
 )
-@click.option(
-    "--gpus",
-    type=click.IntRange(min=1),
-    default=1,
-    help="GPUs of this machine; processes on a CPU.",
-)
+@cli.gpus_option
 @cli.checkpoint_option
 @cli.device_option
 @cli.root_option

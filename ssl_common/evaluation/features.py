@@ -1,7 +1,9 @@
 """Features of images: layers of a frozen trunk, averaged to about 9,000 numbers (protocol 3)."""
 
 import contextlib
+import itertools
 import math
+import os
 
 import numpy as np
 import torch
@@ -9,13 +11,17 @@ from PIL import Image
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
+from ssl_common.cli import Stopped, deferring_stop
 from ssl_common.data.images import resize_short
 from ssl_common.data.loading import InOrder, batches, standardize
+from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, weights
 from ssl_common.streams import DataError
+from ssl_common.training import torchrun
 
 SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
+PARTIALS = "SSL_BENCH_PARTIALS"  # the files that ranks write into
 OF_THE_MODEL = ("arch", "pretext", "seed", "permutations", "images", "data", "data_name")
 
 
@@ -82,35 +88,84 @@ class Layers:
         return {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
 
 
-def extract(layers, manifest, output, root, batch, device, workers, progress):
-    """Write the features of LAYERS for the images of MANIFEST to OUTPUT in one pass; see records.
+def extract(model, names, seed, manifest, output, gpus, device, dtype, **running):
+    """Write the features of the layers NAMES of MODEL for the images of MANIFEST to OUTPUT.
 
-    Each layer is a .npy of float32 (N, D). Returns what was written, in words. Raises DataError
-    naming the line of an image that cannot be read.
+    In one pass; each layer is a .npy of DTYPE (N, D). Returns what was written, in words; None in a
+    rank: more GPUS than one are ranks of a torchrun, which write into the same files. Raises
+    DataError for what Layers and Manifest refuse, and naming the line of an unreadable image.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    layers.trunk.to(device)
-    images = InOrder(manifest, root, Warp(layers.trunk.input_size))
-    order = BatchSampler(SequentialSampler(images), batch, drop_last=False)
-    widths = {name: math.prod(shape) for name, shape in layers.shapes.items()}
-    said = {"manifest": manifest.digest()}
+    torchrun.settle()
+    if manifest == "-":
+        torchrun.share_input(gpus > 1)
+    images, layers = Manifest(manifest), Layers(model, names, seed)
+    running |= {"dtype": dtype}
+    if torchrun.IS_RANK:
+        with torchrun.joined(device) as device:
+            outputs = _mapped(os.environ[PARTIALS].split("/\n"))
+            _write(layers, images, outputs, device, **running)
+        return None
+    mapped = streams.is_folder(output) or not streams.is_special(output)
+    if gpus > 1 and not mapped:
+        raise DataError(f"--gpus {gpus}: every rank writes into the output: name a file with -o")
+    said = {"manifest": images.digest()}
     fields = {
         name: layers.of_the_model | {"layer": name, "shape": shape} | said
         for name, shape in layers.shapes.items()
     }
-    done = 0
-    with (
-        records.writing_features(output, fields) as files,
-        contextlib.closing(batches(images, order, workers, device == "cuda")) as loaded,
-    ):
+    widths = {name: math.prod(shape) for name, shape in layers.shapes.items()}
+    with records.writing_features(output, fields) as files:
         for stream, width in zip(files, widths.values(), strict=True):
-            streams.write_array_header(stream, np.float32, (len(manifest), width))
-        for pixels in loaded:
-            found = layers(pixels.to(device, non_blocking=True))
-            for stream, features in zip(files, found.values(), strict=True):
-                rows = features.flatten(1).cpu().numpy()
-                stream.write(np.ascontiguousarray(rows, "<f4").data)
-            done += len(pixels)
-            progress(done, len(manifest))
+            streams.write_array_header(stream, dtype, (len(images), width))
+            if mapped:  # a full disk is an error here; under a map it would be a deadly signal
+                stream.flush()
+                size = len(images) * width * np.dtype(dtype).itemsize
+                os.posix_fallocate(stream.fileno(), stream.tell(), size)
+        partials = [stream.name for stream in files]
+        if gpus > 1:
+            os.environ[PARTIALS] = "/\n".join(partials)
+            with deferring_stop() as stopping:
+                error = torchrun.lead(gpus, device, stopping)
+                if stopping():
+                    raise Stopped(stopping())
+            if error:
+                raise error
+        else:
+            with torchrun.joined(device) as device:
+                outputs = _mapped(partials) if mapped else files
+                _write(layers, images, outputs, device, **running)
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
-    return f"{len(manifest):,} images, features: {written}{layers.left_out}"
+    return f"{len(images):,} images, features: {written}{layers.left_out}"
+
+
+def _mapped(paths):
+    """Return the arrays that the files PATHS hold, mapped: memory does not grow with them."""
+    return [np.lib.format.open_memmap(path, "r+") for path in paths]
+
+
+def _write(layers, images, outputs, device, root, batch, dtype, workers, progress):
+    """Put the rows of this rank's batches into OUTPUTS, for each layer an array or a stream."""
+    layers.trunk.to(device)
+    dataset = InOrder(images, root, Warp(layers.trunk.input_size))
+    # Every RANKS-th batch of the manifest: the same batches, and so the same bytes, on any number.
+    order = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
+    order = itertools.islice(order, torchrun.RANK, None, torchrun.RANKS)
+    workers = -(-workers // torchrun.LOCAL_RANKS)
+    with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:
+        for number, pixels in enumerate(loaded):
+            first = (number * torchrun.RANKS + torchrun.RANK) * batch
+            found = layers(pixels.to(device, non_blocking=True))
+            for output, (name, features) in zip(outputs, found.items(), strict=True):
+                with np.errstate(over="ignore"):
+                    rows = features.flatten(1).cpu().numpy().astype(np.dtype(dtype))
+                bad = np.flatnonzero(~np.isfinite(rows).all(1))
+                if len(bad):
+                    message = f"{name} is NaN, or too large for {dtype}: see the network"
+                    raise images.error(first + bad[0] + 1, message)
+                if isinstance(output, np.memmap):
+                    output[first : first + len(rows)] = rows
+                else:
+                    output.write(np.ascontiguousarray(rows).data)
+            progress(first + len(pixels), len(images))
+    if registry.weights_digest(layers.trunk) != layers.of_the_model["model"]:
+        raise AssertionError("the network changed while its features were taken")
