@@ -141,7 +141,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, zipped, recwarn):
 
 
 def test_a_network_torchvision_has_otherwise():
-    with pytest.raises(DataError, match="torchvision:alexnet: no such network: there is resnet50"):
+    with pytest.raises(DataError, match="torchvision:alexnet: alexnet is a network of ours"):
         weights.torchvision("alexnet", "w.pth")
 
 
@@ -181,7 +181,7 @@ def test_the_command_says_what_it_left_out(theirs, scratch, run):
         ("torchvision:resnet50:photos", "photos: Is a directory"),
         ("torchvision:resnet50:test.tsv", "test.tsv: not a file of weights, or damaged"),
         ("torchvision:resnet50:bomb.pt", "bomb.pt: not a file of weights, or damaged"),
-        ("torchvision:lenet:test.tsv", "torchvision:lenet: no such network"),
+        ("torchvision:lenet:test.tsv", "lenet: no such network"),
     ],
 )
 def test_bad_files(scratch, run, model, message):

@@ -41,7 +41,7 @@ def network(model, seed):
     """Return (trunk, settings) of MODEL, a word of the command line.
 
     random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE has the weights of a state
-    dict, "left_out" in its settings names what is not of the trunk; else it is a file of pretrain.
+    dict, and "left_out" in its settings says what is not of the trunk; else it is a file of ours.
     Raises DataError for a model that does not exist.
     """
     if model.startswith(RANDOM):
@@ -74,8 +74,10 @@ class Layers:
         self.names = [name for name in self.trunk.pooling if name in names or not names]
         self.trunk.eval().to(memory_format=torch.channels_last)
         size = self.trunk.input_size
-        found = self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-        self.shapes = {name: tuple(features.shape[1:]) for name, features in found.items()}
+        nothing = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+        maps = self._maps(nothing)
+        self.sizes = {name: tuple(found.shape[1:]) for name, found in maps.items()}
+        self.shapes = {name: tuple(found.shape[1:]) for name, found in self(nothing).items()}
         self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
         self.left_out = settings.get("left_out", "")
@@ -83,9 +85,19 @@ class Layers:
     @torch.inference_mode()
     def __call__(self, pixels):
         """Return {layer: features} of uint8 PIXELS (N x 3 x H x W), float32 N x its shape."""
-        images = standardize(pixels).contiguous(memory_format=torch.channels_last)
-        maps = registry.maps(self.trunk, images, self.names)
+        maps = self._maps(pixels)
         return {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
+
+    @torch.inference_mode()
+    def _maps(self, pixels):
+        images = standardize(pixels).contiguous(memory_format=torch.channels_last)
+        return registry.maps(self.trunk, images, self.names)
+
+    def table(self):
+        """Yield a line of bytes a layer: its name, the size of its map, that of its features."""
+        for name, shape in self.shapes.items():
+            sizes = (" x ".join(map(str, size)) for size in (self.sizes[name], shape))
+            yield "\t".join([name, *sizes]).encode() + b"\n"
 
 
 def extract(model, names, seed, manifest, output, gpus, device, dtype, **running):

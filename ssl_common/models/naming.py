@@ -101,3 +101,11 @@ LAYOUTS = (
 )
 OWN = Layout("ssl-bench", None, None, str, re.compile(r"(conv|res)\d\..*"))
 torchvision = _renamed(TORCHVISION)
+
+
+def backbone(arch, state):
+    """Return the layout of a file of torchvision's ARCH, whose trunk has the weights STATE."""
+    names = [name.removeprefix("network.") for name in state]
+    parts = sorted({re.escape(name.partition(".")[0]) for name in names})
+    own = re.compile(rf"({'|'.join(parts)})(\..*)?")
+    return Layout("PyTorch", arch, names[-1], lambda ours: ours.removeprefix("network."), own)

@@ -11,6 +11,7 @@ import torch
 from ssl_common import streams
 from ssl_common.data.loading import STD
 from ssl_common.models import naming, networks, pickles, registry
+from ssl_common.models.backbones import Backbone
 from ssl_common.streams import DataError
 
 KIND = "a file of weights"
@@ -19,6 +20,7 @@ TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # begins the older 
 MOST, DEEPEST = 100_000, 16  # names in a file, and dicts in one another
 COUNTS = "num_batches_tracked"  # of batch norm in training; older files have none
 CLASSIFIED = re.compile(r"((state_dict|model_state_dict|model|module)\.)*")  # not encoder_q
+FIRST = "conv1.0.weight"
 PLAIN = (str, int, float, bool, type(None))
 NAMED = 4  # names of what is left out in one line
 
@@ -26,8 +28,9 @@ NAMED = 4  # names of what is left out in one line
 class Weights:
     """What the file PATH ("-": standard input) holds; none of it is run.
 
-    PREFIX chooses among several networks by the end of what stands before their names. The channels
-    of conv1 stand in ORDER, "rgb" or "bgr", or as a file of its kind has them.
+    Of several networks, PREFIX is the end of what stands before the names of the one; LAYOUTS are
+    those it may have. The channels of conv1 stand in ORDER, "rgb" or "bgr", or as in others of its
+    kind.
 
     `values` is {name: tensor or plain value}; `arch`, `reads` (as registry has them), `pretext` and
     `permutations` are what the names tell, None where they do not. `taken` is {our name of a
@@ -35,7 +38,7 @@ class Weights:
     not. Raises DataError for what is no file of weights.
     """
 
-    def __init__(self, path, prefix="", order=None):
+    def __init__(self, path, prefix="", order=None, layouts=naming.LAYOUTS):
         self.path = streams.name(path)
         content, self.digest = _content(path, self.path)
         values = _flat(content, self.path)
@@ -43,7 +46,7 @@ class Weights:
             raise DataError(f"{self.path}: no weights, but {_kind(content)}: {ADVICE}")
         self.own = values.get("format") == networks.FORMAT and "settings.arch" in values
         self.layout, self.prefix = (
-            (naming.OWN, "trunk.") if self.own else self._find(values, prefix)
+            (naming.OWN, "trunk.") if self.own else self._find(values, prefix, layouts)
         )
         self.values = _shorter(values, self.prefix, self.path)
         self._theirs = {naming.plain(name): name for name in self.values}
@@ -58,11 +61,11 @@ class Weights:
             self._match()
         self.unusual = list(self._oddities())
 
-    def _find(self, values, prefix):
+    def _find(self, values, prefix, layouts):
         """Return (layout, what stands before the names of its weights), (None, "") if unknown."""
         found = [
             (layout, name.removesuffix(layout.anchor))
-            for layout in naming.LAYOUTS
+            for layout in layouts
             for name in map(naming.plain, values)
             if f".{name}".endswith(f".{layout.anchor}")
         ]
@@ -83,7 +86,7 @@ class Weights:
             self.order = "rgb"
             return
         caffe2 = self.layout.kind == "Caffe2"
-        first = self._value(self.layout.name("conv1.0.weight"))
+        first = self._value(self.layout.name(FIRST))
         self.arch = self.layout.arch
         self.reads = "lab" if getattr(first, "shape", ())[1:2] == (1,) else "rgb"
         self.order = self.order or ("bgr" if caffe2 else "rgb")
@@ -126,11 +129,17 @@ class Weights:
             else:
                 self.taken[ours] = self._theirs.pop(theirs)
         trunk = f"the trunk of {self.arch}"
-        more = [name for plain, name in self._theirs.items() if self.layout.trunk.fullmatch(plain)]
+        more = [
+            name
+            for plain, name in self._theirs.items()
+            if self.layout.trunk.fullmatch(plain) and isinstance(self.values[name], torch.Tensor)
+        ]
         self.wrong += [f"{name}, for which {trunk} has no place" for name in more]
 
     def _empty(self):
         """Return the trunk without weights, in no time: it has names and shapes."""
+        if self.arch not in registry.TRUNKS:
+            return registry.build(self.arch, 0)
         with torch.device("meta"):
             return registry.build(self.arch, 0, self.reads)
 
@@ -168,13 +177,12 @@ class Weights:
             raise DataError(f"{self.path}: not the weights of {which}: {self.wrong[0]}{more}")
         trunk = registry.build(self.arch, 0, self.reads)
         state = {ours: self.values[theirs] for ours, theirs in self.taken.items()}
-        first = state["conv1.0.weight"].float()
         if self.reads == "rgb" and self.order == "bgr":
-            first = first.flip(1)
+            state[FIRST] = state[FIRST].flip(1)
         if self.arch == "caffenet" and not self.own:
             # Pixels of 0 to 255 less the mean are ours times this; nothing is padded at conv1.
-            first = first * (255 * torch.tensor(STD)).view(1, 3, 1, 1)
-        trunk.load_state_dict(state | {"conv1.0.weight": first}, strict=False)
+            state[FIRST] = state[FIRST] * (255 * torch.tensor(STD)).view(1, 3, 1, 1)
+        trunk.load_state_dict(state, strict=False)
         for name, module in trunk.named_modules():
             if self._absent and f"{name}.".startswith(self._absent):
                 module.running_var.fill_(1 - module.eps)  # with the rest as it is: changes nothing
@@ -273,13 +281,19 @@ def torchvision(arch, path):
 
     Raises DataError where that is not a file of torchvision's ARCH.
     """
-    if arch != "resnet50":
-        raise DataError(f"torchvision:{arch}: no such network: there is resnet50")
     if not path:
         raise DataError(f"torchvision:{arch}: no file of weights: write torchvision:{arch}:FILE")
-    weights = Weights(path)
-    if not weights.layout or (weights.layout.kind, weights.arch) != ("PyTorch", arch):
-        raise DataError(f"{path}: not the weights of torchvision's {arch}: convert-weights")
+    layouts = [
+        layout for layout in naming.LAYOUTS if (layout.kind, layout.arch) == ("PyTorch", arch)
+    ]
+    if not layouts:
+        trunk = registry.build(arch, 0)
+        if not isinstance(trunk, Backbone):
+            raise DataError(f"torchvision:{arch}: {arch} is a network of ours: see convert-weights")
+        layouts = [naming.backbone(arch, trunk.state_dict())]
+    weights = Weights(path, layouts=layouts)
+    if weights.own or not weights.layout or weights.reads != "rgb":
+        raise DataError(f"{path}: not the weights of torchvision's {arch}: see convert-weights")
     return weights.trunk(), weights.left_out_in_words()
 
 
