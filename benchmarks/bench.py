@@ -216,7 +216,7 @@ def conversion(folder):
 
     from ssl_common.models import naming, registry
 
-    rename = next(lay.name for lay in naming.LAYOUTS if lay.anchor.startswith("res5"))
+    rename = next(lay.name for lay in naming.LAYOUTS if lay.anchors[0].startswith("res5"))
     state = registry.build("resnet50", 0).state_dict()
     blobs = {rename(k): v.numpy() for k, v in state.items() if "num_batches" not in k}
     (folder / "r.pkl").write_bytes(pickle.dumps({"blobs": blobs}, 2))

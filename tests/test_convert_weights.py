@@ -350,6 +350,7 @@ def test_a_file_without_towers_is_not_mistaken_for_one(theirs, tmp_path):
 
 CHANGES = {
     "missing": ("conv3_s0_bn_riv", None, "Caffe2's alexnet: no conv3_bn_riv$"),
+    "missing last": ("conv5_s0_w", None, "Caffe2's alexnet: no conv5_w$"),
     "of the second tower": ("conv4_s0_w", "conv4_s1_w", "Caffe2's alexnet: no conv4_w$"),
     "misshapen": ("conv2_s0_w", np.zeros((256, 96, 5, 5), np.float32), "conv2_s0_w is real 256 x"),
     "integers": ("conv2_s0_b", np.zeros(256, np.int32), "conv2_s0_b is integer 256, not real 256"),

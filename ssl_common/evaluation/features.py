@@ -62,7 +62,8 @@ class Layers:
     """The layers NAMES, or all, of MODEL as network() takes it.
 
     `shapes` is {layer: what it gives for an image, channels x height x width}, in the order of the
-    network. Raises DataError for a model or layer that does not exist.
+    network, and `sizes` the same of its map. Raises DataError for a model or layer that does not
+    exist.
     """
 
     def __init__(self, model, names, seed):
@@ -74,10 +75,12 @@ class Layers:
         self.names = [name for name in self.trunk.pooling if name in names or not names]
         self.trunk.eval().to(memory_format=torch.channels_last)
         size = self.trunk.input_size
-        nothing = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-        maps = self._maps(nothing)
-        self.sizes = {name: tuple(found.shape[1:]) for name, found in maps.items()}
-        self.shapes = {name: tuple(found.shape[1:]) for name, found in self(nothing).items()}
+        maps = self._maps(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        pooled = {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
+        self.sizes, self.shapes = (
+            {name: tuple(found.shape[1:]) for name, found in each.items()}
+            for each in (maps, pooled)
+        )
         self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
         self.left_out = settings.get("left_out", "")

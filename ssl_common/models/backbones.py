@@ -66,7 +66,7 @@ class Backbone(nn.Module):
         for name in layers:
 
             def keep(_module, _inputs, output, name=name):
-                found[name] = _map(output)
+                found[name] = _map(output).clone()  # DenseNet's next step works in place
 
             hooks.append(self.network.get_submodule(name).register_forward_hook(keep))
         try:

@@ -25,7 +25,7 @@ class Layout(NamedTuple):
 
     kind: str
     arch: str
-    anchor: str  # the name by which the kind is known
+    anchors: tuple  # the names by either of which the kind is known
     name: Callable  # ours -> theirs
     trunk: re.Pattern  # theirs, of any trunk of this family: one that we have no place for is wrong
 
@@ -73,33 +73,33 @@ LAYOUTS = (
     Layout(
         "Caffe2",
         "resnet50",
-        "res5_2_branch2c_w",
+        ("res5_2_branch2c_w", "res2_0_branch2c_w"),
         _resnet_blob,
         re.compile(r"(conv1|res_conv1_bn|res\d_\d+_branch(1|2[abc])(_bn)?)_(w|b|s|rm|riv)"),
     ),
     Layout(
         "Caffe2",
         "alexnet",
-        "conv5_w",
+        ("conv5_w", "conv3_w"),
         _alexnet_blob,
         re.compile(r"conv\d(_bn)?_(w|b|s|rm|riv)"),
     ),
     Layout(
         "PyTorch",
         "resnet50",
-        "layer4.2.conv3.weight",
+        ("layer4.2.conv3.weight", "layer1.0.conv3.weight"),
         _renamed(TORCHVISION),
         re.compile(r"(conv1|bn1|layer\d)\..*"),
     ),
     Layout(
         "VISSL",
         "alexnet",
-        "_feature_blocks.6.0.weight",
+        ("_feature_blocks.6.0.weight", "_feature_blocks.4.0.weight"),
         _renamed(VISSL),
         re.compile(r"_feature_blocks\..*"),
     ),
 )
-OWN = Layout("ssl-bench", None, None, str, re.compile(r"(conv|res)\d\..*"))
+OWN = Layout("ssl-bench", None, (), str, re.compile(r"(conv|res)\d\..*"))
 torchvision = _renamed(TORCHVISION)
 
 
@@ -108,4 +108,4 @@ def backbone(arch, state):
     names = [name.removeprefix("network.") for name in state]
     parts = sorted({re.escape(name.partition(".")[0]) for name in names})
     own = re.compile(rf"({'|'.join(parts)})(\..*)?")
-    return Layout("PyTorch", arch, names[-1], lambda ours: ours.removeprefix("network."), own)
+    return Layout("PyTorch", arch, (names[-1],), lambda ours: ours.removeprefix("network."), own)

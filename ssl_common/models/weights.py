@@ -63,12 +63,13 @@ class Weights:
 
     def _find(self, values, prefix, layouts):
         """Return (layout, what stands before the names of its weights), (None, "") if unknown."""
-        found = [
-            (layout, name.removesuffix(layout.anchor))
+        found = {
+            (layout, name.removesuffix(anchor)): None
             for layout in layouts
+            for anchor in layout.anchors
             for name in map(naming.plain, values)
-            if f".{name}".endswith(f".{layout.anchor}")
-        ]
+            if f".{name}".endswith(f".{anchor}")
+        }
         wanted = f".{prefix.strip('.')}." if prefix else ""
         found = [(layout, before) for layout, before in found if f".{before}".endswith(wanted)]
         if len(found) > 1:
@@ -83,6 +84,8 @@ class Weights:
             self.arch, self.pretext = settings["arch"], settings["pretext"]
             self.reads = self.values.get("settings.reads", "rgb")
             self.permutations = self.values.get("settings.permutations")
+            if self.order:
+                raise DataError(f"{self.path}: a network of ours: its channels are known")
             self.order = "rgb"
             return
         caffe2 = self.layout.kind == "Caffe2"
