@@ -154,12 +154,16 @@ def test_every_kind_of_file_gives_the_same_resnet(theirs, tmp_path):
     assert resnet_digest(tmp_path, both, prefix="encoder_k.") == resnet_digest(tmp_path, bgr)
 
 
-def test_round_trips_are_exact(theirs, tmp_path, run):
+def test_round_trips_are_exact(theirs, tmp_path):
+    def convert(source, output, torchvision):
+        found = weights.Weights(str(tmp_path / source))
+        weights.convert(found, str(tmp_path / output), torchvision, {})
+
     state = theirs.state_dict()
     torch.save(state, tmp_path / "a.pth")
-    run("convert-weights", "a.pth", "-o", "b.pt", check=0)
-    run("convert-weights", "b.pt", "--to", "torchvision", "-o", "c.pth", check=0)
-    run("convert-weights", "a.pth", "--to", "torchvision", "-o", "d.pth", check=0)
+    convert("a.pth", "b.pt", False)
+    convert("b.pt", "c.pth", True)
+    convert("a.pth", "d.pth", True)
     back = torch.load(tmp_path / "c.pth", weights_only=True)
     assert list(back) == [name for name in state if not name.startswith("fc.")]
     assert all(torch.equal(back[name], state[name]) for name in back)
@@ -167,7 +171,7 @@ def test_round_trips_are_exact(theirs, tmp_path, run):
     # torchvision takes it.
     missing = models.resnet50(num_classes=5).load_state_dict(back, strict=False)
     assert missing == (["fc.weight", "fc.bias"], [])
-    run("convert-weights", "c.pth", "-o", "e.pt", check=0)
+    convert("c.pth", "e.pt", False)
     first, again = (
         networks.load_network(str(tmp_path / name))["trunk"] for name in ("b.pt", "e.pt")
     )
@@ -316,11 +320,10 @@ def test_maps_of_the_colorization_resnet(theirs, tmp_path):
 # ---- Accounts -----------------------------------------------------------------------------------
 
 
-def test_every_name_is_used_or_listed(theirs, tmp_path, run):
+def test_every_name_is_used_or_listed(theirs, tmp_path):
     blobs = caffe2.jigsaw(theirs.state_dict(), 100, np.random.default_rng(0))
     caffe2.save(tmp_path / "w.pkl", blobs)
-    lines = run("convert-weights", "--inspect", "w.pkl", check=0).stdout.decode().splitlines()
-    said = [line.split("\t") for line in lines]
+    said = [line.split("\t") for line in weights.Weights(str(tmp_path / "w.pkl")).inspect()]
     about = {word: rest[0] for word, *rest in said if word not in ("used", "unused", "setting")}
     assert about["network"] == "resnet50" and about["pretext"] == "jigsaw"
     assert about["permutations"] == "100" and about["input"].startswith(
@@ -400,42 +403,58 @@ def test_tags_become_settings(tmp_path, run):
     run("convert-weights", "w", *tags, "-o", "w.pt", check=0)
     settings = networks.load_network(str(tmp_path / "w.pt"))["settings"]
     assert (settings["data_name"], settings["images"]) == ("imagenet-1k", 1281167)
-    done = run("convert-weights", "w", "--tag", "pretext=jigsaw", "-o", "w.pt", check=1)
-    assert done.stderr == b"convert-weights: --tag pretext=jigsaw: w says supervised\n"
-    assert networks.load_network(str(tmp_path / "w.pt"))["settings"] == settings
+    with pytest.raises(DataError, match="--tag pretext=jigsaw: .*w says supervised$"):
+        weights.convert(weights.Weights(str(tmp_path / "w")), "-", False, {"pretext": "jigsaw"})
+
+
+@pytest.fixture
+def bad(tmp_path):
+    """Return a folder of files that are no weights, or none that can be had."""
+    save_bomb(tmp_path / "bomb.pt", tmp_path / "exploded")
+    # What pickle writes of os.system, in as many bytes as its name has.
+    command = f"touch {tmp_path}/exploded".encode()
+    call = b"X" + len(command).to_bytes(4, "little") + command
+    (tmp_path / "bomb.pkl").write_bytes(b"\x80\x02cposix\nsystem\n" + call + b"\x85R.")
+    (tmp_path / "test.tsv").write_text("a.jpg\tcat\n")
+    (tmp_path / "photos").mkdir()
+    np.save(tmp_path / "p4.npy", np.zeros((4, 9), np.int64))
+    torch.save({"a.weight": torch.ones(2)}, tmp_path / "new.pth", pickle_protocol=4)
+    torch.save({"a.weight": torch.ones(2)}, tmp_path / "alone.pth")
+    trunk = registry.build("alexnet", 0).state_dict()
+    settings = {"arch": "alexnet", "pretext": "jigsaw"}
+    torch.save({"format": 1, "settings": settings, "trunk": trunk}, tmp_path / "model.pt")
+    return tmp_path
+
+
+def test_bad_files(bad):
+    messages = {
+        "test.tsv": "test.tsv: not a file of weights, or damaged",
+        "bomb.pt": "bomb.pt: not a file of weights, or damaged",
+        "bomb.pkl": "bomb.pkl: a pickle that asks for posix.system, which no file of weights",
+        "p4.npy": "p4.npy: one array, not a network",
+        "new.pth": "new.pth: pickle protocol 4, which torch reads only by running its code",
+        "alone.pth": "alone.pth: no network known here, its names are a.weight",
+        "model.pt": "model.pt: a network of ours",
+    }
+    for name, message in messages.items():
+        with pytest.raises(DataError, match=message) as caught:
+            weights.convert(weights.Weights(str(bad / name)), str(bad / "out.pt"), False, {})
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="model.pt: torchvision has no alexnet like this one"):
+        weights.convert(weights.Weights(str(bad / "model.pt")), str(bad / "out.pt"), True, {})
+    assert not (bad / "out.pt").exists() and not (bad / "exploded").exists()
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
+    ("name", "message"),
     [
-        (["gone.pkl"], "gone.pkl: No such file or directory"),
-        (["test.tsv"], "test.tsv: not a file of weights, or damaged"),
-        (["photos"], "photos: Is a directory"),
-        (["bomb.pt"], "bomb.pt: not a file of weights, or damaged"),
-        (["bomb.pkl"], "bomb.pkl: a pickle that asks for posix.system, which no file of weights"),
-        (["p4.npy"], "p4.npy: one array, not a network"),
-        (["new.pth"], "new.pth: pickle protocol 4, which torch reads only by running its code"),
-        (["alone.pth"], "alone.pth: no network known here, its names are a.weight"),
-        (["model.pt"], "model.pt: a network of ours"),
-        (["model.pt", "--to", "torchvision"], "model.pt: torchvision has no alexnet like this one"),
+        ("gone.pkl", "gone.pkl: No such file or directory"),
+        ("photos", "photos: Is a directory"),
+        ("bomb.pkl", "bomb.pkl: a pickle that asks for posix.system"),
     ],
 )
-def test_bad_files(scratch, run, argv, message):
-    save_bomb(scratch / "bomb.pt", scratch / "exploded")
-    (scratch / "bomb.pkl").write_bytes(
-        b"\x80\x02cposix\nsystem\nU\x0etouch exploded\x85R."  # what pickle writes of os.system
-    )
-    torch.save({"a.weight": torch.ones(2)}, scratch / "new.pth", pickle_protocol=4)
-    torch.save({"a.weight": torch.ones(2)}, scratch / "alone.pth")
-    torch.save(
-        {
-            "format": 1,
-            "settings": {"arch": "alexnet", "pretext": "jigsaw"},
-            "trunk": registry.build("alexnet", 0).state_dict(),
-        },
-        scratch / "model.pt",
-    )
-    (scratch / "out.pt").write_bytes(b"old")
-    done = run("convert-weights", *argv, "-o", "out.pt", cwd=scratch, check=1)
+def test_bad_files_in_one_line(bad, run, name, message):
+    (bad / "out.pt").write_bytes(b"old")
+    done = run("convert-weights", name, "-o", "out.pt", check=1)
     assert message in done.stderr.decode() and done.stderr.count(b"\n") == 1
-    assert (scratch / "out.pt").read_bytes() == b"old" and not (scratch / "exploded").exists()
+    assert (bad / "out.pt").read_bytes() == b"old" and not (bad / "exploded").exists()

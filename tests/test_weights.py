@@ -104,7 +104,7 @@ REFUSED = {
     ),
     "of pretrain": (
         lambda state: {"format": 1, "settings": {"arch": "resnet50"}, "trunk": state},
-        "w.pth: not the weights of torchvision's resnet50: convert-weights",
+        "w.pth: not the weights of torchvision's resnet50: see convert-weights",
     ),
 }
 

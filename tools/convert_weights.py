@@ -39,6 +39,8 @@ def main(file, form, inspect, prefix, channels, tags, output):
     FILE is a Caffe2 pickle of the paper, a file of VISSL, or a state dict of ResNet-50 by the names
     of torchvision, in whatever dict it stands. Which it is, its names tell. Nothing in it is run.
     """
+    if tags and (inspect or form == "torchvision"):
+        raise click.UsageError("--tag: only a network of ours has settings")
     from ssl_common.models import weights
 
     found = weights.Weights(file, prefix, channels)
