@@ -13,6 +13,7 @@ COMMANDS = [
     "make-scenes",
     "pretrain",
     "show-pretext",
+    "convert-weights",
     "extract-features",
     "train-svm",
     "eval-svm",
