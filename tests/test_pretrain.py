@@ -94,7 +94,7 @@ def test_killed_at_any_step_is_uninterrupted(scratch, workers):
         assert process.poll() is None, process.communicate()
     process.kill()
     finish(process, -9)
-    state = checkpoints.load(str(scratch / "model.pt.state/step-000000000017.pt"))
+    state = networks.load(str(scratch / "model.pt.state/step-000000000017.pt"))
     assert state["step"] == 17 and state["position"] == [5, 2] and state["threads"] == 1
     assert len(state["random"]) == 1 and state["settings"]["steps"] == 40 and state["version"]
     again, _ = finish(start(scratch, "model.pt", *words, **drawing))

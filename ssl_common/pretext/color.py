@@ -69,4 +69,18 @@ def lightness(pixels):
     return (_lightness8(y).float() * (100 / 255) - 50).unsqueeze(-3)
 
 
+def rgb(lightness, ab):
+    """Return uint8 RGB (H x W x 3) of LIGHTNESS (H x W), 0 to 100, and AB (... x 2), arrays.
+
+    Colours that sRGB does not have are clipped.
+    """
+    a, b = np.moveaxis(np.asarray(ab), -1, 0)
+    y = (lightness + 16) / 116
+    root = np.stack(np.broadcast_arrays(y + a / 500, y, y - b / 200), -1)
+    xyz = np.where(root > 6 / 29, root**3, (root - 16 / 116) / 7.787)  # by the white point
+    linear = (xyz @ np.linalg.inv(_XYZ).T).clip(0, 1)
+    level = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.rint(255 * level).clip(0, 255).astype(np.uint8)
+
+
 READERS = {"rgb": standardize, "lab": lightness}  # what a trunk reads, from uint8 RGB pixels

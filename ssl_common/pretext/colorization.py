@@ -78,12 +78,19 @@ class Colorization:
         place is the colour of the pixel in the middle of its field of view, as Zhang et al. took
         every eighth pixel. Where no such pixel of an image has colour, its places count 0.
         """
-        y, x = (middles(n).to(images.device) for n in size)
-        lab = color.lab8(images[:, :, y[:, None], x])
-        ab = lab[:, 1:].permute(0, 2, 3, 1).int() - 128  # N x h x w x 2
+        ab = self.middle_colors(images, size)
         nearest, share = self.bins.to(ab.device).encode(ab.reshape(-1, 2))
         coloured = (ab.abs() > GRAY).flatten(1).any(1).repeat_interleave(size[0] * size[1])
         return nearest, share, self.bins.weight[nearest[:, 0]] * coloured
+
+    def middle_colors(self, images, size):
+        """Return a and b, int32 N x h x w x 2, of the pixels in the middle of the places of a map.
+
+        IMAGES is uint8 N x 3 x 179 x 179, SIZE (h, w) that of the map.
+        """
+        y, x = (middles(n).to(images.device) for n in size)
+        lab = color.lab8(images[:, :, y[:, None], x])
+        return lab[:, 1:].permute(0, 2, 3, 1).int() - 128
 
     def network(self, trunk):
         """Return the network to train on TRUNK."""

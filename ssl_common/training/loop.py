@@ -75,5 +75,5 @@ def optimizer(network, settings):
     ]
     common = {"lr": 0.0, "weight_decay": settings["weight_decay"]}
     if settings["optimizer"] == "adam":  # Caffe's: the decay is part of the gradient
-        return torch.optim.Adam(groups, betas=tuple(settings["momentum"]), **common)
+        return torch.optim.Adam(groups, betas=tuple(settings["momentum"]), fused=True, **common)
     return torch.optim.SGD(groups, momentum=settings["momentum"], nesterov=True, **common)
