@@ -17,6 +17,8 @@ COMMANDS = [
     "extract-features",
     "train-svm",
     "eval-svm",
+    "train-linear",
+    "eval-linear",
     "report",
 ]
 

@@ -1,4 +1,4 @@
-"""Average precision as PASCAL VOC 2010 and later measure it."""
+"""Average precision as PASCAL VOC 2010 and later measure it; the place of the right class."""
 
 import numpy as np
 
@@ -23,3 +23,14 @@ def average_precision(scores, positive):
     recall, precision = hits / hits[-1], hits / (last + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0) * envelope))
+
+
+def places(scores, labels):
+    """Return how many classes come before the right one, int (N,): 0 where that is the first.
+
+    SCORES (N, C) rank the classes, LABELS (N,) are the right ones; equal scores stand in the order
+    of the classes.
+    """
+    own = np.take_along_axis(scores, labels[:, None], 1)
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    return ((scores > own) | ((scores == own) & earlier)).sum(1)
