@@ -53,6 +53,12 @@ EXAMPLES = {
     ),
     "train-svm": Example("train.npy train.tsv", "train.tsv", binary=True),
     "eval-svm": Example("svm.npz test.npy test.tsv", "test.tsv"),
+    "train-linear": Example(
+        "random:caffenet --cache --iterations 1 --batch 4 -j 0 -o new.pt train.tsv",
+        "train.tsv",
+        product="new.pt",
+    ),
+    "eval-linear": Example("linear.pt -j 0 test.tsv", "test.tsv"),
     "report": Example("results.jsonl", "results.jsonl"),
 }
 
