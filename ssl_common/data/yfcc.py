@@ -55,7 +55,7 @@ def sample(listings, count, seed, form="path", max_bad=0.001, progress=None):
     drawn, tally, before = Sample(count), Tally(max_bad), 0
     for listing in listings:
         with opened(listing) as (stream, position):
-            for part in _parts(blocks(stream, listing), drawn, seed, FORMS[form]):
+            for part in _parts(stream, streams.name(listing), drawn, seed, FORMS[form]):
                 tally.add(part, listing)
                 drawn.add(part.keys, part.texts)
                 if progress:
@@ -227,27 +227,73 @@ class Part(NamedTuple):
     texts: list
 
 
-def _parts(blocks, drawn, seed, text):
-    """Yield parse() of BLOCKS in their order, by threads while more is read and unpacked."""
+class Block:
+    """PAD and whole lines, in memory that is used again: fresh memory costs as much as reading."""
+
+    def __init__(self):
+        self.bytes, self.size = bytearray(PAD), len(PAD)
+        self.low = np.empty(0, bool)
+
+    def fill(self, stream, begun, where):
+        """Read lines of STREAM after BEGUN, the beginning of one; return what begins the next.
+
+        At the end of STREAM that is None; the last line may lack its newline. Raises DataError, in
+        the name of WHERE, for a line of more than 64 MB.
+        """
+        used = len(PAD) + len(begun)
+        self.bytes[len(PAD) : used] = begun
+        while used < LONGEST:
+            self.bytes.extend(bytes(max(0, used + READ - len(self.bytes))))
+            with memoryview(self.bytes) as view:
+                count = stream.readinto(view[used : used + READ])
+            end = self.bytes.rfind(b"\n", used, used + count) + 1
+            if not count and used > len(PAD):
+                self.bytes[used] = NEWLINE
+                end = used + 1
+            used += count
+            if end or not count:
+                self.size = max(end, len(PAD))
+                return bytes(self.bytes[end:used]) if count else None
+        message = f"a line of more than {LONGEST >> 20} MB: is it yfcc100m_dataset?"
+        raise DataError(f"{where}: {message}")
+
+    def marks(self):
+        """Return where TABs and newlines stand, and which of them: int64 and uint8."""
+        data = np.frombuffer(self.bytes, np.uint8, self.size)
+        if len(self.low) < self.size:
+            self.low = np.empty(len(self.bytes), bool)
+        low = np.less_equal(data, NEWLINE, out=self.low[: self.size])
+        marks = np.flatnonzero(low)
+        kinds = data[marks]
+        real = kinds >= TAB  # other control characters mean nothing
+        return (marks, kinds) if real.all() else (marks[real], kinds[real])
+
+
+def _parts(stream, where, drawn, seed, text):
+    """Yield parse() of STREAM, called WHERE, by threads while more is read and unpacked."""
     threads = min(len(os.sched_getaffinity(0)), 4)  # reading feeds no more
-    waiting = collections.deque()
+    free, waiting, begun = [Block() for _ in range(threads + 1)], collections.deque(), b""
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for block in blocks:
-            waiting.append(pool.submit(parse, block, seed, drawn.limit, text))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        while begun is not None:
+            if not free:
+                block, part = waiting.popleft()
+                yield part.result()
+                free.append(block)
+            block = free.pop()
+            begun = block.fill(stream, begun, where)
+            waiting.append((block, pool.submit(parse, block, seed, drawn.limit, text)))
+        for _block, part in waiting:
+            yield part.result()
 
 
 def parse(block, seed, limit, text):
-    """Return the Part of BLOCK: PAD, then whole lines. No Python runs for a line that is not drawn.
+    """Return the Part of BLOCK. No Python runs for a line that is not drawn.
 
     Photos with a key() up to LIMIT are given, each with TEXT(its line, bytes).
     """
-    data = np.frombuffer(block, np.uint8)
-    marks = np.flatnonzero(data - np.uint8(TAB) < 2)  # TABs and newlines
-    ends = np.flatnonzero(data[marks] == NEWLINE)  # mark i ends a line; the first is that of PAD
+    data = np.frombuffer(block.bytes, np.uint8, block.size)
+    marks, kinds = block.marks()
+    ends = np.flatnonzero(kinds == NEWLINE)  # mark i ends a line; the first is that of PAD
     fields = np.diff(ends)
     usual = np.flatnonzero((fields == FIELDS) | (fields == FIELDS_2014))
     first, last, hashed = ends[usual], ends[usual + 1], fields[usual] == FIELDS
@@ -271,12 +317,12 @@ def parse(block, seed, limit, text):
     keys = key(ids, seed)
     drawn = np.flatnonzero(photo & (keys <= limit))
     spans = zip((marks[first[drawn]] + 1).tolist(), stop[drawn].tolist(), strict=True)
-    texts = [text(block[begin:end]) for begin, end in spans]
+    texts = [text(block.bytes[begin:end]) for begin, end in spans]
     bad = len(fields) - np.count_nonzero(good)
     problem = None
     if bad:
         line = int(np.setdiff1d(np.arange(len(fields)), usual[good])[0])
-        problem = (line + 1, wrong(block[marks[ends[line]] + 1 : marks[ends[line + 1]]]))
+        problem = (line + 1, wrong(block.bytes[marks[ends[line]] + 1 : marks[ends[line + 1]]]))
     return Part(len(fields), np.count_nonzero(photo), bad, problem, keys[drawn], texts)
 
 
@@ -351,25 +397,6 @@ def path(name):
 
 
 # ---- Files --------------------------------------------------------------------------------------
-
-
-def blocks(stream, listing):
-    """Yield the lines of STREAM, those of LISTING, in blocks: PAD, then whole lines.
-
-    Raises DataError where a line does not end within 64 MB: that is another file.
-    """
-    held = [PAD]  # the beginning of a line
-    while piece := stream.read(READ):
-        end = piece.rfind(b"\n") + 1
-        if end:
-            yield b"".join((*held, memoryview(piece)[:end]))
-            held = [PAD]
-        held.append(piece[end:])
-        if sum(map(len, held)) > LONGEST:
-            message = f"a line of more than {LONGEST >> 20} MB: is it yfcc100m_dataset?"
-            raise DataError(f"{streams.name(listing)}: {message}")
-    if any(held[1:]):
-        yield b"".join((*held, b"\n"))
 
 
 @contextlib.contextmanager
