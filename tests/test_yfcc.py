@@ -254,7 +254,7 @@ def test_a_bad_line_in_a_thousand_is_left_out_and_said(tmp_path, kind):
     good = [line(n, 10**10 + n) for n in range(999)]
     paths, tally = draw([write(tmp_path / "l.tsv", [*good[:5], bad, *good[5:]])], 999)
     assert paths == plainly([10**10 + n for n in range(999)], 999)
-    said = f"999 of 999 photos, 1,000 lines; left out 1 bad lines, first {tmp_path}/l.tsv:6: "
+    said = f"999 of 999 photos, 1,000 lines; bad lines left out: 1, the first {tmp_path}/l.tsv:6: "
     assert tally.summary().startswith(said + message)
     listing = write(tmp_path / "l.tsv", [*good[:4], bad, *good[5:]])
     share = r"\(1 of 999 lines are bad, --max-bad is 0.001\)"

@@ -210,7 +210,8 @@ class Tally:
     def summary(self):
         """Return the tally in words."""
         text = f"{self.drawn:,} of {self.photos:,} photos, {self.lines:,} lines"
-        return text + (f"; left out {self.bad:,} bad lines, first {self.first}" if self.bad else "")
+        left_out = f"bad lines left out: {self.bad:,}, the first {self.first}"
+        return text + (f"; {left_out}" if self.bad else "")
 
 
 # ---- Lines, many at a time ----------------------------------------------------------------------
@@ -243,17 +244,21 @@ class Block:
         used = len(PAD) + len(begun)
         self.bytes[len(PAD) : used] = begun
         while used < LONGEST:
-            self.bytes.extend(bytes(max(0, used + READ - len(self.bytes))))
+            start, stop = used, used + READ
+            self.bytes.extend(bytes(max(0, stop - len(self.bytes))))
             with memoryview(self.bytes) as view:
-                count = stream.readinto(view[used : used + READ])
-            end = self.bytes.rfind(b"\n", used, used + count) + 1
-            if not count and used > len(PAD):
-                self.bytes[used] = NEWLINE
-                end = used + 1
-            used += count
-            if end or not count:
-                self.size = max(end, len(PAD))
-                return bytes(self.bytes[end:used]) if count else None
+                # One read at a time: between two, Python hears a signal that came meanwhile.
+                while used < stop and (count := stream.readinto1(view[used:stop])):
+                    used += count
+            if used < stop:
+                if self.bytes[used - 1] != NEWLINE:
+                    self.bytes[used] = NEWLINE
+                    used += 1
+                self.size = used
+                return None
+            if end := self.bytes.rfind(b"\n", start, used) + 1:
+                self.size = end
+                return bytes(self.bytes[end:used])
         message = f"a line of more than {LONGEST >> 20} MB: is it yfcc100m_dataset?"
         raise DataError(f"{where}: {message}")
 
