@@ -52,16 +52,16 @@ def sample(listings, count, seed, form="path", max_bad=0.001, progress=None):
     """
     sizes = [_size(listing) for listing in listings]  # also finds now what is not there
     total = None if None in sizes else sum(sizes)
-    drawn, tally, before = Sample(count), Tally(max_bad), 0
+    drawn, tally, done = Sample(count), Tally(max_bad), 0
     for listing in listings:
+        before, tally.number = done, 0
         with opened(listing) as (stream, position):
             for part in _parts(stream, streams.name(listing), drawn, seed, FORMS[form]):
                 tally.add(part, listing)
                 drawn.add(part.keys, part.texts)
+                done = before + position() if position else done + part.size
                 if progress:
-                    progress(before + position(), total, f"{tally.photos:,} photos")
-            before += position()
-        tally.number = 0
+                    progress(done, total, f"{tally.photos:,} photos")
     tally.refuse()
     drawn.prune()
     tally.drawn = len(drawn)
@@ -218,8 +218,9 @@ class Tally:
 
 
 class Part(NamedTuple):
-    """What a block holds: how many lines, photos and bad lines; what may belong to the sample."""
+    """What a block holds: how many bytes, lines, photos, bad lines; what may be in the sample."""
 
+    size: int
     lines: int
     photos: int
     bad: int
@@ -328,7 +329,15 @@ def parse(block, seed, limit, text):
     if bad:
         line = int(np.setdiff1d(np.arange(len(fields)), usual[good])[0])
         problem = (line + 1, wrong(block.bytes[marks[ends[line]] + 1 : marks[ends[line + 1]]]))
-    return Part(len(fields), np.count_nonzero(photo), bad, problem, keys[drawn], texts)
+    return Part(
+        block.size - len(PAD),
+        len(fields),
+        np.count_nonzero(photo),
+        bad,
+        problem,
+        keys[drawn],
+        texts,
+    )
 
 
 def _before(data, ends):
@@ -408,12 +417,12 @@ def path(name):
 def opened(listing):
     """Open LISTING as (stream, position): its bytes, unpacked if the first say so.
 
-    position() is how far the file is read; of a pipe, 0.
+    position() is how far the file is read; a pipe has None.
     """
     with streams.reading(listing) as packed:
         magic = packed.peek(3)[:3]
         unpack = gzip.open if magic[:2] == b"\x1f\x8b" else bz2.open if magic == b"BZh" else None
-        position = packed.tell if packed.seekable() else lambda: 0
+        position = packed.tell if packed.seekable() else None
         try:
             with unpack(packed) if unpack else contextlib.nullcontext(packed) as stream:
                 yield stream, position
