@@ -32,11 +32,11 @@ ID_DIGITS = 19  # below 2^64 for certain; real ones have 11
 
 WINDOW = 32  # bytes that are looked at before the end of an id or a hash
 PAD = b" " * (WINDOW - 1) + b"\n"  # before a block, as if a line ended there
-READ = 1 << 21  # bytes at a time
+READ = 1 << 20  # bytes at a time
 LONGEST = 1 << 26  # bytes of a line, and more are not kept while its end is looked for
 TAB, NEWLINE, RETURN, ZERO, ONE = b"\t\n\r01"
-SLACK = 8  # a sample of n is pruned when it holds an n-th of that many too many
-CHUNK = 1 << 16  # photos at a time where a sample is moved or written
+SLACK = 16  # a sample of n is pruned when it holds n / SLACK too many
+CHUNK = 1 << 13  # photos at a time where a sample is moved or written
 
 
 def sample(listings, count, seed, form="path", max_bad=0.001, progress=None):
@@ -46,7 +46,7 @@ def sample(listings, count, seed, form="path", max_bad=0.001, progress=None):
     drawn for its key(), so a smaller sample is the beginning of a larger one, and neither the order
     of the lines nor their division into files matters. A repeated id counts once: of lines that
     say different things, the one whose FORM (of FORMS) is first in the order of bytes. Memory is
-    that of 9/8 of the sample. PROGRESS is called with the bytes done, those in all or None, and a
+    that of 17/16 of the sample. PROGRESS is called with the bytes done, those in all or None, and a
     note. Raises DataError for fewer photos than COUNT, none at all, a truncated archive, or a share
     of lines that do not parse above MAX_BAD.
     """
