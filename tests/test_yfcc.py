@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import hashlib
+import io
 import math
 import random
 import re
@@ -205,6 +206,15 @@ def test_of_lines_with_one_id_the_order_does_not_choose(tmp_path):
         given = [*lines[turn:], LINES[1], *lines[:turn], *lines]
         urls = draw([write(tmp_path / "l.tsv", given)], math.inf, 0, "url")[0]
         assert set(urls) == {"http://a", url_of(IDS[1])}
+
+
+def test_a_photo_at_the_limit_may_still_belong_to_the_sample():
+    """It may be the last of it again, with another text."""
+    block = yfcc.Block()
+    assert block.fill(io.BytesIO(LINES[1].encode()), b"", "l.tsv") is None
+    limit = yfcc.key(np.array([IDS[1]], np.uint64), 0)[0]
+    assert yfcc.parse(block, 0, limit, yfcc.url).texts == [url_of(IDS[1]).encode()]
+    assert yfcc.parse(block, 0, limit - np.uint64(1), yfcc.url).texts == []
 
 
 def test_pruning_many_times_changes_nothing():
