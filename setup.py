@@ -12,6 +12,7 @@ COMMANDS = [
     "make-scenes",
     "pretrain",
     "show-pretext",
+    "convert-weights",
     "extract-features",
     "train-svm",
     "eval-svm",

@@ -252,7 +252,27 @@ def svms(folder):
     yield name, ours, (theirs := seconds(grid)), theirs / ours
 
 
-MEASUREMENTS = (startup, permutations, listing, puzzles, svms, features, pretraining)
+def conversion(folder):
+    """A Caffe2 ResNet-50; theirs is a script that trusts the pickle and checks nothing."""
+    import pickle
+
+    from ssl_common.models import naming, registry
+
+    rename = next(lay.name for lay in naming.LAYOUTS if lay.anchors[0].startswith("res5"))
+    state = registry.build("resnet50", 0).state_dict()
+    blobs = {rename(k): v.numpy() for k, v in state.items() if "num_batches" not in k}
+    (folder / "r.pkl").write_bytes(pickle.dumps({"blobs": blobs}, 2))
+    ours = seconds(lambda: shell("convert-weights r.pkl -q -o r.pt", folder), 3)
+    script = """
+import pickle, torch, torchvision
+blobs = pickle.load(open('r.pkl', 'rb'), encoding='latin1')['blobs']
+torch.save({name: torch.from_numpy(blob) for name, blob in blobs.items()}, 'r.pth')"""
+    theirs = seconds(lambda: shell(f'python -c "{script}"', folder), 3)
+    name = "convert-weights, ResNet-50 of Caffe2 (s; theirs pickle, unchecked)"
+    yield name, ours, theirs, theirs / ours
+
+
+MEASUREMENTS = (startup, permutations, listing, puzzles, svms, features, conversion, pretraining)
 
 
 def main():

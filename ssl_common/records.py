@@ -8,6 +8,8 @@ import sys
 from ssl_common import streams
 from ssl_common.streams import DataError
 
+INTEGERS = ("permutations", "images", "seed")  # the fields that are numbers
+
 
 def line(record):
     """Return RECORD as one line of JSON, bytes with their newline; NaN is refused."""
@@ -79,3 +81,11 @@ def read_sidecar(path):
     if not isinstance(fields, dict):
         raise DataError(f"{sidecar(path)}: not a JSON object")
     return fields
+
+
+def typed(tags):
+    """Return the fields TAGS of a command line with the numbers among them as int."""
+    try:
+        return {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
+    except ValueError as error:
+        raise DataError(f"--tag: {', '.join(INTEGERS)} are whole numbers ({error})") from error

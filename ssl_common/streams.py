@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import shutil
 import sys
 
@@ -202,8 +203,8 @@ def read_arrays(path):
         raise DataError(f"{name(path)}: not a .npz archive, or cut short ({error})") from error
 
 
-def read_tensors(path, kind):
-    """Return what torch.save wrote to the file PATH, on the CPU; run no code.
+def read_tensors(path, kind, stream=None):
+    """Return what torch.save wrote to the file PATH, or to STREAM, on the CPU; run no code.
 
     Raises DataError for what is not KIND, or damaged.
     """
@@ -212,12 +213,17 @@ def read_tensors(path, kind):
     import torch
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # another pickle protocol is read all the same
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")  # protocol 3 is read all the same
+            return torch.load(stream or path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged file raises almost anything
+        for warning in warned:
+            if newer := re.search(r"pickle protocol ([4-9])", str(warning.message)):
+                message = f"pickle protocol {newer[1]}, which torch reads only by running its code"
+                advice = "save it again with torch.save as it is, without pickle_protocol"
+                raise DataError(f"{path}: {message}: {advice}") from error
         reason = str(error).split(". ")[0].splitlines() or [type(error).__name__]
         raise DataError(f"{path}: not {kind}, or damaged ({reason[0].strip()})") from error
 

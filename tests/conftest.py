@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+import caffe2
 import numpy as np
 import pytest
 from PIL import Image
@@ -81,8 +82,8 @@ def scratch_template(tmp_path_factory):
 def scratch(scratch_template, tmp_path):
     """Return tmp_path, filled with small generated files of every kind the commands read."""
 
-    def copy(source, target):  # the network is large, and nothing writes into it in place
-        (os.link if source.endswith(".pt") else shutil.copy2)(source, target)
+    def copy(source, target):  # networks are large, and nothing writes into it in place
+        (os.link if source.endswith((".pt", ".pkl")) else shutil.copy2)(source, target)
 
     shutil.copytree(scratch_template, tmp_path, copy_function=copy, dirs_exist_ok=True)
     return tmp_path
@@ -101,6 +102,7 @@ def make_scratch(folder):
     order = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]])
     turned = [np.rot90(order, turns).ravel() for turns in range(4)]
     np.save(folder / "p4.npy", np.array(turned, np.int64))
+    caffe2.save(folder / "caffenet.pkl", caffe2.alexnet(rng, "conv{}/", ()))
     make_by_commands(folder)
 
 

@@ -47,6 +47,7 @@ EXAMPLES = {
     "show-pretext": Example(
         "jigsaw --permutations p4.npy photos/cat/0.jpg photos/dog/0.jpg", binary=True
     ),
+    "convert-weights": Example("caffenet.pkl", "caffenet.pkl", binary=True),
     "extract-features": Example(
         "random:alexnet --layer conv5 -j 0 test.tsv", "test.tsv", binary=True
     ),

@@ -13,7 +13,7 @@ import torch
 from conftest import TINY, environment, save_bomb
 from test_extract_features import oddities
 
-from ssl_common.training import checkpoints
+from ssl_common.models import networks
 
 ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--batch", "4"]
 EPOCHS = 60  # of 3 steps
@@ -236,8 +236,8 @@ def test_a_loss_that_is_no_number_stops_the_run(scratch):
 
 def test_a_checkpoint_runs_no_code(tmp_path):
     save_bomb(tmp_path / "bomb.pt", tmp_path / "exploded")
-    with pytest.raises(checkpoints.DataError, match="not a file of pretrain"):
-        checkpoints.load(str(tmp_path / "bomb.pt"))
+    with pytest.raises(networks.DataError, match="not a file of pretrain"):
+        networks.load(str(tmp_path / "bomb.pt"))
     assert not (tmp_path / "exploded").exists()
 
 

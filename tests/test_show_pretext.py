@@ -14,9 +14,9 @@ from tiny import Tiny
 
 from ssl_common.data.loading import Drawn, draws
 from ssl_common.data.manifest import Manifest
+from ssl_common.models import networks
 from ssl_common.pretext import jigsaw
 from ssl_common.reporting import pretext
-from ssl_common.training import checkpoints
 
 TINY = pathlib.Path(__file__).with_name("tiny.py")
 PHOTOS = [f"photos/{name}/{number}.jpg" for name in ("cat", "dog") for number in range(3)]
@@ -86,7 +86,7 @@ def save(folder, network, **fields):
     content = {"format": 1, "settings": {"pretext": "jigsaw", "arch": "tiny"}, "trunk": trunk}
     content |= {"head": head, "permutations": torch.from_numpy(np.load(folder / "p4.npy"))}
     content = {k: v for k, v in (content | fields).items() if v is not None}
-    checkpoints.save(folder / "model.pt", content)
+    networks.save(folder / "model.pt", content)
 
 
 def show(folder, *argv, status=0):

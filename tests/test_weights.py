@@ -19,8 +19,8 @@ def theirs():
     return models.resnet50(num_classes=5).eval()
 
 
-def prefixed(state):
-    return {f"module.{name}": tensor for name, tensor in state.items()}
+def prefixed(state, prefix="module."):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
 FORMS = {
@@ -29,6 +29,7 @@ FORMS = {
     "parallel": prefixed,
     "a parallel checkpoint": lambda state: {"state_dict": prefixed(state), "best_acc1": 76.1},
     "without counts": lambda state: {k: v for k, v in state.items() if "num_batches" not in k},
+    "momentum contrast": lambda state: {"state_dict": prefixed(prefixed(state, "encoder_q."))},
     "half precision": lambda state: {k: v.half() for k, v in state.items()},
 }
 
@@ -37,7 +38,7 @@ FORMS = {
 def test_the_trunk_computes_what_the_network_does(theirs, tmp_path, form):
     torch.save(FORMS[form](theirs.state_dict()), tmp_path / "w.pth")
     trunk, left_out = weights.torchvision("resnet50", str(tmp_path / "w.pth"))
-    assert left_out == ["fc.bias", "fc.weight"]
+    assert left_out == "; left out fc.bias, fc.weight"
     images = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         logits = theirs.fc(trunk.eval()(images).flatten(1))
@@ -66,31 +67,45 @@ def changed(state, **changes):
 
 
 REFUSED = {
-    "resnet18": (
-        lambda state: models.resnet18(num_classes=2).state_dict(),
-        "w.pth: not the weights of torchvision's resnet50: no layer1.0.conv3.weight, and",
+    "resnet18": (lambda state: models.resnet18(num_classes=2).state_dict(), "convert-weights"),
+    "resnet101": (
+        lambda state: (
+            {k: v.flatten()[:1] for k, v in models.resnet101().state_dict().items()} | state
+        ),
+        "layer3.6.conv1.weight, for which the trunk of resnet50 has no place, and 305 more",
     ),
     "one missing": (
         lambda state: changed(state, layer4__2__bn3__bias=None),
-        "torchvision's resnet50: no layer4.2.bn3.bias$",
+        "PyTorch's resnet50: no layer4.2.bn3.bias$",
     ),
     "two missing": (
         lambda state: changed(state, conv1__weight=None, layer1__0__bn1__running_var=None),
         "no conv1.weight, and 1 more like it$",
     ),
-    "gray": (
-        lambda state: changed(state, conv1__weight=torch.zeros(64, 1, 7, 7)),
-        "conv1.weight is real 64 x 1 x 7 x 7, not real 64 x 3 x 7 x 7$",
+    "two channels": (
+        lambda state: changed(state, conv1__weight=torch.zeros(64, 2, 7, 7)),
+        "conv1.weight is real 64 x 2 x 7 x 7, not real 64 x 3 x 7 x 7$",
     ),
     "integers": (
         lambda state: changed(state, bn1__weight=torch.ones(64, dtype=torch.int8)),
         "bn1.weight is integer 64, not real 64$",
     ),
-    "a list": (lambda state: list(state.values()), "w.pth: no state dict, but list: save model"),
-    "empty": (lambda state: {}, "w.pth: no state dict, but dict"),
-    "numbers": (lambda state: {"conv1.weight": 3.0}, "'conv1.weight' is float, not a tensor"),
-    "no names": (lambda state: {1: torch.zeros(1)}, "1 is Tensor, not a tensor"),
-    "of pretrain": (lambda state: {"format": 1, "trunk": state}, "'format' is int, not a tensor"),
+    "a number": (lambda state: changed(state, bn1__bias=3.0), "bn1.bias is float, not real 64$"),
+    "a list": (lambda state: list(state.values()), "w.pth: no weights, but list: save model"),
+    "empty": (lambda state: {}, "w.pth: no weights, but dict"),
+    "numbers": (lambda state: {"conv1.weight": 3.0}, "no weights, but dict"),
+    "twice": (
+        lambda state: {"a.b": torch.zeros(1), "a": {"b": torch.zeros(1)}},
+        "names twice, too many or too deep, as a.b$",
+    ),
+    "two networks": (
+        lambda state: prefixed(state, "encoder_q.") | {"encoder_k": state},
+        "w.pth: 2 networks: choose by --prefix, of encoder_q., encoder_k.$",
+    ),
+    "of pretrain": (
+        lambda state: {"format": 1, "settings": {"arch": "resnet50"}, "trunk": state},
+        "w.pth: not the weights of torchvision's resnet50: see convert-weights",
+    ),
 }
 
 
@@ -118,7 +133,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, zipped, recwarn):
             for place in rng.integers(len(whole), size=4):
                 spoilt[place] = rng.integers(256)
         path.write_bytes(spoilt)
-        with pytest.raises(DataError) as caught:  # with whole bytes: conv1.weight is 3 numbers
+        with pytest.raises(DataError) as caught:  # with whole bytes: no network is known
             weights.torchvision("resnet50", str(path))
         assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
         refused += "damaged" in str(caught.value)
@@ -126,7 +141,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, zipped, recwarn):
 
 
 def test_a_network_torchvision_has_otherwise():
-    with pytest.raises(DataError, match="torchvision:alexnet: no such network: there is resnet50"):
+    with pytest.raises(DataError, match="torchvision:alexnet: alexnet is a network of ours"):
         weights.torchvision("alexnet", "w.pth")
 
 
@@ -166,7 +181,7 @@ def test_the_command_says_what_it_left_out(theirs, scratch, run):
         ("torchvision:resnet50:photos", "photos: Is a directory"),
         ("torchvision:resnet50:test.tsv", "test.tsv: not a file of weights, or damaged"),
         ("torchvision:resnet50:bomb.pt", "bomb.pt: not a file of weights, or damaged"),
-        ("torchvision:lenet:test.tsv", "torchvision:lenet: no such network"),
+        ("torchvision:lenet:test.tsv", "lenet: no such network"),
     ],
 )
 def test_bad_files(scratch, run, model, message):

@@ -26,22 +26,29 @@ from ssl_common import cli, streams
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the numbers."
 )
+@click.option("--show-layers", is_flag=True, help="Write the layers and their sizes, and stop.")
 @cli.gpus_option
 @cli.device_option
 @cli.root_option
 @cli.seed_option
 @cli.workers_option
-def main(model, manifest, layers, output, gpus, device, seed, **running):
+def main(model, manifest, layers, output, show_layers, gpus, device, seed, **running):
     """Write the features of layers of MODEL for each image of MANIFEST, row i from line i.
 
     \b
     extract-features jigsaw.pt train.tsv --layer conv4 -o train.npy
     extract-features jigsaw.pt train.tsv -o train/      # train/conv1.npy ...
 
-    MODEL is a file of pretrain; random:alexnet or random:resnet50, untrained and drawn from --seed;
-    or torchvision:resnet50:FILE, a state dict. Beside a named output goes a sidecar, FILE.json,
-    which says what the features are.
+    MODEL is a file of pretrain or convert-weights; random:ARCH, untrained and drawn from --seed; or
+    torchvision:ARCH:FILE, a state dict. ARCH is alexnet, resnet50 or any network that torchvision
+    classifies with. Beside a named output goes a sidecar, FILE.json: what the features are.
     """
+    if show_layers:
+        from ssl_common.evaluation import features
+
+        with streams.writing(output, binary=False) as stream:
+            stream.writelines(features.Layers(model, layers, seed).table())
+        return
     if len(set(layers)) != 1 and not streams.is_folder(output):
         raise click.UsageError("a file takes one layer: give one --layer, or a folder, -o DIR/")
     from ssl_common.evaluation import features

@@ -15,9 +15,9 @@ from ssl_common.cli import Stopped, deferring_stop
 from ssl_common.data.images import resize_short
 from ssl_common.data.loading import InOrder, batches, standardize
 from ssl_common.data.manifest import Manifest
-from ssl_common.models import registry, weights
+from ssl_common.models import networks, registry, weights
 from ssl_common.streams import DataError
-from ssl_common.training import checkpoints, torchrun
+from ssl_common.training import torchrun
 
 SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
@@ -41,7 +41,7 @@ def network(model, seed):
     """Return (trunk, settings) of MODEL, a word of the command line.
 
     random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE has the weights of a state
-    dict, "left_out" in its settings names what is not of the trunk; else it is a file of pretrain.
+    dict, and "left_out" in its settings says what is not of the trunk; else it is a file of ours.
     Raises DataError for a model that does not exist.
     """
     if model.startswith(RANDOM):
@@ -51,7 +51,7 @@ def network(model, seed):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
         trunk, left_out = weights.torchvision(arch, path)
         return trunk, {"arch": arch, "pretext": "supervised", "left_out": left_out}
-    content = checkpoints.load_network(model)
+    content = networks.load_network(model)
     settings = content["settings"]
     trunk = registry.build(settings["arch"], 0, settings.get("reads", "rgb"))
     trunk.load_state_dict(content["trunk"])
@@ -62,7 +62,8 @@ class Layers:
     """The layers NAMES, or all, of MODEL as network() takes it.
 
     `shapes` is {layer: what it gives for an image, channels x height x width}, in the order of the
-    network. Raises DataError for a model or layer that does not exist.
+    network, and `sizes` the same of its map. Raises DataError for a model or layer that does not
+    exist.
     """
 
     def __init__(self, model, names, seed):
@@ -74,18 +75,32 @@ class Layers:
         self.names = [name for name in self.trunk.pooling if name in names or not names]
         self.trunk.eval().to(memory_format=torch.channels_last)
         size = self.trunk.input_size
-        found = self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-        self.shapes = {name: tuple(features.shape[1:]) for name, features in found.items()}
+        maps = self._maps(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        pooled = {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
+        self.sizes, self.shapes = (
+            {name: tuple(found.shape[1:]) for name, found in each.items()}
+            for each in (maps, pooled)
+        )
         self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
-        self.left_out = settings.get("left_out")
+        self.left_out = settings.get("left_out", "")
 
     @torch.inference_mode()
     def __call__(self, pixels):
         """Return {layer: features} of uint8 PIXELS (N x 3 x H x W), float32 N x its shape."""
-        images = standardize(pixels).contiguous(memory_format=torch.channels_last)
-        maps = registry.maps(self.trunk, images, self.names)
+        maps = self._maps(pixels)
         return {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
+
+    @torch.inference_mode()
+    def _maps(self, pixels):
+        images = standardize(pixels).contiguous(memory_format=torch.channels_last)
+        return registry.maps(self.trunk, images, self.names)
+
+    def table(self):
+        """Yield a line of bytes a layer: its name, the size of its map, that of its features."""
+        for name, shape in self.shapes.items():
+            sizes = (" x ".join(map(str, size)) for size in (self.sizes[name], shape))
+            yield "\t".join([name, *sizes]).encode() + b"\n"
 
 
 def extract(model, names, seed, manifest, output, gpus, device, dtype, **running):
@@ -135,8 +150,7 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
                 outputs = _mapped(partials) if mapped else files
                 _write(layers, images, outputs, device, **running)
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
-    left = f"; left out {', '.join(layers.left_out)}" if layers.left_out else ""
-    return f"{len(images):,} images, features: {written}{left}"
+    return f"{len(images):,} images, features: {written}{layers.left_out}"
 
 
 def _mapped(paths):

@@ -28,7 +28,6 @@ FOLDS = 3
 POSITIVE_WEIGHT = 2
 MAX_ITERATIONS = 2000
 LONELY_COST = 1.0  # of a class that cannot be cross-validated, where no other class was
-INTEGERS = ("permutations", "images", "seed")  # the sidecar fields that are numbers
 BLOCK = 1024  # rows normalised at a time
 
 
@@ -101,7 +100,7 @@ class Problem(NamedTuple):
 def read_examples(features, manifest, tags):
     """Read FEATURES (.npy or pipe) and MANIFEST; raise DataError where they do not fit together."""
     name, sidecar = streams.name(features), records.read_sidecar(features)
-    for key, value in _typed(tags).items():
+    for key, value in records.typed(tags).items():
         if sidecar.get(key) not in (None, value):
             raise DataError(f"--tag {key}={value}: {records.sidecar(features)} says {sidecar[key]}")
         sidecar[key] = value
@@ -118,14 +117,6 @@ def read_examples(features, manifest, tags):
     classes, labels = label_matrix(rows)
     fields = {k: v for k, v in sidecar.items() if k not in ("format", "manifest")}
     return Examples(name, array, rows, classes, labels, fields)
-
-
-def _typed(tags):
-    """Return TAGS with the numbers among them as int."""
-    try:
-        return {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
-    except ValueError as error:
-        raise DataError(f"--tag: {', '.join(INTEGERS)} are whole numbers ({error})") from error
 
 
 def train(features, manifest, tags, seed, workers, progress):

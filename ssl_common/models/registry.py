@@ -1,4 +1,7 @@
-"""Networks by name. A trunk is an nn.Sequential of named layers with `pooling` and `input_size`."""
+"""Networks by name.
+
+A trunk is an nn.Sequential of named layers with `pooling` and `input_size`, or a Backbone.
+"""
 
 import contextlib
 
@@ -6,24 +9,28 @@ import torch
 from torch.nn import functional
 
 from ssl_common.models.alexnet import AlexNet, AlexNetLab
+from ssl_common.models.backbones import Backbone
+from ssl_common.models.caffenet import CaffeNet
 from ssl_common.models.resnet import ResNet50, ResNet50Lab
-from ssl_common.streams import DataError, digest
+from ssl_common.streams import digest
 
 TRUNKS = {
     "alexnet": AlexNet,
     "alexnet-lab": AlexNetLab,
+    "caffenet": CaffeNet,
     "resnet50": ResNet50,
     "resnet50-lab": ResNet50Lab,
 }
 
 
 def build(arch, seed, reads="rgb"):
-    """Return the untrained trunk ARCH, in its form that READS "rgb" or "lab", drawn from SEED."""
+    """Return the untrained trunk ARCH, in its form that READS "rgb" or "lab", drawn from SEED.
+
+    What is none of TRUNKS is a network of torchvision. Raises DataError where that has none either.
+    """
     arch = arch if reads == "rgb" else f"{arch}-{reads}"
-    if arch not in TRUNKS:
-        raise DataError(f"{arch}: no such network: there is {', '.join(sorted(TRUNKS))}")
     with seeded(seed):
-        return TRUNKS[arch]()
+        return TRUNKS[arch]() if arch in TRUNKS else Backbone(arch)
 
 
 @contextlib.contextmanager
@@ -36,6 +43,8 @@ def seeded(seed):
 
 def maps(trunk, images, layers):
     """Return {layer: its map after the ReLU} of IMAGES (N x 3 x H x W); stop at the last asked."""
+    if isinstance(trunk, Backbone):
+        return trunk.maps(images, layers)
     found = {}
     for name, stage in trunk.named_children():
         images = stage(images)
@@ -49,6 +58,8 @@ def maps(trunk, images, layers):
 
 def pooled(trunk, layer, feature_map):
     """Return FEATURE_MAP of LAYER averaged to about 9,000 features, N x C x h x w (protocol 3)."""
+    if isinstance(trunk, Backbone):
+        return functional.adaptive_avg_pool2d(feature_map, trunk.pooling[layer])
     kernel, stride, padding = trunk.pooling[layer]
     # Caffe2 leaves the padding out of the average.
     return functional.avg_pool2d(feature_map, kernel, stride, padding, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""Finished networks (MODEL.pt) and runs in progress (MODEL.pt.state/); see ssl-formats(5)."""
+"""Runs in progress: MODEL.pt.state/, and in the end MODEL.pt; see ssl-formats(5)."""
 
 import contextlib
 import errno
@@ -6,40 +6,11 @@ import fcntl
 import glob
 import os
 
-import torch
-
 from ssl_common import streams
+from ssl_common.models import networks
 from ssl_common.streams import DataError
 
-FORMAT = 1
 KEPT = 2  # checkpoints of a run in progress
-
-
-def save(path, content):
-    """Write CONTENT, tensors and plain values, to PATH whole or not at all."""
-    with streams.writing(path) as stream:
-        try:
-            torch.save(content, stream)  # to a stream: given a name, torch stores it in the file
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # torch makes its own of a full disk
-                raise error.__context__ from None
-            raise
-
-
-def load(path):
-    """Return what save() wrote to PATH. Raises DataError for anything else; runs no code."""
-    content = streams.read_tensors(path, "a file of pretrain")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path}: not a file of pretrain")
-    return content
-
-
-def load_network(path):
-    """Return the finished network that PATH holds. Raises DataError for a checkpoint too."""
-    content = load(path)
-    if "trunk" not in content:
-        raise DataError(f"{path}: a checkpoint: name the finished network that appears at the end")
-    return content
 
 
 class Run:
@@ -59,7 +30,7 @@ class Run:
         """Tell whether the network is there, trained with these settings."""
         if not os.path.exists(self.output):
             return False
-        self._check(self.output, load(self.output))
+        self._check(self.output, networks.load(self.output))
         self._sweep()  # what one that was killed in finish() left
         return True
 
@@ -74,7 +45,7 @@ class Run:
         names = self._checkpoints()
         state = None
         if names:
-            state = load(names[-1])
+            state = networks.load(names[-1])
             self._check(names[-1], state)
         self._log.truncate(state["log_bytes"] if state else 0)
         return state
@@ -122,9 +93,9 @@ class Run:
     def save(self, step, state):
         """Write the checkpoint of STEP and remove all but the newest KEPT."""
         os.fsync(self._log.fileno())
-        state |= {"format": FORMAT, "settings": self.settings, "step": step}
+        state |= {"format": networks.FORMAT, "settings": self.settings, "step": step}
         state["log_bytes"] = os.path.getsize(self.log_path)
-        save(os.path.join(self.folder, f"step-{step:012}.pt"), state)
+        networks.save(os.path.join(self.folder, f"step-{step:012}.pt"), state)
         self._sweep(KEPT)
 
     def stop(self, reason):
@@ -145,6 +116,6 @@ class Run:
 
     def finish(self, network):
         """Write the network, then remove the checkpoints; the log stays."""
-        save(self.output, network | {"format": FORMAT, "settings": self.settings})
+        networks.save(self.output, network | {"format": networks.FORMAT, "settings": self.settings})
         self._log.close()
         self._sweep()

@@ -7,7 +7,7 @@ import torch
 from ssl_common.cli import Stopped
 from ssl_common.data.loading import Drawn
 from ssl_common.data.manifest import Manifest
-from ssl_common.models import registry
+from ssl_common.models import networks, registry
 from ssl_common.pretext.jigsaw import Jigsaw
 from ssl_common.streams import DataError, name, stem
 from ssl_common.training import checkpoints, torchrun
@@ -88,7 +88,7 @@ def load(path, kind):
 
     Raises DataError for a file that is not a finished network of the pretext task KIND.
     """
-    content = checkpoints.load_network(path)
+    content = networks.load_network(path)
     try:
         settings, state = content["settings"], content["trunk"]
         if settings["pretext"] != kind:

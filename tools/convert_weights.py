@@ -1,0 +1,57 @@
+"""convert-weights: a network trained elsewhere becomes one of ours, or of torchvision."""
+
+import click
+
+from ssl_common import cli, records, streams
+
+
+@cli.command("convert-weights")
+@cli.input_argument("file")
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["ssl-bench", "torchvision"]),
+    default="ssl-bench",
+    help="A network for the other commands, or a state dict by torchvision's names.",
+)
+@click.option("--inspect", is_flag=True, help="Say what the file holds, and convert nothing.")
+@click.option(
+    "--prefix",
+    default="",
+    metavar="TEXT",
+    help="Of several networks, that whose names TEXT stands before, as encoder_q.",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["rgb", "bgr"]),
+    show_default="bgr for Caffe2, else rgb",
+    help="Order of the channels that the network was trained with.",
+)
+@cli.tag_option
+@cli.output_option
+def main(file, form, inspect, prefix, channels, tags, output):
+    """Write the trunk of a network trained elsewhere as a network of ours.
+
+    \b
+    convert-weights resnet50_jigsaw.pkl -o jigsaw.pt
+    convert-weights --inspect checkpoint.pth.tar
+
+    FILE is a Caffe2 pickle of the paper, a file of VISSL, or a state dict of ResNet-50 by the names
+    of torchvision, in whatever dict it stands. Which it is, its names tell. Nothing in it is run.
+    """
+    if tags and (inspect or form == "torchvision"):
+        raise click.UsageError("--tag: only a network of ours has settings")
+    from ssl_common.models import weights
+
+    found = weights.Weights(file, prefix, channels)
+    if inspect:
+        with streams.writing(output, binary=False) as stream:
+            stream.writelines(f"{line}\n".encode() for line in found.inspect())
+        cli.say(f"{found.path}: {len(found.taken)} of {len(found.values)} names are of a trunk")
+    else:
+        said = weights.convert(found, output, form == "torchvision", records.typed(tags))
+        cli.say(f"{found.path}: {said}")
+
+
+if __name__ == "__main__":
+    main()
