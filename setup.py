@@ -7,6 +7,7 @@ from setuptools import setup
 
 COMMANDS = [
     "make-permutations",
+    "make-color-bins",
     "sample-yfcc",
     "list-images",
     "make-scenes",

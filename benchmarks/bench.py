@@ -176,11 +176,13 @@ def synthetic_steps(precision, batch=64, times=10):
     from ssl_common.models import registry
     from ssl_common.pretext.jigsaw import Jigsaw
     from ssl_common.training.loop import optimizer
+    from ssl_common.training.recipes import RECIPES
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     task = Jigsaw(np.array([np.random.default_rng(i).permutation(9) for i in range(100)]))
     network = task.network(registry.build("alexnet", 0)).train()
-    network, sgd = network.to(memory_format=torch.channels_last), optimizer(network)
+    network = network.to(memory_format=torch.channels_last)
+    sgd = optimizer(network, RECIPES["jigsaw"])
     pixels = torch.randint(256, (batch, 255, 255, 3), dtype=torch.uint8)
     drawn = np.random.default_rng(0).random((batch, task.draws))
 

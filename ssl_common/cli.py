@@ -17,6 +17,7 @@ STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
 # A terminal sends the first, batch systems the others; SIGUSR1 is Slurm's usual warning.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 LAST_WORDS = "SSL_BENCH_LAST_WORDS"  # the file where one of many processes leaves its complaint
+UNSURE = "unsure"  # the ending it has where the reason may lie with another of them
 
 
 class Stopped(BaseException):
@@ -65,22 +66,24 @@ class Tool(click.Command):
                 return self.stopped(_raised[0])
             streams.abandon(1)
             what = f"{type(error).__name__}: {error}"
-            return self.complain(f"internal error, see it whole with --debug: {what}", 1)
+            return self.complain(f"internal error, see it whole with --debug: {what}", 1, False)
 
     def stopped(self, reason):
         """Say that REASON, a signal, stopped the command; return its status."""
         streams.abandon(1)
         return self.complain(f"stopped by {reason}: run it again to go on", STOPPED)
 
-    def complain(self, message, status):
+    def complain(self, message, status, sure=True):
         """Say MESSAGE in one line on stderr (with the traceback under --debug); return STATUS.
 
-        One of many processes of a command leaves it to the parent, which says that of the first.
+        One of many processes of a command leaves it to the parent, which says that of the first;
+        unless it is SURE, the reason may be that another one died.
         """
         if self.debug:
             traceback.print_exc()
         line = " ".join(message.split())
         if path := os.environ.get(LAST_WORDS):
+            path = path if sure else f"{os.path.splitext(path)[0]}.{UNSURE}"
             with open(path, "w", encoding="utf-8") as stream:
                 stream.write(line)
         elif line:
@@ -127,6 +130,25 @@ def deferring_stop(patient=False):
 
     with _handling(ask):
         yield lambda: asked[0] if asked else None
+
+
+@contextlib.contextmanager
+def journal(unit, patient):
+    """Yield what a long run tells, and is told: emit, say, stopping and progress (in UNITs).
+
+    EMIT writes a line of bytes on standard output, at once; PATIENT is as deferring_stop takes it.
+    """
+    with (
+        streams.writing("-", binary=False) as stream,
+        deferring_stop(patient) as stopping,
+        Progress(unit) as progress,
+    ):
+
+        def emit(line):
+            stream.write(line)
+            stream.flush()
+
+        yield {"emit": emit, "say": say, "stopping": stopping, "progress": progress}
 
 
 @contextlib.contextmanager
@@ -220,6 +242,12 @@ gpus_option = click.option(
     default=1,
     help="GPUs of this machine; processes on a CPU.",
 )
+index_option = click.option(
+    "--index-dir",
+    type=click.Path(file_okay=False),
+    show_default="beside the manifest, or in the cache folder",
+    help="Where the line index of a large manifest is kept.",
+)
 device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
@@ -241,7 +269,33 @@ class _Interval(click.ParamType):
 
 
 checkpoint_option = click.option(
-    "--checkpoint-every", "every", type=_Interval(), default="30min", help="Interval."
+    "--checkpoint-every",
+    "every",
+    type=_Interval(),
+    multiple=True,
+    default=("1epoch", "30min"),
+    help="Interval; may be repeated.",
+)
+
+
+class _Share(click.ParamType):
+    """A share of all, 0 to 1: 1% or 0.01."""
+
+    name = "share"
+
+    def convert(self, value, param, ctx):
+        with contextlib.suppress(ValueError):
+            share = float(value.rstrip("%")) / (100 if value.endswith("%") else 1)
+            if 0 <= share <= 1:
+                return share
+        self.fail(f"{value!r} is not like 1% or 0.01", param, ctx)
+
+
+max_bad_option = click.option(
+    "--max-bad",
+    type=_Share(),
+    default="1%",
+    help="Images that may be unreadable; more stop the run.",
 )
 
 
@@ -265,6 +319,21 @@ tag_option = click.option(
 def input_argument(name, **extra):
     """Add the operand NAME: a file, where - or nothing is standard input."""
     return click.argument(name, default="-", metavar=f"[{name.upper()}]", **extra)
+
+
+def taken(given, kind, takes, needs):
+    """Take the options out of GIVEN that one kind of work alone TAKES; return those of KIND.
+
+    Raises UsageError for one of NEEDS that is missing, and for one that is another kind's.
+    """
+    own = {name: given.pop(name) for names in takes.values() for name in names}
+    for name in takes[kind]:
+        if name in needs and own[name] is None:
+            raise click.UsageError(f"{kind}: give --{name.replace('_', '-')}")
+    for name in set(own) - set(takes[kind]):
+        if own.pop(name):
+            raise click.UsageError(f"--{name.replace('_', '-')}: not an option of {kind}")
+    return own
 
 
 def say(message):

@@ -18,9 +18,14 @@ def line(record):
 
 def provenance(command):
     """Return where a record comes from: the command line and the version."""
-    from importlib.metadata import version
+    return {"argv": [command, *sys.argv[1:]], "version": version()}
 
-    return {"argv": [command, *sys.argv[1:]], "version": version("ssl-bench")}
+
+def version():
+    """Return the version of ssl-bench."""
+    from importlib import metadata  # here: --help of a command is quicker without
+
+    return metadata.version("ssl-bench")
 
 
 def read(path):

@@ -23,8 +23,7 @@ from tiny import Tiny
 from ssl_common import records
 from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
-from ssl_common.models import registry
-from ssl_common.training import checkpoints
+from ssl_common.models import networks, registry
 
 CONV3 = ["extract-features", "random:alexnet", "test.tsv", "--layer", "conv3"]
 
@@ -374,7 +373,7 @@ def test_a_number_that_is_none_is_named(scratch):
         trunk.conv1[1].weight.fill_(1e6)
     settings = {"arch": "tiny", "pretext": "jigsaw"}
     content = {"format": 1, "settings": settings, "trunk": trunk.state_dict()}
-    checkpoints.save(scratch / "large.pt", content)
+    networks.save(scratch / "large.pt", content)
     words = [sys.executable, TINY, "extract-features", "large.pt", "train.tsv", "--layer", "conv1"]
     for dtype, status in (("float32", 0), ("float16", 1)):
         done = subprocess.run(

@@ -1,7 +1,11 @@
 """Bytes to RGB: every readable oddity, and what is said of a broken file."""
 
+import resource
+import sys
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ssl_common.data import images
@@ -13,9 +17,40 @@ COLOURS = np.stack([RAMP, RAMP.T, 255 - RAMP], axis=2)
 
 
 def pixels(path, root="."):
-    image = images.read(str(path), str(root))
-    assert image.mode == "RGB"
-    return np.asarray(image).astype(int)
+    """Return what is read of PATH, which is the same before and after hasten()."""
+    plain = read_by(None, path, root)
+    assert plain.dtype == np.uint8 and plain.ndim == 3 and plain.shape[2] == 3
+    images.hasten()
+    np.testing.assert_array_equal(read_by(images._decode_jpeg, path, root), plain)
+    return plain.astype(int)
+
+
+def read_by(decoder, path, root="."):
+    """Return the pixels of PATH as DECODER gives them, where it is asked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_decode_jpeg", decoder)
+        return images.read(str(path), str(root)).numpy()
+
+
+DECODERS = ["torchcodec.decoders", "torchvision.io", None]  # None is Pillow
+
+
+@pytest.fixture(params=DECODERS)
+def decoder(request, monkeypatch):
+    """Let images.read() use each decoder in turn; skip one that is not installed."""
+    monkeypatch.setattr(images, "_decode_jpeg", None)
+    if request.param:
+        pytest.importorskip(request.param)
+    for better in DECODERS[: DECODERS.index(request.param)]:
+        monkeypatch.setitem(sys.modules, better, None)  # its import fails
+    images.hasten()
+    decoder = images._decode_jpeg
+    if request.param:
+        module = getattr(decoder, "func", decoder).__module__
+        assert module.split(".")[0] == request.param.split(".")[0]
+    else:
+        assert decoder is None
+    return decoder
 
 
 def test_rgb_is_read_as_it_is(tmp_path):
@@ -92,6 +127,62 @@ def test_exif_turns_upright(tmp_path, orientation):
     np.testing.assert_array_equal(pixels("a.png", tmp_path), upright)
 
 
+@pytest.mark.parametrize("how", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 20}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_all_decoders_give_the_pixels_of_pillow(tmp_path, decoder, mode, how):
+    size = (83, 61)  # no multiple of a block
+    image = Image.fromarray(COLOURS).resize(size).convert(mode)
+    image.save(tmp_path / "a.jpg", **how)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        want = np.asarray(opened.convert("RGB"))
+    np.testing.assert_array_equal(read_by(decoder, tmp_path / "a.jpg"), want)
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 3, 6, 9])
+def test_a_turned_jpeg(tmp_path, decoder, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(COLOURS.repeat(4, 0)).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        turns = {3: 2, 6: 3}.get(orientation, 0)
+        want = np.rot90(np.asarray(opened), turns)
+    np.testing.assert_array_equal(read_by(decoder, tmp_path / "a.jpg"), want)
+
+
+@pytest.mark.parametrize("folder", ["voc2007_A", "scenes8_sun_A", "scene15_gray_A"])
+def test_all_decoders_give_the_pixels_of_pillow_on_photographs(data, decoder, folder):
+    paths = sorted(data(folder).rglob("*.jpg"))
+    for path in paths[:: len(paths) // 20]:
+        with Image.open(path) as opened:
+            want = np.asarray(opened.convert("RGB"))
+        np.testing.assert_array_equal(read_by(decoder, path), want)
+
+
+def test_a_cut_or_odd_jpeg_is_judged_alike_and_in_silence(tmp_path, decoder, capfd):
+    rng, name = np.random.default_rng(0), "a.jpg"
+    noise = Image.fromarray(rng.integers(0, 256, (40, 56, 3), np.uint8))
+    noise.save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    spoilt = [whole[:-cut] for cut in (1, 2, 3, 4, 50, 500)]
+    for _ in range(40):  # some bytes are others: mostly read, with libjpeg's complaint
+        odd = bytearray(whole)
+        odd[rng.integers(100, len(whole))] = rng.integers(256)
+        spoilt.append(bytes(odd))
+    read = 0
+    for each in spoilt:
+        (tmp_path / name).write_bytes(each)
+        found = []
+        for by in (None, decoder):
+            try:
+                found.append(read_by(by, name, tmp_path).tolist())
+                read += 1
+            except Unreadable as error:
+                found.append(str(error))
+        assert found[0] == found[1]
+    assert 20 < read < 2 * len(spoilt)
+    assert capfd.readouterr() == ("", "")
+
+
 def jpeg(tmp_path):
     Image.fromarray(COLOURS.repeat(16, 0).repeat(16, 1)).save(tmp_path / "whole.jpg")
     return (tmp_path / "whole.jpg").read_bytes()
@@ -156,19 +247,42 @@ def test_a_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
     ],
 )
 def test_the_short_side(size, expected):
-    assert images.resize_short(Image.new("RGB", size), 256).size == expected
+    width, height = size
+    resized = images.resize_short(torch.zeros(height, width, 3, dtype=torch.uint8), 256)
+    assert resized.shape == (*reversed(expected), 3)
 
 
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (1, 1), (2, 7_000_000)])
 def test_a_strip_does_not_fill_the_memory(size):
-    resized = images.resize_short(Image.new("RGB", size), 256)
-    assert min(resized.size) == 256
-    assert resized.width * resized.height <= MAX_AREA
-    assert (resized.width > resized.height) == (size[0] > size[1])
+    width, height = size
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    resized = images.resize_short(torch.zeros(height, width, 3, dtype=torch.uint8), 256)
+    assert min(resized.shape[:2]) == 256
+    assert resized.shape[0] * resized.shape[1] <= MAX_AREA
+    assert (resized.shape[1] > resized.shape[0]) == (width > height)
+    # KiB: the strip, the result, and what lies between them.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
 
 
 def test_resizing_is_antialiased():
     """A checkerboard of single pixels becomes gray; without it, black and white stay."""
     board = (np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)
-    small = np.asarray(images.resize_short(Image.fromarray(board).convert("RGB"), 128))
-    assert small.std() < 3
+    small = images.resize_short(torch.from_numpy(board)[..., None].expand(-1, -1, 3), 128)
+    assert small.numpy().std() < 3
+
+
+@pytest.mark.parametrize("size", [(256, 341), (227, 227), (300, 61), (90, 400)])
+def test_resizing_is_pillows_within_one(size):
+    image = np.random.default_rng(0).integers(0, 256, (123, 210, 3), np.uint8)
+    smooth = np.asarray(Image.fromarray(image).resize((333, 177), Image.Resampling.BICUBIC))
+    for pixels in (image, smooth):
+        want = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
+        got = images.resize(torch.from_numpy(pixels.copy()), size).numpy()
+        assert np.abs(got.astype(int) - np.asarray(want)).max() <= 1
+
+
+def test_a_crop_lies_where_it_is_drawn():
+    image = torch.arange(5 * 7 * 3, dtype=torch.uint8).view(5, 7, 3)
+    for x, y, left, top in ((0, 0, 0, 0), (0.999, 0.999, 3, 1), (0.5, 0.25, 2, 0)):
+        part = images.crop(image, 4, (x, y))
+        assert (part == image[top : top + 4, left : left + 4]).all() and part.shape == (4, 4, 3)

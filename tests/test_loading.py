@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ssl_common.data.loading import Drawn, InOrder, Shuffled, batches, draws, shuffled
 from ssl_common.data.manifest import Manifest
@@ -51,7 +52,7 @@ class Task:
     draws = 3
 
     def crop(self, image, drawn):
-        return np.array([image.getpixel((0, 0))[0], *drawn])
+        return np.array([int(image[0, 0, 0]), *drawn])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
@@ -109,7 +110,7 @@ def test_no_readable_image_at_all_is_an_error(scratch):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_worker_is_the_error_itself(scratch, workers):
     (scratch / "holes.tsv").write_text((scratch / "train.tsv").read_text() + "gone.jpg\n")
-    images = InOrder(Manifest(str(scratch / "holes.tsv")), str(scratch), np.array)
+    images = InOrder(Manifest(str(scratch / "holes.tsv")), str(scratch), torch.clone)
     order = [[index] for index in range(len(images))]
     with pytest.raises(DataError, match=r"holes.tsv:13: .*gone.jpg: No such file"):
         list(batches(images, order, workers, False))

@@ -16,7 +16,7 @@ from ssl_common.data.loading import Drawn, draws
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks
 from ssl_common.pretext import jigsaw
-from ssl_common.reporting import pretext
+from ssl_common.reporting import puzzles
 
 TINY = pathlib.Path(__file__).with_name("tiny.py")
 PHOTOS = [f"photos/{name}/{number}.jpg" for name in ("cat", "dog") for number in range(3)]
@@ -57,7 +57,7 @@ def drawn(scratch):
         _passed, epoch, index, pixels = Drawn(manifest, scratch, task, seed)[0, k]
         numbers = draws(seed, [epoch], [index], task.draws)
         label, jitter, gray = task.draw(numbers)
-        parts = torch.from_numpy(pixels)[None], torch.from_numpy(chosen[label])
+        parts = pixels[None], torch.from_numpy(chosen[label])
         (tiles,) = jigsaw.cut(*parts, torch.from_numpy(jitter)).numpy()
         return tiles, gray[0], label[0]
 
@@ -122,7 +122,7 @@ def test_the_board_is_what_pretrain_gives_its_network(run, scratch, drawn):
 def test_put_back_it_is_the_image(scratch, drawn):
     chosen = np.load(scratch / "p4.npy")
     paths = [str(scratch / path) for path in PHOTOS]
-    for k, shown in enumerate(pretext.solve(paths, chosen, 0)):
+    for k, shown in enumerate(puzzles.solve(paths, chosen, 0)):
         if shown.gray:
             continue
         back = shown.tiles[np.argsort(chosen[shown.label])]
@@ -136,7 +136,7 @@ def test_the_answer_is_that_of_a_forward_pass(scratch, model, drawn):
     """Tower by tower, without the network's own forward; and what the picture makes of it."""
     paths, chosen = [str(scratch / path) for path in PHOTOS], np.load(scratch / "p4.npy")
     answers = []
-    for k, shown in enumerate(pretext.solve(paths, chosen, 0, model)):
+    for k, shown in enumerate(puzzles.solve(paths, chosen, 0, model)):
         tiles, gray, _label = drawn(k)
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         seen = (torch.from_numpy(tiles) / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)

@@ -4,36 +4,42 @@ import os
 
 import click
 
-from ssl_common import cli, streams
+from ssl_common import cli
+from ssl_common.training import recipes
+
+# The options that one pretext task alone takes.
+TAKES = {"jigsaw": ("permutations", "color_projection"), "colorization": ("bins", "neighbors")}
+NEEDS = ("permutations",)
 
 
 @cli.command("pretrain")
-@click.argument("pretext", type=click.Choice(["jigsaw"]))
+@click.argument("pretext", type=click.Choice(list(TAKES)))
 @cli.input_argument("manifest")
-@click.option("--permutations", required=True, metavar="FILE", help="From make-permutations.")
+@click.option("--permutations", metavar="FILE", help="Of jigsaw, from make-permutations.")
+@click.option("--color-projection", is_flag=True, help="Project half of the colours, in jigsaw.")
+@click.option("--bins", metavar="FILE", help="Of colorization, from make-color-bins.")
+@click.option("--neighbors", type=click.IntRange(2, 313), help="Bins of a label.  [default: 10]")
 @click.option("-o", "--output", required=True, metavar="MODEL.pt", help="The finished network.")
 @click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
-@click.option("--epochs", type=click.IntRange(min=1), default=90, help="Passes over the images.")
-@click.option("--batch", type=click.IntRange(min=2), default=256, help="Images a step, in all.")
-@click.option(
-    "--lr",
-    type=click.FloatRange(0, min_open=True),
-    show_default="0.1 x batch / 256",
-    help="Learning rate; a tenth of it after 1/3, 2/3 and 8/9 of the steps each.",
-)
-@click.option(
-    "--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", help="Of products."
-)
-@click.option(
-    "--accumulate", type=click.IntRange(min=1), default=1, help="Pieces a GPU's share is cut into."
-)
+@click.option("--recipe", type=click.Choice(recipes.NAMES), default="in1k", help="Of the paper.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's.")
+@click.option("--iterations", type=click.IntRange(min=1), help="Steps, instead of epochs.")
+@click.option("--batch", type=click.IntRange(min=2), help="Images a step, in all.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate at that batch.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), show_default="bf16 on a GPU")
 @cli.gpus_option
+@click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Pieces of their share.")
+@click.option("--sync-bn", is_flag=True, help="Let batch norm see the images of all GPUs.")
+@click.option("--max-restarts", type=click.IntRange(min=0), default=3, help="When a rank dies.")
+@click.option("--keep-epochs", is_flag=True, help="Keep the checkpoint of each epoch.")
 @cli.checkpoint_option
+@cli.max_bad_option
+@cli.index_option
 @cli.device_option
 @cli.root_option
 @cli.seed_option
 @cli.workers_option
-def main(pretext, manifest, permutations, output, root, gpus, accumulate, **options):
+def main(pretext, gpus, accumulate, sync_bn, arch, seed, precision, **given):
     """Train a network by PRETEXT on the images of MANIFEST; no label is read.
 
     \b
@@ -42,30 +48,24 @@ def main(pretext, manifest, permutations, output, root, gpus, accumulate, **opti
     The log goes to standard output, one JSON object a line. A run that was stopped goes on from
     MODEL.pt.state/ when the same command is given again.
     """
+    task = cli.taken(given, pretext, TAKES, NEEDS)
+    recipe = {key: given.pop(key) for key in ("recipe", "batch", "lr", "epochs", "iterations")}
+    if recipe["epochs"] and recipe["iterations"]:
+        raise click.UsageError("--epochs and --iterations: give one of them")
+    recipe["batch"] = recipe["batch"] or recipes.RECIPES[pretext]["batch"]
     is_rank = "TORCHELASTIC_RUN_ID" in os.environ
-    pieces = (int(os.environ["WORLD_SIZE"]) if is_rank else gpus) * accumulate
-    if options["batch"] % pieces:
-        message = f"--batch {options['batch']} is no multiple of {pieces} (GPUs x accumulation)"
-        raise click.UsageError(message)
+    ranks = int(os.environ["WORLD_SIZE"]) if is_rank else gpus
+    if recipe["batch"] % (ranks * accumulate):
+        pieces = f"{ranks * accumulate} (GPUs x accumulation)"
+        raise click.UsageError(f"--batch {recipe['batch']} is no multiple of {pieces}")
     from ssl_common.training import pretraining
 
-    running = {name: options.pop(name) for name in ("device", "workers", "every")}
-    options["lr"] = options["lr"] or 0.1 * options["batch"] / 256
-    options["micro_batch"] = options["batch"] // pieces
-    with (
-        streams.writing("-", binary=False) as log,
-        cli.deferring_stop(patient=is_rank) as stopping,
-        cli.Progress("steps") as progress,
-    ):
-
-        def emit(line):
-            log.write(line)
-            log.flush()
-
-        running |= {"emit": emit, "stopping": stopping, "progress": progress}
-        said = pretraining.pretrain(
-            pretext, manifest, permutations, output, options, root, gpus, **running
-        )
+    options = {"arch": arch, "seed": seed, "precision": precision}
+    options |= {"micro_batch": recipe["batch"] // (ranks * accumulate)}
+    options |= {"synced_ranks": ranks if sync_bn else 1}
+    given |= {"pretext": pretext, "task": task, "recipe": recipe, "options": options}
+    with cli.journal("steps", patient=is_rank) as running:
+        said = pretraining.pretrain(gpus=gpus, **given, **running)
     if said:
         cli.say(said)
 

@@ -6,13 +6,14 @@ import signal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from ssl_common.cli import born_deaf, die_with_parent
 from ssl_common.data import images
 from ssl_common.streams import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
+MANY = 5000  # images that repay what images.hasten() takes
 MAX_UNREADABLE = 100  # lines in a row; then it is the folder that is wrong, not the images
 
 
@@ -94,6 +95,10 @@ class Drawn(Dataset):
     def __init__(self, manifest, root, pretext, seed):
         self.manifest, self.root, self.pretext, self.seed = manifest, root, pretext, seed
 
+    def prepare(self):
+        """Make ready for reading many images, in the process that is to read them."""
+        images.hasten()
+
     def __getitem__(self, item):
         epoch, index = item
         reason = None
@@ -119,6 +124,11 @@ class InOrder(Dataset):
     def __len__(self):
         return len(self.manifest)
 
+    def prepare(self):
+        """Make ready for reading, in the process that is to read: it must pay off."""
+        if len(self) > MANY:
+            images.hasten()
+
     def __getitem__(self, index):
         try:
             return self.transform(images.read(self.manifest[index].path, self.root))
@@ -139,9 +149,10 @@ def _statistics(device):
     return [torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD)]
 
 
-def _end_with_the_parent(_worker):
-    """Let go at once of the files that the parent had open, when it dies."""
+def _begin(_worker):
+    """Make a new process ready; it lets go of its files at once when the parent dies."""
     die_with_parent(signal.SIGKILL)
+    get_worker_info().dataset.dataset.prepare()  # done already, where it was forked
 
 
 class _Guarded(Dataset):
@@ -160,7 +171,7 @@ class _Guarded(Dataset):
 def _collate(items):
     if isinstance(items, DataError):
         return items
-    return torch.utils.data.default_collate(items)
+    return default_collate(items)
 
 
 def batches(dataset, sampler, workers, pin):
@@ -168,12 +179,13 @@ def batches(dataset, sampler, workers, pin):
 
     PIN puts them where a GPU can fetch them by itself.
     """
+    dataset.prepare()  # before there are workers: each would take as long
     loader = DataLoader(
         _Guarded(dataset),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_end_with_the_parent,
+        worker_init_fn=_begin,
         pin_memory=pin,
     )
     with born_deaf() if workers else contextlib.nullcontext():

@@ -1,8 +1,13 @@
 """The image list, one image a line: `path` or `path<TAB>label,label,...`; see ssl-formats(5)."""
 
-import codecs
-import mmap
+import hashlib
 import os
+import re
+import shutil
+import stat
+import tempfile
+import weakref
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +16,10 @@ from ssl_common import streams
 from ssl_common.streams import DataError
 
 BLOCK = 64  # lines between two remembered offsets: 12 MB for 100 million lines
+PIECE = 1 << 20  # bytes read at a time: they stay in the cache of the processor
+SMALL = 1 << 26  # bytes of a manifest that is read anew in a moment: its index is not kept
+LABELS = re.compile(rb"(\t[^\n]*)")
+FORMAT, HEAD = 1, 7  # of the index; numbers before its offsets
 POSITIVE, DIFFICULT, NEGATIVE = 1, 0, -1
 
 
@@ -43,69 +52,182 @@ def _class_order(label):
     return label.lstrip("?").encode()
 
 
+def index_files(path, folder=None):
+    """Return where the index of the manifest PATH may be kept, the best place first.
+
+    That is FOLDER; or else beside the manifest, or where that cannot be written, the cache folder.
+    """
+    real = os.path.realpath(path)
+    name = f"{os.path.basename(real)}-{streams.digest(os.fsencode(real))}.lines.npy"
+    if folder:
+        return [os.path.join(folder, name)]
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return [f"{real}.lines.npy", os.path.join(cache, "ssl-bench", name)]
+
+
 class Manifest:
     """A manifest by line number, as a sequence of Row; its lines stay in the file.
 
-    PATH is a file, mapped, or "-" or a pipe, read whole. Raises DataError for one without a line,
-    and for bytes that are not UTF-8.
+    PATH is a file, or "-" or a pipe, which is kept in a temporary file. It is read once: every line
+    is checked, and where every BLOCK-th one starts is remembered, for a file of more than SMALL
+    bytes in the first of the files KEPT that can be written, and mapped from it later. Raises
+    DataError for a line that is wrong, and for a manifest without one.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, kept=()):
         self.path = path
-        self._open()
-        self._index()
+        self._open(path)
+        self._kept = kept if self._source == path and self._size() > SMALL else ()
+        self._index = self._kept_index()
+        if self._index is None:
+            self._index = self._make_index()
+            self._keep_index()
 
-    def _open(self):
-        if self.path != "-" and os.path.isfile(self.path) and os.path.getsize(self.path):
-            with open(self.path, "rb") as stream:
-                self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        else:
-            with streams.reading(self.path) as stream:
-                self._bytes = stream.read()
+    def _open(self, path):
+        with streams.reading(path) as stream:
+            file, kind = stream.fileno(), os.fstat(stream.fileno()).st_mode
+            if stat.S_ISREG(kind) and os.lseek(file, 0, os.SEEK_CUR) == 0:
+                self._file = os.dup(file)
+            else:
+                with streams.naming(tempfile.gettempdir()), tempfile.TemporaryFile() as spool:
+                    shutil.copyfileobj(stream, spool, PIECE)
+                    spool.flush()
+                    self._file = os.dup(spool.fileno())
+        weakref.finalize(self, os.close, self._file)
+        # Where a process that is not forked from this one finds it, as long as this one lives.
+        named = path != "-" and stat.S_ISREG(kind)
+        self._source = path if named else f"/proc/{os.getpid()}/fd/{self._file}"
 
-    def _index(self):
-        """Count the lines and remember where every BLOCK-th one starts."""
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        offsets, self._length, size = [np.zeros(1, np.int64)], 0, len(self._bytes)
-        for start in range(0, size, 1 << 22):
-            piece = self._bytes[start : start + (1 << 22)]
-            held = len(decoder.getstate()[0])  # the first bytes of a character, from the last piece
+    def _size(self):
+        return os.fstat(self._file).st_size
+
+    def _state_of_file(self):
+        """Return what tells whether the file is the one an index was made of."""
+        found = os.fstat(self._file)
+        return [FORMAT, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+    # The index is int64: a checksum of the rest, the state of the file, how many lines it has, the
+    # digest of its paths, and where every BLOCK-th line starts.
+
+    def _kept_index(self):
+        """Return the index that one of the files KEPT holds, mapped; None where none is right."""
+        for path in self._kept:
             try:
-                decoder.decode(piece, final=start + len(piece) == size)
-            except UnicodeDecodeError as error:
-                line = self._length + piece.count(b"\n", 0, max(0, error.start - held)) + 1
-                raise self.error(line, "not UTF-8: convert it with iconv") from error
+                index = streams.read_array(path)
+            except (OSError, DataError):
+                continue
+            if index.dtype != np.int64 or index.ndim != 1 or index.size <= HEAD:
+                continue
+            if [zlib.crc32(index[1:]), *self._state_of_file()] == index[:5].tolist():
+                return index
+        return None
+
+    def _keep_index(self):
+        """Write the index to the first of the files KEPT that can be written, and map it."""
+        for path in self._kept:
+            try:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with streams.writing(path) as stream:
+                    streams.write_array(stream, self._index)
+            except OSError:
+                if len(self._kept) == 1:  # the user's own choice
+                    raise
+                continue
+            mapped = self._kept_index()
+            self._index = self._index if mapped is None else mapped
+            return
+
+    def _make_index(self):
+        """Read the file and return its index. Raises DataError for the first line that is wrong."""
+        state = self._state_of_file()
+        offsets, sha, lines = [], hashlib.sha256(), 0
+        for start, piece in self._pieces():
             ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n"))
-            first = -(self._length + 1) % BLOCK  # the first end after which a block starts
-            offsets.append(start + 1 + ends[first::BLOCK])
-            self._length += len(ends)
-        if size and self._bytes[size - 1] != ord("\n"):
-            self._length += 1
-        if not self._length:
+            sha.update(self._paths(piece, ends, lines))
+            starts = np.concatenate([[0], ends[:-1] + 1])
+            offsets.append(start + starts[-lines % BLOCK :: BLOCK])
+            lines += len(ends)
+        if not lines:
             raise DataError(
                 f"{streams.name(self.path)}: no line: a manifest names one image a line"
             )
-        self._offsets = np.concatenate(offsets)
+        if state != self._state_of_file():
+            raise DataError(
+                f"{streams.name(self.path)}: it changed while it was read: run it again"
+            )
+        digest = int.from_bytes(sha.digest()[:8], "big", signed=True)
+        index = np.concatenate([[0, *state, lines, digest], *offsets]).astype(np.int64)
+        index[0] = zlib.crc32(index[1:])
+        return index
+
+    def _pieces(self):
+        """Yield (offset, bytes) of whole lines, about PIECE bytes each; all have their newline."""
+        start, size, want = 0, self._size(), PIECE
+        while start < size:
+            piece = os.pread(self._file, want, start)
+            if start + len(piece) == size:
+                yield start, piece if piece.endswith(b"\n") else piece + b"\n"
+                return
+            end = piece.rfind(b"\n") + 1
+            if not piece:
+                raise self._cut_short()
+            if not end:  # a line longer than that
+                want *= 2
+                continue
+            yield start, piece[:end]
+            start, want = start + end, PIECE
+
+    def _paths(self, piece, ends, before):
+        """Return the paths of PIECE, whole lines that end at ENDS, each with its newline.
+
+        Checks each line; BEFORE is how many there are before them.
+        """
+        if not piece.isascii():
+            try:
+                piece.decode()
+            except UnicodeDecodeError as error:
+                line = before + piece.count(b"\n", 0, error.start) + 1
+                raise self.error(line, "not UTF-8: convert it with iconv") from error
+        if b"\t" in piece:
+            parts = LABELS.split(piece)
+            paths, kinds = b"".join(parts[::2]), set(parts[1::2])  # labels recur
+            empty = paths[0] == ord("\n") or b"\n\n" in paths
+        else:
+            paths, kinds = piece, ()
+            empty = ends[0] == 0 or (np.diff(ends) == 1).any()
+        if empty or b"\r" in piece or not all(map(self._are_labels, kinds)):
+            for line, text in enumerate(piece[:-1].split(b"\n"), before + 1):
+                self._parse(text, line)
+        return paths
+
+    def _are_labels(self, text):
+        try:
+            self._parse(b"path" + text, 0)
+        except DataError:
+            return False
+        return True
 
     def __len__(self):
-        return self._length
+        return int(self._index[5])
 
     def __getitem__(self, index):
-        if not 0 <= index < self._length:
+        if not 0 <= index < len(self):
             raise IndexError(index)
-        start = int(self._offsets[index // BLOCK])
-        for _ in range(index % BLOCK):
-            start = self._bytes.find(b"\n", start) + 1
-        end = self._bytes.find(b"\n", start)
-        return self._parse(self._bytes[start : end if end >= 0 else None], index + 1)
+        block, line = divmod(index, BLOCK)
+        start, *end = self._index[HEAD + block : HEAD + block + 2].tolist()
+        size = (end[0] if end else self._size()) - start
+        lines = os.pread(self._file, size, start).split(b"\n", line + 1)
+        if len(lines) <= line:
+            raise self._cut_short()
+        return self._parse(lines[line], index + 1)
 
     def __iter__(self):
-        start, size = 0, len(self._bytes)
-        for line in range(1, self._length + 1):
-            end = self._bytes.find(b"\n", start)
-            end = size if end < 0 else end
-            yield self._parse(self._bytes[start:end], line)
-            start = end + 1
+        before = 0
+        for _start, piece in self._pieces():
+            lines = piece[:-1].split(b"\n")
+            for line, text in enumerate(lines, before + 1):
+                yield self._parse(text, line)
+            before += len(lines)
 
     def _parse(self, line_bytes, line):
         path, *fields = line_bytes.decode().split("\t")
@@ -128,18 +250,22 @@ class Manifest:
         """Return a DataError about LINE (counted from 1) of this manifest."""
         return DataError(f"{streams.name(self.path)}:{line}: {message}")
 
+    def _cut_short(self):
+        return DataError(f"{streams.name(self.path)}: cut short while in use: run it again")
+
     def digest(self):
         """Return the digest of the path column, which ties features to their manifest."""
-        return streams.digest(row.path.encode() + b"\n" for row in self)
+        return int(self._index[6]).to_bytes(8, "big", signed=True).hex()
 
-    def __getstate__(self):  # worker processes map the file again instead of receiving its bytes
-        mapped = isinstance(self._bytes, mmap.mmap)
-        return {k: v for k, v in self.__dict__.items() if not (mapped and k == "_bytes")}
+    def __getstate__(self):  # worker processes open and map the files again
+        index = getattr(self._index, "filename", self._index)
+        return {"path": self.path, "_source": self._source, "_index": index}
 
     def __setstate__(self, state):
-        self.__dict__.update(state)
-        if "_bytes" not in state:
-            self._open()
+        self.path, self._kept, self._index = state["path"], (), state["_index"]
+        self._open(state["_source"])
+        if not isinstance(self._index, np.ndarray):
+            self._index = streams.read_array(self._index)
 
 
 def label_matrix(manifest, classes=None):

@@ -7,15 +7,15 @@ import os
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
 from ssl_common.cli import Stopped, deferring_stop
-from ssl_common.data.images import resize_short
-from ssl_common.data.loading import InOrder, batches, standardize
+from ssl_common.data.images import resize, resize_short
+from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, weights
+from ssl_common.pretext.color import READERS
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
@@ -26,15 +26,14 @@ OF_THE_MODEL = ("arch", "pretext", "seed", "permutations", "images", "data", "da
 
 
 class Warp:
-    """Turn an RGB image into uint8 3 x SIZE x SIZE: short side 256, then warped, not cropped."""
+    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: short side 256, then warped, not cropped."""
 
     def __init__(self, size):
         self.size = size
 
     def __call__(self, image):
         image = resize_short(image, SHORT_SIDE)
-        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+        return resize(image, (self.size, self.size)).permute(2, 0, 1)
 
 
 def network(model, seed):
@@ -93,7 +92,7 @@ class Layers:
 
     @torch.inference_mode()
     def _maps(self, pixels):
-        images = standardize(pixels).contiguous(memory_format=torch.channels_last)
+        images = READERS[self.trunk.reads](pixels).contiguous(memory_format=torch.channels_last)
         return registry.maps(self.trunk, images, self.names)
 
     def table(self):
@@ -111,8 +110,10 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     DataError for what Layers and Manifest refuse, and naming the line of an unreadable image.
     """
     torchrun.settle()
+    leads = gpus > 1 and not torchrun.IS_RANK
+    device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
     if manifest == "-":
-        torchrun.share_input(gpus > 1)
+        torchrun.share_input(leads)
     images, layers = Manifest(manifest), Layers(model, names, seed)
     running |= {"dtype": dtype}
     if torchrun.IS_RANK:
@@ -140,7 +141,7 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
         if gpus > 1:
             os.environ[PARTIALS] = "/\n".join(partials)
             with deferring_stop() as stopping:
-                error = torchrun.lead(gpus, device, stopping)
+                error = torchrun.lead(gpus, 0, stopping)
                 if stopping():
                     raise Stopped(stopping())
             if error:

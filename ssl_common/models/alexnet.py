@@ -55,6 +55,7 @@ class AlexNetLab(nn.Sequential):
     """
 
     reads = "lab"
+    head_width = 4096  # of the layers that Colorization lays over conv5
     input_size = 227
     pooling = {
         "conv1": (19, 4, 0),  # 96 x 55 x 55 -> 96 x 10 x 10

@@ -49,6 +49,7 @@ class ResNet50Lab(ResNet50):
     """
 
     reads = "lab"
+    head_width = 0  # Colorization lays its bins over res5 directly
     pooling = ResNet50.pooling | {"res5": (12, 2, 0)}  # 2048 x 14 x 14 -> 2048 x 2 x 2
 
     def __init__(self):

@@ -11,58 +11,64 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ssl_common.data.images import resize_short
+from ssl_common.data import images
 from ssl_common.data.loading import standardize
-from ssl_common.pretext import permutations
+from ssl_common.pretext.permutations import load as load_permutations
 from ssl_common.streams import DataError, digest, name
 
 SHORT_SIDE, CROP, GRID, CELL, TILE = 256, 255, 3, 85, 64  # pixels, but GRID
 TILES = GRID * GRID
 GRAY = 0.5  # probability that an image is shown in gray
+PROJECTED = 0.5  # of the others, that its colours are projected, where that is asked for
+AXIS = (-1.0, 2.0, -1.0)  # green against magenta: what lens aberration shifts at the borders
 FC6 = 1024
 
 
 class Jigsaw:
     """The pretext task over PERMUTATIONS, int64 (|P|, 9), 0-based.
 
-    Workers crop; all else is drawn and done for a whole batch, where the network is.
+    With COLOR_PROJECTION half of the images that are not gray lose the colour along AXIS. Workers
+    crop; all else is drawn and done for a whole batch, where the network is.
     """
 
     name, reads = "jigsaw", "rgb"
+    file = "permutations"  # the argument of load() that is one
     draws = 2 + 1 + 2 * TILES + 1  # the crop, the permutation, the jitter, gray
 
-    def __init__(self, permutations):
-        self.permutations = permutations
+    def __init__(self, permutations, color_projection=False):
+        self.permutations, self.color_projection = permutations, color_projection
         self.chance = math.log(len(permutations))  # the loss of a network that only guesses
 
     @classmethod
-    def load(cls, path):
-        """Return the task over the permutations in PATH; raise DataError unless 9 tiles."""
-        chosen = permutations.load(path)
+    def load(cls, permutations, color_projection=False):
+        """Return the task over the file PERMUTATIONS; raise DataError unless it has 9 tiles."""
+        chosen = load_permutations(permutations)
         if chosen.shape[1] != TILES:
-            message = f"{name(path)}: {chosen.shape[1]} tiles, but the puzzle has {TILES}"
+            message = f"{name(permutations)}: {chosen.shape[1]} tiles, but the puzzle has {TILES}"
             raise DataError(f"{message}: make-permutations -t {TILES}")
-        return cls(chosen)
+        return cls(chosen, color_projection)
 
     @classmethod
     def restore(cls, content):
         """Return the task that the CONTENT of a finished network was trained by."""
-        return cls(content["permutations"].numpy())
+        return cls(content["permutations"].numpy(), content["settings"]["color_projection"])
 
     def settings(self):
         """Return what of the task decides the result, plain values."""
         made = digest(self.permutations.tobytes())
-        return {"permutations": len(self.permutations), "permutations_digest": made}
+        return {
+            "permutations": len(self.permutations),
+            "permutations_digest": made,
+            "color_projection": self.color_projection,
+        }
 
     def arrays(self):
         """Return what restore() needs, by name, as tensors."""
         return {"permutations": torch.from_numpy(self.permutations)}
 
     def crop(self, image, drawn):
-        """Return a random crop of an RGB IMAGE, its short side 256, as uint8 255 x 255 x 3."""
-        image = resize_short(image, SHORT_SIDE)
-        left, top = (int(u * (side - CROP + 1)) for u, side in zip(drawn, image.size, strict=False))
-        return np.array(image.crop((left, top, left + CROP, top + CROP)))
+        """Return a random 255 x 255 x 3 of an RGB IMAGE, uint8 H x W x 3, its short side 256."""
+        return images.crop(images.resize_short(image, SHORT_SIDE), CROP, drawn[:2])
 
     def draw(self, drawn):
         """Return what DRAWN, float64 (N, draws), says: label, jitter N x 9 x 2 (x, y), gray."""
@@ -77,7 +83,12 @@ class Jigsaw:
             torch.from_numpy(part).to(pixels.device, non_blocking=True)
             for part in (self.permutations[label], jitter, gray, label)
         )
-        return normalize(cut(pixels, order, jitter), gray), label
+        tiles = normalize(cut(pixels, order, jitter), gray)
+        if self.color_projection:
+            # Or gray, which it leaves as it is.
+            projected = drawn[:, -1] < GRAY + (1 - GRAY) * PROJECTED
+            tiles = project(tiles, torch.from_numpy(projected).to(pixels.device))
+        return tiles, label
 
     def network(self, trunk):
         """Return the network to train on TRUNK."""
@@ -115,6 +126,14 @@ def normalize(tiles, gray):
     """
     tiles = standardize(tiles)
     return torch.where(gray.view(-1, 1, 1, 1, 1), tiles.mean(2, keepdim=True), tiles)
+
+
+def project(tiles, projected):
+    """Return TILES (N x 9 x 3 x 64 x 64) without the part along AXIS in those PROJECTED (N)."""
+    axis = torch.tensor(AXIS, device=tiles.device) / math.sqrt(6)  # of length 1
+    plane = torch.eye(3, device=tiles.device) - torch.outer(axis, axis)
+    flat = torch.einsum("ij,ntjyx->ntiyx", plane, tiles)
+    return torch.where(projected.view(-1, 1, 1, 1, 1), flat, tiles)
 
 
 class JigsawNet(nn.Module):

@@ -5,9 +5,11 @@ import errno
 import fcntl
 import glob
 import os
+import re
 
 from ssl_common import streams
 from ssl_common.models import networks
+from ssl_common.records import version
 from ssl_common.streams import DataError
 
 KEPT = 2  # checkpoints of a run in progress
@@ -16,11 +18,12 @@ KEPT = 2  # checkpoints of a run in progress
 class Run:
     """The files of one training run: its state, its log, and in the end its network.
 
-    SETTINGS are all that decides the result: a run goes on only with those it began with.
+    SETTINGS are all that decides the result: a run goes on only with those it began with. Besides
+    the newest checkpoints those after every KEEPING-th step stay, where that is not 0.
     """
 
-    def __init__(self, output, settings):
-        self.output, self.settings = output, settings
+    def __init__(self, output, settings, keeping=0):
+        self.output, self.settings, self.keeping = output, settings, keeping
         self.folder = f"{output}.state"
         self.log_path = os.path.join(self.folder, "log.jsonl")
         self._stop_path = os.path.join(self.folder, "stopped")
@@ -62,21 +65,22 @@ class Run:
                 raise
 
     def _check(self, path, content):
-        for key, value in self.settings.items():
-            if content["settings"].get(key) != value:
-                was = content["settings"].get(key)
-                raise DataError(
-                    f"{path}: made with {key} {was}, not {value}: give the same, another -o,"
-                    f" or remove {self.output} and {self.folder}"
-                )
+        then, now = content["settings"], self.settings
+        other = [f"{k} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]]
+        if other:
+            advice = f"give the same, another -o, or remove {self.output} and {self.folder}"
+            raise DataError(f"{path}: made with {'; '.join(other)}: {advice}")
 
     def _checkpoints(self):
         return sorted(glob.glob(os.path.join(glob.escape(self.folder), "*.pt")))
 
     def _sweep(self, kept=0):
-        """Remove all checkpoints but the newest KEPT."""
+        """Remove all checkpoints but the newest KEPT, and those that stay for good."""
         names = self._checkpoints()
         for name in names[: len(names) - kept]:
+            step = int(re.sub(r"\D", "", os.path.basename(name)) or 0)
+            if self.keeping and step % self.keeping == 0:
+                continue
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
 
@@ -91,9 +95,10 @@ class Run:
         self._log.flush()
 
     def save(self, step, state):
-        """Write the checkpoint of STEP and remove all but the newest KEPT."""
+        """Write the checkpoint of STEP and remove old ones."""
         os.fsync(self._log.fileno())
-        state |= {"format": networks.FORMAT, "settings": self.settings, "step": step}
+        state |= {"format": networks.FORMAT, "settings": self.settings}
+        state |= {"step": step, "version": version()}
         state["log_bytes"] = os.path.getsize(self.log_path)
         networks.save(os.path.join(self.folder, f"step-{step:012}.pt"), state)
         self._sweep(KEPT)

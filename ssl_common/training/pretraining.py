@@ -6,42 +6,56 @@ import torch
 
 from ssl_common.cli import Stopped
 from ssl_common.data.loading import Drawn
-from ssl_common.data.manifest import Manifest
+from ssl_common.data.manifest import Manifest, index_files
 from ssl_common.models import networks, registry
+from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.jigsaw import Jigsaw
 from ssl_common.streams import DataError, name, stem
-from ssl_common.training import checkpoints, torchrun
+from ssl_common.training import checkpoints, recipes, torchrun
 from ssl_common.training.loop import train
 
-PRETEXTS = {"jigsaw": Jigsaw}
+PRETEXTS = {"jigsaw": Jigsaw, "colorization": Colorization}
 
 
-def pretrain(pretext, manifest, file, output, options, root, gpus, device, stopping, **running):
+def pretrain(
+    *, pretext, manifest, task, recipe, options, output, root, gpus, device, stopping,
+    max_restarts, keep_epochs, index_dir, **running,
+):  # fmt: skip
     """Pre-train by PRETEXT; return a line that says what is done, None where another rank says it.
 
-    FILE is what the pretext takes: the permutations of jigsaw. OPTIONS (arch, epochs, batch,
-    micro_batch, lr, seed, precision) and what the files hold decide the result; STOPPING and
-    RUNNING are how it is got, as training.loop.train takes it. More GPUS than one are ranks of a
-    torchrun that this process leads. Raises DataError for bad input, and Stopped where a signal
-    stopped it, but in a rank: its torchrun takes any status but 0 amiss.
+    TASK is what the pretext's load() takes: the permutations of jigsaw. The index of a large
+    MANIFEST is kept in the folder INDEX_DIR, if given. RECIPE is what
+    recipes.resolve() takes besides the images. They, OPTIONS (arch, micro_batch, synced_ranks,
+    seed, precision) and what the files hold decide the result; STOPPING and RUNNING are how it is
+    got, as training.loop.train takes it. More GPUS than one are ranks of a torchrun that this
+    process leads, and that brings them up again MAX_RESTARTS times. Raises DataError for bad input,
+    and Stopped where a signal stopped it, but in a rank: its torchrun takes any status but 0 amiss.
     """
+    file = task[PRETEXTS[pretext].file]  # None where the pretext has its own
     leads = gpus > 1 and not torchrun.IS_RANK
     torchrun.settle()
+    device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
+    options["precision"] = options["precision"] or ("bf16" if device == "cuda" else "fp32")
+    if options["synced_ranks"] > 1 and device == "cpu":
+        raise DataError("--sync-bn: torch synchronises batch norm between GPUs only")
     for path in (manifest, file) if leads else ():
-        if path != "-" and os.path.exists(path) and not os.path.isfile(path):
+        if path not in (None, "-") and os.path.exists(path) and not os.path.isfile(path):
             raise DataError(f"{path}: every rank reads it: give a file, or - for standard input")
     if "-" in (manifest, file):
         torchrun.share_input(leads)
-    images, pretext = Manifest(manifest), PRETEXTS[pretext].load(file)
-    if len(images) < options["batch"]:
+    images = Manifest(manifest, index_files(manifest, index_dir))
+    pretext = PRETEXTS[pretext].load(**task)
+    if len(images) < recipe["batch"]:
         message = f"{name(manifest)}: {len(images)} images are less than one batch"
         raise DataError(f"{message}: give --batch {len(images)} or less")
+    options = recipes.resolve(pretext.name, images=len(images), **recipe) | options
     settings = {"pretext": pretext.name, "reads": pretext.reads, **options, **pretext.settings()}
     settings |= {"images": len(images), "data": images.digest(), "data_name": stem(manifest)}
-    run = checkpoints.Run(output, settings)
+    keeping = len(images) // settings["batch"] if keep_epochs else 0
+    run = checkpoints.Run(output, settings, keeping)
     if leads and not run.complete():
         run.forget_stop()
-        error = torchrun.lead(gpus, device, stopping)
+        error = torchrun.lead(gpus, max_restarts, stopping)
         if reason := run.stopped():
             raise Stopped(reason)
         if error:
@@ -57,7 +71,7 @@ def pretrain(pretext, manifest, file, output, options, root, gpus, device, stopp
                 running["emit"](line)
             said, done = f"{output} is complete already: nothing to do", True
         else:
-            said = f"{output}: {options['epochs']} epochs of {len(images)} images"
+            said = f"{output}: {options['epochs']:g} epochs of {len(images)} images"
             dataset = Drawn(images, root, pretext, options["seed"])
             done = _train(run, pretext, dataset, device, stopping=stopping, **running)
     if not done and not torchrun.IS_RANK:

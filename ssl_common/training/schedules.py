@@ -2,26 +2,36 @@
 
 import time
 
-DROPS = (1 / 3, 2 / 3, 8 / 9)  # of the training: the paper's 30, 60, 80 of 90 epochs
 
-
-def step_drops(step, steps, rate):
-    """Return the learning rate at STEP of STEPS: RATE, a tenth of it after each of DROPS."""
-    return rate / 10 ** sum(step >= drop * steps for drop in DROPS)
+def rate(step, steps, settings):
+    """Return the learning rate at STEP of STEPS, by "lr", "drops" and "warm_up" of SETTINGS."""
+    warm, begin = settings["warm_up"]
+    if step < warm * steps:
+        return settings["lr"] * (begin + (1 - begin) * step / (warm * steps))
+    factor = 1
+    for drop, part in settings["drops"]:
+        if step >= drop * steps:
+            factor = part
+    return settings["lr"] * factor
 
 
 def checkpoints_due(every, epoch_steps):
-    """Return a function of the step that tells when a checkpoint is due: EVERY (count, unit)."""
-    count, unit = every
+    """Return a function of the step that tells when a checkpoint is due.
+
+    EVERY holds one or more (count, unit), the unit "step", "epoch" or "min".
+    """
     last = time.monotonic()
 
     def due(step):
         nonlocal last
-        if unit != "min":
-            return step % (count * (epoch_steps if unit == "epoch" else 1)) == 0
-        if time.monotonic() - last < 60 * count:
-            return False
-        last = time.monotonic()
-        return True
+        wanted = False
+        for count, unit in every:
+            if unit == "min":
+                wanted |= time.monotonic() - last >= 60 * count
+            else:
+                wanted |= step % (count * (epoch_steps if unit == "epoch" else 1)) == 0
+        if wanted:
+            last = time.monotonic()
+        return wanted
 
     return due

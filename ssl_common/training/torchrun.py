@@ -21,7 +21,7 @@ import torch
 from torch import distributed
 
 from ssl_common import streams
-from ssl_common.cli import LAST_WORDS, STOPPED, die_with_parent
+from ssl_common.cli import LAST_WORDS, STOPPED, UNSURE, die_with_parent
 from ssl_common.streams import DataError
 
 FOLDER = "SSL_BENCH_RANKS"  # the folder where ranks leave process ids and last words for a parent
@@ -34,6 +34,7 @@ def _given(name, otherwise):
 
 
 IS_RANK = distributed.is_torchelastic_launched()
+RESTARTED = _given("TORCHELASTIC_RESTART_COUNT", 0)  # times that a rank died
 RANK, RANKS = _given("RANK", 0), _given("WORLD_SIZE", 1)
 LOCAL_RANK, LOCAL_RANKS = _given("LOCAL_RANK", 0), _given("LOCAL_WORLD_SIZE", 1)  # this machine
 
@@ -41,20 +42,19 @@ LOCAL_RANK, LOCAL_RANKS = _given("LOCAL_RANK", 0), _given("LOCAL_WORLD_SIZE", 1)
 # ---- The parent -------------------------------------------------------------------------------
 
 
-def lead(ranks, device, stopping):
+def lead(ranks, restarts, stopping):
     """Run this command again as RANKS ranks of a torchrun; return the error that ended it, or None.
 
-    The signal that STOPPING() names is passed on to the ranks, which agree on the step to stop
-    after. The error is that of the first rank that failed, with torchrun's talk as a note.
+    When a rank dies all go on from the last checkpoint, RESTARTS times. The signal that STOPPING()
+    names is passed on to the ranks, which agree on the step to stop after. The error is that of the
+    first rank that failed, with torchrun's talk as a note.
     """
-    if _check_device(device, ranks) == "cpu" and device is None:
-        raise DataError(f"--gpus {ranks}: no GPU here: --device cpu trains on processors")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)  # torchrun alone would say 1
     with tempfile.TemporaryDirectory(prefix="pretrain-") as name:
         folder = pathlib.Path(name)
         torchrun += ["--nnodes=1", f"--nproc-per-node={ranks}", "--local-addr=127.0.0.1"]
-        torchrun += [f"--log-dir={folder / 'torchrun'}"]
+        torchrun += [f"--log-dir={folder / 'torchrun'}", f"--max-restarts={restarts}"]
         defaults = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
         with open(folder / TALK, "wb") as talk:
             process = subprocess.Popen(
@@ -70,42 +70,57 @@ def lead(ranks, device, stopping):
 
 
 def _wait(process, folder, stopping):
-    """Wait for the end of PROCESS; a signal goes to its ranks, a second one ends all at once."""
-    told = set()
+    """Wait for the end of PROCESS; a signal goes to its ranks, a second one ends all at once.
+
+    What a rank complains of it would complain of again: that ends PROCESS before it can restart.
+    """
+    told, ended = set(), False
     try:
         while process.poll() is None:
             if stopping():
-                for path in set(folder.glob("*.pid")) - told:
-                    told.add(path)
-                    _signal(path, signal.Signals[stopping()])
+                for rank in _ranks(folder) - told:
+                    told.add(rank)
+                    _signal(rank, signal.Signals[stopping()])
+            if not ended and any(folder.glob("*.said")):
+                process.terminate()
+                ended = True
             time.sleep(0.05)
     finally:
         if process.poll() is None:
             process.kill()
-            for path in folder.glob("*.pid"):
-                _signal(path, signal.SIGKILL)
+            for rank in _ranks(folder):
+                _signal(rank, signal.SIGKILL)
             process.wait()
 
 
-def _signal(path, number):
-    """Send NUMBER to the rank whose process id stands in PATH, and to its workers."""
+def _ranks(folder):
+    """Return the process ids of the ranks that have come up."""
+    return {int(path.read_text()) for path in folder.glob("*.pid")}
+
+
+def _signal(rank, number):
+    """Send NUMBER to the process RANK, and to its workers."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(int(path.read_text()), number)  # torchrun gives each rank a session of its own
+        os.killpg(rank, number)  # torchrun gives each rank a session of its own
 
 
 def _complaint(folder):
     """Return the error of the first rank that failed, from what they left in FOLDER."""
     talk = (folder / TALK).read_text("utf-8", "replace")
     said = sorted(folder.glob("*.said"), key=lambda path: path.stat().st_mtime_ns)
-    line = said[0].read_text("utf-8") if said else "torchrun failed: see --debug"
-    if not line:
+    if said and not said[0].read_text("utf-8"):
         return BrokenPipeError()
-    failed = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", talk)
-    if failed and not (folder / f"{failed[2]}.said").exists():  # others lost their connection to it
-        how = f"status {failed[1]}"
+    # The others have lost their connection to the first that failed: what they say is no news.
+    failed = re.findall(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", talk)
+    status, rank = failed[-1] if failed else (None, None)
+    if not said and rank and (folder / f"{rank}.{UNSURE}").exists():
+        said = [folder / f"{rank}.{UNSURE}"]
+    line = said[0].read_text("utf-8") if said else "torchrun failed: see --debug"
+    if failed and not said:
+        how = f"status {status}"
         with contextlib.suppress(ValueError):
-            how = signal.Signals(-int(failed[1])).name
-        line = f"rank {failed[2]} died without a word ({how}; out of memory?): see --debug, or run"
+            how = signal.Signals(-int(status)).name
+        line = f"rank {rank} died without a word ({how}; out of memory?): see --debug, or run"
         line += " it again to go on from the last checkpoint"
     error = DataError(line)
     error.add_note(talk)
@@ -125,6 +140,7 @@ def settle():
     if not folder.is_dir():  # the parent ended before it could be heard
         os._exit(STOPPED)
     os.environ[LAST_WORDS] = str(folder / f"{RANK}.said")
+    (folder / f"{RANK}.{UNSURE}").unlink(missing_ok=True)  # of this rank before it was restarted
     if RANK == 0:
         os.dup2(0, 2)
     with open(os.environ.get(INPUT, os.devnull), "rb") as source:
@@ -136,8 +152,11 @@ def settle():
 
 @contextlib.contextmanager
 def joined(device):
-    """Join the ranks of this run, where there are any; yield the torch.device of this one."""
-    device = torch.device(_check_device(device, LOCAL_RANKS))
+    """Join the ranks of this run, where there are any; yield the torch.device of this one.
+
+    DEVICE is what chosen() gave.
+    """
+    device = torch.device(device)
     if device.type == "cuda":
         device = torch.device("cuda", LOCAL_RANK)
         torch.cuda.set_device(device)
@@ -178,13 +197,43 @@ def total(values):
     return values
 
 
-def any_of(*flags):
-    """Return for each of FLAGS whether it is set on any rank; no GPU is waited for."""
-    if RANKS == 1:
-        return flags
-    asked = torch.tensor(flags, dtype=torch.uint8)
-    distributed.all_reduce(asked, distributed.ReduceOp.MAX)
-    return [bool(flag) for flag in asked]
+def sums_of(*numbers):
+    """Return the sum over the ranks of each of NUMBERS, whole; no GPU is waited for."""
+    return total(torch.tensor(numbers, dtype=torch.int64)).tolist() if RANKS > 1 else numbers
+
+
+def least(number):
+    """Return the least over the ranks of NUMBER, a tensor of one."""
+    number = number.cpu()
+    if RANKS > 1:
+        distributed.all_reduce(number, distributed.ReduceOp.MIN)
+    return number.item()
+
+
+def gathered(value):
+    """Return a list of what VALUE, anything, is on each rank."""
+    values = [value] * RANKS
+    if RANKS > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
+def random_states():
+    """Return the state of torch's random numbers on each rank, processor and GPU."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states.append(torch.cuda.get_rng_state())
+    return gathered(states)
+
+
+def set_random_states(states):
+    """Go on from what random_states() gave, on as many ranks of the same kind."""
+    if len(states) != RANKS:
+        return  # fewer ranks with more micro-batches each: nothing that they draw is the same
+    own = states[RANK]
+    torch.set_rng_state(own[0])
+    if own[1:] and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(own[1])
 
 
 # ---- Both -------------------------------------------------------------------------------------
@@ -205,9 +254,14 @@ def share_input(leads):
         os.environ[INPUT] = f"/proc/{os.getpid()}/fd/0"
 
 
-def _check_device(device, ranks):
-    """Return DEVICE, or cuda where there is one; raise DataError where RANKS have too few GPUs."""
+def chosen(device, ranks, leads):
+    """Return DEVICE, or cuda where there is one; raise DataError where RANKS have too few GPUs.
+
+    A process that LEADS is asked for GPUs: processors are not what it makes of it by itself.
+    """
     found = torch.cuda.device_count()
+    if leads and not found and device is None:
+        raise DataError(f"--gpus {ranks}: no GPU here: --device cpu trains on processors")
     if device == "cuda" and not found:
         raise DataError("--device cuda: no GPU here that torch can use: see nvidia-smi")
     device = device or ("cuda" if found else "cpu")

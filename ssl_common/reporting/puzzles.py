@@ -1,25 +1,22 @@
-"""A pretext task as a picture: what the network is shown, and what it answers."""
+"""Jigsaw as a picture: what the network is shown, and what it answers."""
 
-import io
-import os
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ssl_common.data import images
 from ssl_common.data.loading import MEAN, STD, draws
 from ssl_common.pretext import jigsaw
 from ssl_common.pretext.jigsaw import CELL, CROP, GRID, TILE, TILES
+from ssl_common.reporting.captions import FONT, INK, LINE, MARGIN, SPACE, caption, fitting, sheet
 from ssl_common.training import pretraining
 
-FONT, LINE = 12, 16  # pixels: of a letter, from line to line
 GAP = 18  # pixels between tiles, room for a number
 BOARD = GRID * (TILE + GAP)  # pixels, side of a board of tiles
-MARGIN, SPACE = 12, 24  # pixels around the picture, between panels
 # Okabe and Ito's colours: the colour-blind tell right from wrong.
-INK, RIGHT, WRONG, CUT = "black", "#009E73", "#D55E00", "#E69F00"
+RIGHT, WRONG, CUT = "#009E73", "#D55E00", "#E69F00"
 
 
 class Shown(NamedTuple):
@@ -48,14 +45,14 @@ def solve(paths, permutations, seed, network=None):
         drawn = draws(seed, [0], [k], task.draws)
         pixels = task.crop(images.read(path, ""), drawn[0])
         (label,), (jitter,), (gray,) = task.draw(drawn)
-        (seen,), _label = task.puzzle(torch.from_numpy(pixels)[None], drawn)
+        (seen,), _label = task.puzzle(pixels[None], drawn)
         answer = None
         if network:
             with torch.inference_mode():
                 probability, best = network(seen[None])[0].softmax(0).max(0)
             answer = int(best), float(probability)
         tiles = in_pixels(seen.numpy(), gray)
-        yield Shown(path, pixels, jitter, tiles, bool(gray), int(label), answer)
+        yield Shown(path, pixels.numpy(), jitter, tiles, bool(gray), int(label), answer)
 
 
 def in_pixels(tiles, gray):
@@ -77,20 +74,22 @@ def draw(puzzles, permutations):
     """
     boards = 2 if puzzles[0].answer else 1
     size = 2 * MARGIN + CROP + boards * (SPACE + BOARD), 2 * MARGIN + CROP + 3 * LINE
-    picture = Image.new("RGB", (size[0], size[1] * len(puzzles)), "white")
-    pen = ImageDraw.Draw(picture)
-    pen.font = ImageFont.load_default(FONT)
+    picture, pen = sheet((size[0], size[1] * len(puzzles)))
     for row, shown in enumerate(puzzles):
         top = row * size[1] + MARGIN
         x = MARGIN
         _crop(picture, pen, shown, (x, top))
         colour = "shown in gray" if shown.gray else "shown in colour"
-        _caption(pen, [_fitting(pen, shown.name), f"crop, cells and tiles; {colour}"], (x, top))
+        caption(
+            pen,
+            [fitting(pen, shown.name, CROP), f"crop, cells and tiles; {colour}"],
+            (x, top + CROP),
+        )
         x += CROP + SPACE
         true = permutations[shown.label]
         _board(picture, pen, shown.tiles, true, [CUT] * TILES, (x, top))
         said = ["as the network sees it", f"true: no. {shown.label} of {len(permutations)}"]
-        _caption(pen, [*said, f"order {_order(true)}"], (x, top))
+        caption(pen, [*said, f"order {_order(true)}"], (x, top + CROP))
         if shown.answer:
             x += BOARD + SPACE
             best, probability = shown.answer
@@ -104,29 +103,12 @@ def draw(puzzles, permutations):
                 chance,
                 f"order {_order(permutations[best])}",
             ]
-            _caption(pen, said, (x, top), hue)
+            caption(pen, said, (x, top + CROP), hue)
     return picture
 
 
 def _order(permutation):
     return " ".join(map(str, permutation))
-
-
-def _fitting(pen, name):
-    """Return what of the end of a file NAME fits below the crop."""
-    text = " ".join(os.fsencode(name).decode("utf-8", "replace").split())
-    whole = text
-    while pen.textlength(text) > CROP:
-        whole = whole[1:]
-        text = f"\u2026{whole}"
-    return text
-
-
-def _caption(pen, lines, corner, hue=INK):
-    """Write LINES below the panel at CORNER, the first in the colour HUE."""
-    x, y = corner[0], corner[1] + CROP + LINE // 4
-    for index, line in enumerate(lines):
-        pen.text((x, y + index * LINE), line, hue if index == 0 else INK)
 
 
 def _crop(picture, pen, shown, corner):
@@ -152,20 +134,18 @@ def _board(picture, pen, tiles, numbers, hues, corner):
         pen.text((x, y - GAP + 1), str(number), INK if hue == CUT else hue)
 
 
-def show(paths, model, permutation_file, seed):
-    """Return (PNG bytes, a line that says what they show) of the image files PATHS.
+def show(paths, model, seed, permutations):
+    """Return (picture, a line that says what it shows) of the image files PATHS.
 
-    MODEL, a finished network, holds its permutations; without one PERMUTATION_FILE does.
+    MODEL, a finished network, holds its permutations; without one that file does.
     """
     if model:
         network, task = pretraining.load(model, "jigsaw")
     else:
-        network, task = None, jigsaw.Jigsaw.load(permutation_file)
+        network, task = None, jigsaw.Jigsaw.load(permutations)
     chosen = task.permutations
     puzzles = list(solve(paths, chosen, seed, network))
-    stream = io.BytesIO()
-    draw(puzzles, chosen).save(stream, "PNG")
     said = f"{len(puzzles)} puzzles of {len(chosen)} permutations"
     if network:
         said += f", {sum(each.answer[0] == each.label for each in puzzles)} right"
-    return stream.getvalue(), said
+    return draw(puzzles, chosen), said

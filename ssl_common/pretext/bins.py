@@ -1,0 +1,216 @@
+"""Bins of the ab plane: colours as soft labels over them, and how often they occur in images."""
+
+import io
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import BatchSampler, Dataset, SequentialSampler
+
+from ssl_common.data import images
+from ssl_common.data.loading import batches
+from ssl_common.pretext.color import lab8
+from ssl_common.streams import DataError, name, read_arrays
+
+# a -> the first and last b of the bins of Zhang et al. (ECCV 2016), both in steps of 10; taken from
+# their pts_in_hull.npy (richzhang/colorization). No rule of the sRGB gamut gives these 313.
+HULL = {
+    **{-90: (50, 90), -80: (20, 90), -70: (0, 90), -60: (-20, 90), -50: (-30, 100)},
+    **{-40: (-40, 100), -30: (-50, 100), -20: (-50, 100), -10: (-60, 100), 0: (-70, 100)},
+    **{10: (-80, 90), 20: (-80, 90), 30: (-90, 90), 40: (-100, 90), 50: (-100, 80)},
+    **{60: (-110, 80), 70: (-110, 80), 80: (-110, 70), 90: (-110, 70), 100: (-90, 0)},
+}
+SIGMA = 5.0  # of the Gaussian weights of the neighbours, in units of ab
+NEIGHBORS = 20  # all that have weight: the others share 4e-6 of it
+UNIFORM = 0.5  # share of the uniform distribution in the smoothed prior
+TEMPERATURE = 0.38  # of the annealed mean
+
+FORMAT = 1
+SIDE = 256  # pixels of an image that is counted
+TOGETHER = 16  # images that a worker counts before it tells
+
+
+def hull():
+    """Return the 313 bins of Zhang et al., int64 (313, 2): a, b; sorted by a, then b."""
+    return np.array([(a, b) for a, (low, high) in HULL.items() for b in range(low, high + 1, 10)])
+
+
+class Bins:
+    """Colours as soft labels over POINTS, int64 (Q, 2): the NEIGHBORS nearest, weighed by distance.
+
+    PRIOR, float64 (Q), is how often each point is the nearest, if rare colours shall count more.
+    `nearest` int64 and `share` float32, (65536, K), hold for each colour of 8 bits, row
+    256 (a + 128) + b + 128, its nearest points and their weights, which sum to 1; `weight`, float32
+    (Q), is what a pixel counts whose nearest point is that one.
+    """
+
+    def __init__(self, points, prior=None, neighbors=10):
+        self.points, self.prior = points, prior
+        count = min(neighbors, NEIGHBORS, len(points))
+        self.nearest, self.share = (torch.from_numpy(t) for t in soft_labels(points, count))
+        self.weight = torch.from_numpy(rebalancing(points, prior)).float()
+
+    def to(self, device):
+        """Move the tables to DEVICE, where they are not there yet; return self."""
+        if self.nearest.device != device:
+            self.nearest, self.share = self.nearest.to(device), self.share.to(device)
+            self.weight = self.weight.to(device)
+        return self
+
+    def encode(self, ab):
+        """Return (nearest points int64, weights float32), both N x K, of AB, int (N, 2)."""
+        row = (ab[:, 0] + 128) * 256 + ab[:, 1] + 128
+        return self.nearest[row], self.share[row]
+
+    def decode(self, logits):
+        """Return the annealed mean of LOGITS (... x Q): ab, float32 ... x 2."""
+        probability = (logits.float() / TEMPERATURE).softmax(-1)
+        return probability @ torch.from_numpy(self.points).to(probability)
+
+    def constant(self):
+        """Return the loss of the best constant prediction, where the prior holds."""
+        if self.prior is None:
+            return math.log(len(self.points))
+        seen = self.prior * self.weight.numpy()
+        nearest, share = (t.numpy() for t in self.encode(torch.from_numpy(self.points)))
+        mean = np.bincount(nearest.ravel(), (seen[:, None] * share).ravel(), len(self.points))
+        mean = mean[mean > 0] / mean.sum()
+        return float(-(mean * np.log(mean)).sum())
+
+
+def soft_labels(points, count):
+    """Return (nearest of POINTS int64, their weights float32), (65536, COUNT), of each a and b.
+
+    Row 256 (a + 128) + b + 128. Of points as near, the first is the nearer. Weights are
+    exp(-d**2 / (2 SIGMA**2)), of sum 1.
+    """
+    axis = torch.arange(-128, 128)
+    grid = torch.cartesian_prod(axis, axis)
+    points = torch.from_numpy(points)
+    square = (grid[:, None, 0] - points[:, 0]) ** 2 + (grid[:, None, 1] - points[:, 1]) ** 2
+    # Distance and number in one whole number, so that there are no ties.
+    key, _ = (square * len(points) + torch.arange(len(points))).topk(count, largest=False)
+    square, nearest = (key // len(points)).double(), key % len(points)
+    share = ((square[:, :1] - square) / (2 * SIGMA**2)).exp()
+    return nearest.numpy(), (share / share.sum(1, keepdim=True)).float().numpy()
+
+
+def rebalancing(points, prior):
+    """Return what a pixel counts whose nearest of POINTS (Q, 2) is q, float64 (Q); 1 without PRIOR.
+
+    Zhang et al.: 1 by the prior mixed half and half with the uniform one over the bins that occur,
+    scaled to mean 1 under the prior. A bin that does not occur counts as the rarest.
+    """
+    if prior is None:
+        return np.ones(len(points))
+    mixed = (1 - UNIFORM) * prior + UNIFORM / np.count_nonzero(prior)
+    return 1 / mixed / (prior / mixed).sum()
+
+
+# ---- Counting ---------------------------------------------------------------------------------
+
+
+class Histograms(Dataset):
+    """How often each a and b occurs in an image of MANIFEST, int32 (65536), row 256 a8 + b8.
+
+    The image is made 256 x 256, its proportions given up. One that cannot be read has none.
+    """
+
+    def __init__(self, manifest, root):
+        self.manifest, self.root = manifest, root
+
+    def __len__(self):
+        return len(self.manifest)
+
+    def __getitem__(self, index):
+        try:
+            image = images.read(self.manifest[index].path, self.root)
+        except images.Unreadable:
+            return np.zeros(1 << 16, np.int32)
+        image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+        _l, a, b = lab8(torch.from_numpy(np.array(image)).permute(2, 0, 1)).numpy().astype(int)
+        return np.bincount((a * 256 + b).ravel(), minlength=1 << 16).astype(np.int32)
+
+
+def make(manifest, root, grid, workers, progress):
+    """Return (points, prior, what they are in words) of the images of MANIFEST.
+
+    Those of the cells of GRID that have colours, or of the 313 where it is None.
+    """
+    histogram, unreadable = count(manifest, root, workers, progress)
+    if grid:
+        points, share = occupied(histogram, grid)
+    else:
+        points = hull()
+        share = prior(histogram, points)
+    said = f"{len(manifest) - unreadable:,} images, {len(points)} bins"
+    said += "" if grid else f", {np.count_nonzero(share)} of them with colours"
+    return points, share, said + (f"; {unreadable:,} unreadable" if unreadable else "")
+
+
+def count(manifest, root, workers, progress):
+    """Return (how often each a and b occurs in the images of MANIFEST, how many are unreadable).
+
+    int64 (256, 256), from -128 each. Raises DataError where no image can be read.
+    """
+    total, unreadable, done = np.zeros(1 << 16, np.int64), 0, 0
+    order = BatchSampler(SequentialSampler(manifest), TOGETHER, drop_last=False)
+    for counts in batches(Histograms(manifest, root), order, workers, pin=False):
+        counts = counts.numpy()
+        total += counts.sum(0)
+        unreadable += int((~counts.any(1)).sum())
+        done += len(counts)
+        progress(done, len(manifest))
+    if unreadable == len(manifest):
+        raise manifest.error(1, f"no image of {unreadable} can be read: is --root right?")
+    return total.reshape(256, 256), unreadable
+
+
+def occupied(histogram, grid):
+    """Return (points int64 (Q, 2), prior float64 (Q)): the cells of GRID that HISTOGRAM fills.
+
+    HISTOGRAM is what count() gives. A point is the least a and b of its cell, counted from -128:
+    the corner, not the middle. Colours above the last edge, the greatest multiple of GRID, are in
+    no cell; those on it are in the last one, as numpy.histogram2d has it.
+    """
+    edges = np.arange(0, 256, grid)
+    held = histogram[: edges[-1] + 1, : edges[-1] + 1]
+    cells = np.add.reduceat(np.add.reduceat(held, edges[:-1], 0), edges[:-1], 1)
+    filled = np.argwhere(cells)  # by a, then b
+    return filled * grid - 128, cells[cells > 0] / cells.sum()
+
+
+def prior(histogram, points):
+    """Return how often each of POINTS is the nearest of the colours of HISTOGRAM, float64 (Q)."""
+    nearest, _share = soft_labels(points, 1)
+    counts = np.bincount(nearest.ravel(), histogram.ravel(), len(points))
+    return counts / counts.sum()
+
+
+# ---- Files ------------------------------------------------------------------------------------
+
+
+def save(stream, points, prior):
+    """Write POINTS (Q, 2) and their PRIOR (Q) as .npz, the same bytes to a file and a pipe."""
+    buffer = io.BytesIO()
+    np.savez(buffer, format=np.int64(FORMAT), points=points, prior=prior)
+    stream.write(buffer.getvalue())
+
+
+def load(path):
+    """Return (points, prior) of the file PATH of make-color-bins; raise DataError for another."""
+    arrays = read_arrays(path)
+    advice = "make one by make-color-bins"
+    if not {"format", "points", "prior"} <= set(arrays) or arrays["format"] != FORMAT:
+        raise DataError(f"{name(path)}: no arrays points and prior of format {FORMAT}: {advice}")
+    points, prior = arrays["points"], arrays["prior"]
+    if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind != "i" or len(points) < 2:
+        raise DataError(f"{name(path)}: points are no integers (Q, 2): {advice}")
+    if (abs(points) > 128).any() or len(np.unique(points, axis=0)) < len(points):
+        raise DataError(f"{name(path)}: a point twice, or outside -128 ... 127: {advice}")
+    if prior.shape != points.shape[:1] or prior.dtype.kind != "f":
+        raise DataError(f"{name(path)}: the prior is not {len(points)} real numbers: {advice}")
+    if not (prior >= 0).all() or abs(prior.sum() - 1) > 1e-6:
+        raise DataError(f"{name(path)}: the prior is not of sum 1: {advice}")
+    return points.astype(np.int64), prior.astype(np.float64)
