@@ -13,6 +13,7 @@ import torch
 from conftest import TINY, environment, save_bomb
 from test_extract_features import oddities
 
+from ssl_common.data.loading import Shuffled
 from ssl_common.training import checkpoints
 
 ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--batch", "4"]
@@ -33,8 +34,15 @@ def finish(process, status=0):
     return (out or b"").decode(), err.decode()
 
 
+def tail(err):
+    """Return the last line of ERR: after 100 steps another says how long the rest takes."""
+    return err.splitlines(keepends=True)[-1] if err else ""
+
+
 def untimed(log):
-    records = [json.loads(line) for line in log.splitlines()]
+    """Return the lines of LOG without times; of those of a step the last one."""
+    last = {record.get("step"): record for record in map(json.loads, log.splitlines())}
+    records = [last[step] for step in sorted(last, key=lambda step: step or 0)]
     return [{k: v for k, v in r.items() if not k.startswith("time_")} for r in records]
 
 
@@ -75,7 +83,38 @@ def test_workers_do_not_change_the_result(whole, scratch):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("workers", ["0", "1", "3"])
+def test_killed_at_any_step_is_uninterrupted(scratch, workers):
+    """40 steps are 17, kill -9 and the rest, to the last bit; also for a network that draws."""
+    drawing = {"env": {"DROPOUT": "1"}}
+    words = ("--iterations", "40", "-j", workers, "--checkpoint-every", "17steps")
+    log, _ = finish(start(scratch, "whole.pt", *words, **drawing))
+    process = start(scratch, "model.pt", *words, **drawing)
+    while not (scratch / "model.pt.state/step-000000000017.pt").exists():
+        assert process.poll() is None, process.communicate()
+    process.kill()
+    finish(process, -9)
+    state = checkpoints.load(str(scratch / "model.pt.state/step-000000000017.pt"))
+    assert state["step"] == 17 and state["position"] == [5, 2] and state["threads"] == 1
+    assert len(state["random"]) == 1 and state["settings"]["steps"] == 40 and state["version"]
+    again, _ = finish(start(scratch, "model.pt", *words, **drawing))
+    assert steps(again) == steps(log)
+    assert (scratch / "model.pt").read_bytes() == (scratch / "whole.pt").read_bytes()
+
+
+def test_another_number_of_threads_is_said(scratch):
+    words = ("--iterations", "40", "-j", "0", "--checkpoint-every", "17steps")
+    process = start(scratch, "model.pt", *words)
+    while not list(scratch.glob("model.pt.state/*.pt")):
+        assert process.poll() is None
+    process.kill()
+    finish(process, -9)
+    _, err = finish(start(scratch, "model.pt", *words, env={"OMP_NUM_THREADS": "2"}))
+    said, done = err.splitlines()
+    assert "1 threads, now it has 2: last bits may differ" in said and "model.pt" in done
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
     process = start(scratch, "model.pt", "-j", "2", "--checkpoint-every", "20steps")
     seen = [process.stdout.readline() for _ in range(2)]  # the settings, step 50
@@ -83,7 +122,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
     os.killpg(process.pid, how)  # to all of the group, as a terminal and a batch system do
     _, err = finish(process, -9 if how == signal.SIGKILL else 75)
     if how != signal.SIGKILL:
-        assert err == f"pretrain: stopped by {how.name}: run it again to go on\n"
+        assert tail(err) == f"pretrain: stopped by {how.name}: run it again to go on\n"
     assert not (scratch / "model.pt").exists()
     assert 1 <= len(list((scratch / "model.pt.state").glob("*.pt"))) <= 2
     log, _ = finish(start(scratch, "model.pt", "-j", "0"))
@@ -157,8 +196,7 @@ def test_full_disk_under_the_network_and_a_checkpoint(whole, scratch, every, fai
     words = ["-j", "0", "--checkpoint-every", every]
     process = start(scratch, "model.pt", *words, preexec_fn=limit)
     _, err = finish(process, 1)
-    assert err.startswith(f"pretrain: {failed}") and err.endswith("File too large\n")
-    assert err.count("\n") == 1
+    assert tail(err).startswith(f"pretrain: {failed}") and err.endswith("File too large\n")
     assert not (scratch / "model.pt").exists() and not list(scratch.rglob("*.partial"))
     log, _ = finish(start(scratch, "model.pt", *words))
     assert steps(log) == steps(whole[0])
@@ -177,8 +215,39 @@ def test_unreadable_images_are_counted(scratch):
     (scratch / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (scratch / "train.tsv").write_text("".join(rows) + "text.jpg\nempty.jpg\ncut.jpg\ngone.jpg\n")
     log, _ = finish(start(scratch, "model.pt", "-j", "0"))
-    # 60 epochs of 16 lines: 13 to 16 give way to the next, line 1: 4 + 3 + 2 + 1 passed over.
-    assert steps(log)[-1]["unreadable"] == EPOCHS * 10
+    # 60 epochs of 16 lines, of which 13 to 16 give way to line 1; named with each 50 steps.
+    assert steps(log)[-1]["unreadable"] == EPOCHS * 4
+    names = ["text.jpg", "empty.jpg", "cut.jpg", "gone.jpg"]
+    named = [[line, name] for line, name in enumerate(names, 13)]
+    assert all(line["unreadable_lines"] == named for line in steps(log)[1:-1])
+
+
+@pytest.mark.parametrize("share, status", [("20%", 1), ("0.25", 0)])
+def test_too_many_unreadable_images_stop_the_run(scratch, share, status):
+    """Judged after 1,000 images: step 63 of 16, of which 4 cannot be read."""
+    with open(scratch / "train.tsv", "a", encoding="utf-8") as stream:
+        stream.write("a.jpg\nb.jpg\nc.jpg\nd.jpg\n")
+    words = ("--batch", "16", "--epochs", "70", "-j", "2", "--checkpoint-every", "60steps")
+    log, err = finish(start(scratch, "model.pt", *words, "--max-bad", share), status)
+    if status:
+        *_, line = err.splitlines()
+        assert line.startswith("pretrain: train.tsv: 252 of 1,008 images cannot be read (line 13:")
+        assert line.endswith(
+            "a.jpg), more than --max-bad 20.000%: mend them, check --root, or raise it"
+        )
+        state = scratch / "model.pt.state/step-000000000060.pt"
+        assert state.exists() and not (scratch / "model.pt").exists()
+    else:
+        assert steps(log)[-1]["unreadable"] == 70 * 4
+
+
+def test_checkpoints_of_epochs_stay_where_they_are_wanted(scratch):
+    words = ("--epochs", "4", "-j", "0", "--keep-epochs", "--checkpoint-every", "1step")
+    finish(start(scratch, "model.pt", *words))
+    names = sorted(path.name for path in (scratch / "model.pt.state").glob("*.pt"))
+    assert names == [f"step-{step:012}.pt" for step in (3, 6, 9)]  # the network is after 12
+    finish(start(scratch, "model.pt", *words))
+    assert sorted(path.name for path in (scratch / "model.pt.state").glob("*.pt")) == names
 
 
 def test_odd_images_are_trained_on(scratch):
@@ -230,9 +299,22 @@ def test_bad_input(scratch, what, message):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(scratch):
+    """The step after the one that made the weights so large, and its images; no GPU here."""
     _, err = finish(start(scratch, "model.pt", "-j", "0", "--lr", "1e30"), 1)
-    assert "lower --lr" in err and err.count("\n") == 1
+    order = list(Shuffled(12, 4, 2, 1, 0))[0]
+    lines = ", ".join(str(line) for line in sorted(index + 1 for _, index in order))
+    where = f"train.tsv: the loss is not finite at step 2, on the images of lines {lines}: lower"
+    assert where in err and err.count("\n") == 1
     assert not (scratch / "model.pt").exists()
+
+
+def test_weights_that_are_no_numbers_are_not_kept(scratch):
+    words = ("-j", "0", "--checkpoint-every", "1step", "--lr")
+    finish(start(scratch, "model.pt", *words, "1e-3", "--iterations", "3"), 0)
+    (scratch / "model.pt").unlink()
+    _, err = finish(start(scratch, "model.pt", *words, "1e39", "--iterations", "5"), 1)
+    assert "the weights are not finite after step 1: lower --lr" in err
+    assert not list(scratch.rglob("*.pt.state/*.pt"))
 
 
 def test_a_checkpoint_runs_no_code(tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import time
 import numpy as np
 import pytest
 from conftest import TINY, environment
-from test_pretrain import ARGV, EPOCHS, finish, start, steps
+from test_pretrain import ARGV, EPOCHS, finish, start, steps, tail
 
 TWO = ("--gpus", "2", "--device", "cpu", "-j", "0")
 FROZEN = {"FROZEN": "1"}
@@ -46,8 +47,9 @@ def wait_for(condition):
     raise AssertionError("waited for a minute")
 
 
-def until_step_50(process):
-    lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+def until_step_50(process, first=None):
+    """Return (torchrun, ranks), process ids, of PROCESS, whose FIRST line may have been read."""
+    lines = [json.loads(line or process.stdout.readline()) for line in (first, None)]
     assert lines[0]["ranks"] == 2 and lines[1]["step"] == 50
     # torchrun, and below it a rank and a rank
     torchrun, *ranks = descendants(process.pid)
@@ -63,7 +65,9 @@ def whole(scratch_template, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks") / "scratch"
     shutil.copytree(scratch_template, folder)
     log, err = finish(start(folder, "model.pt", *TWO))
-    assert err == f"pretrain: model.pt: {EPOCHS} epochs of 12 images, 4 puzzles\n"
+    foretold, done = err.splitlines()
+    assert foretold.startswith("pretrain: 80 steps left, about 0.")
+    assert done == f"pretrain: model.pt: {EPOCHS} epochs of 12 images"
     return log, (folder / "model.pt").read_bytes()
 
 
@@ -79,17 +83,17 @@ def test_ranks_and_accumulation_take_the_same_steps(scratch):
     np.testing.assert_allclose(run("b.pt", "0.05", *TWO), one, rtol=1e-4)
     np.testing.assert_allclose(run("c.pt", "0.05", *TWO, "--accumulate", "2"), one, rtol=1e-4)
     # The bound tells a gradient summed, not averaged, apart: that is twice the rate.
-    assert abs(run("d.pt", "0.1") / one - 1).max() > 1e-2
+    assert abs(run("d.pt", "0.1") / one - 1).max() > 2e-3
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_stopped_and_resumed_is_uninterrupted(whole, scratch, tmp_path_factory, how):
     folder = tmp_path_factory.mktemp("tmp")
     process = start(scratch, "model.pt", *TWO, env={"TMPDIR": str(folder)})
     torchrun, ranks = until_step_50(process)
     process.send_signal(how)
     _, err = finish(process, 75)
-    assert err == f"pretrain: stopped by {how.name}: run it again to go on\n"
+    assert tail(err) == f"pretrain: stopped by {how.name}: run it again to go on\n"
     assert (scratch / "model.pt.state/stopped").read_text() == f"{how.name}\n"
     assert not any(map(alive, (torchrun, *ranks)))
     log, _ = finish(start(scratch, "model.pt", *TWO))
@@ -119,7 +123,7 @@ def test_a_signal_to_every_process_is_one_signal(whole, scratch):
     for pid in (process.pid, torchrun, *ranks):
         os.kill(pid, signal.SIGTERM)
     _, err = finish(process, 75)
-    assert err == "pretrain: stopped by SIGTERM: run it again to go on\n"
+    assert tail(err) == "pretrain: stopped by SIGTERM: run it again to go on\n"
     assert list((scratch / "model.pt.state").glob("*.pt"))
     log, _ = finish(start(scratch, "model.pt", *TWO))
     assert steps(log) == steps(whole[0])
@@ -137,8 +141,23 @@ def test_a_second_signal_ends_it_at_once(scratch):
     wait_for(lambda: not any(map(alive, (torchrun, *ranks))))
 
 
-def test_a_rank_that_dies_is_named(whole, scratch):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_dies_is_started_again(whole, scratch, rank):
+    """The group goes on from the checkpoint and ends as if nothing had been."""
     process = start(scratch, "model.pt", *TWO, "--checkpoint-every", "20steps")
+    first = process.stdout.readline()
+    _, ranks = until_step_50(process, first)
+    os.kill(ranks[rank], signal.SIGKILL)
+    log, err = finish(process)
+    said = re.search(r"a rank died: all go on from step (\d+) \(restart 1\)", err)
+    assert said and int(said[1]) >= 40
+    assert steps(first.decode() + log) == steps(whole[0])
+    assert (scratch / "model.pt").read_bytes() == whole[1]
+
+
+def test_a_rank_that_dies_too_often_is_named(whole, scratch):
+    words = (*TWO, "--checkpoint-every", "20steps", "--max-restarts", "0")
+    process = start(scratch, "model.pt", *words)
     _, ranks = until_step_50(process)
     os.kill(ranks[1], signal.SIGKILL)
     _, err = finish(process, 1)

@@ -1,6 +1,7 @@
 """Run a command with a network of three layers registered: `python tests/tiny.py COMMAND ...`.
 
-With FROZEN in the environment batch norm is frozen: it does not train, and mixes no images.
+With FROZEN in the environment batch norm is frozen: it does not train, and mixes no images. With
+DROPOUT the network draws random numbers.
 """
 
 import importlib
@@ -31,6 +32,17 @@ class Tiny(nn.Sequential):
 
 
 registry.TRUNKS["tiny"] = Tiny
+
+if "DROPOUT" in os.environ:
+
+    class Drawing(Tiny):
+        """Tiny, with a dropout at its end."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv3.append(nn.Dropout())
+
+    registry.TRUNKS["tiny"] = Drawing
 
 if "FROZEN" in os.environ:
     for norm in (nn.BatchNorm1d, nn.BatchNorm2d):

@@ -1,0 +1,116 @@
+"""What a run says of itself and what ends it, without the run."""
+
+import json
+
+import pytest
+import torch
+
+from ssl_common.data.manifest import Manifest
+from ssl_common.streams import DataError
+from ssl_common.training import watch
+from ssl_common.training.journal import Journal
+
+
+class Run:
+    """A run of 5,000 steps of 4 images, of which there are 40, that keeps its log in a list."""
+
+    settings = {"steps": 5000, "batch": 4, "micro_batch": 2, "seed": 0}
+
+    def __init__(self):
+        self.lines, self.saved = [], []
+
+    def resume(self):
+        return None
+
+    def log_lines(self):
+        return []
+
+    def append(self, line):
+        self.lines.append(json.loads(line))
+
+    def save(self, step, state):
+        self.saved.append((step, state))
+
+
+@pytest.fixture
+def journal(tmp_path):
+    (tmp_path / "m.tsv").write_text("".join(f"{n}.jpg\n" for n in range(40)))
+    said, network = [], torch.nn.Linear(2, 1)
+    made = Journal(
+        *(Run(), network, torch.optim.SGD(network.parameters(), 0.1)),
+        *(Manifest(str(tmp_path / "m.tsv")), 1.386, torch.device("cpu")),
+        every=[(1, "epoch")], max_bad=0.01, emit=lambda _line: None, say=said.append,
+        stopping=lambda: None, progress=lambda *_: None,
+    )  # fmt: skip
+    made.said = said
+    assert made.resume() == 0
+    return made
+
+
+def step(journal, number, loss=1.0, lost=()):
+    """Let step NUMBER, of two micro-batches of mean LOSS, be done; the first LOST lines."""
+    for part, gone in ((0, torch.tensor(lost, dtype=torch.int64)), (1, torch.tensor([]).long())):
+        weight, right = torch.tensor(2.0), torch.tensor(1)
+        journal.add(2 * (number - 1) + part, torch.tensor(2 * loss), weight, right, 2, gone)
+    return journal.after(number, 0.1)
+
+
+@pytest.mark.parametrize("loss, says", [(1.386, True), (1.5, True), (1.3, False)])
+def test_chance_is_said_once_after_2000_steps(journal, loss, says):
+    for number in range(1940, 2101):
+        step(journal, number, loss)
+    assert [line.split(":")[0] for line in journal.said] == (["step 2,000"] if says else [])
+    assert not says or "try another --lr" in journal.said[0]
+
+
+def test_when_chance_is_judged():
+    """After 2,000 steps or 2 epochs, whichever is later, and at most 20,000 steps."""
+    assert [watch.chance_step(n) for n in (3, 1000, 5004, 390_390)] == [2000, 2000, 10_008, 20_000]
+
+
+def test_means_and_lines_of_the_log(journal):
+    for number in range(1, 101):
+        step(journal, number, loss=number, lost=[39, 7] if number == 60 else [])
+    (first, second) = journal.run.lines[1:]
+    assert first["loss"] == pytest.approx(sum(range(1, 51)) / 50) and first["accuracy"] == 0.5
+    assert second["loss"] == pytest.approx(sum(range(51, 101)) / 50)
+    assert first["unreadable"] == 0 and "unreadable_lines" not in first
+    assert second["unreadable"] == 2
+    assert second["unreadable_lines"] == [[8, "7.jpg"], [40, "39.jpg"]]
+    assert second["time_data"] == 0 and second["epoch"] == 10
+    assert [saved for saved, _ in journal.run.saved] == list(range(10, 101, 10))
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step_and_images(journal):
+    """Found at the next step that is looked at; the checkpoint that was due is not written."""
+    for number in range(11, 17):
+        step(journal, number, loss=float("nan") if number in (13, 15) else 1.0)
+    with pytest.raises(DataError) as error:
+        for number in range(17, 21):
+            step(journal, number)
+    lines = str(error.value).split("lines ")[1].split(":")[0].split(", ")
+    assert "m.tsv: the loss is not finite at step 13," in str(error.value) and len(lines) == 2
+    assert not journal.run.saved
+
+
+def test_weights_that_are_not_finite_are_not_saved(journal):
+    with torch.no_grad():
+        journal.network.weight[0, 0] = float("inf")
+    for number in range(11, 20):
+        step(journal, number)
+    with pytest.raises(DataError, match="the weights are not finite after step 20"):
+        step(journal, 20)
+    assert not journal.run.saved
+
+
+def test_unreadable_images_are_judged_from_the_1000th_on(journal):
+    for number in range(1, 250):  # 3 of 996: one more is 1.2%
+        step(journal, number, lost=[5] if number <= 10 else [])
+    with pytest.raises(DataError, match=r"11 of 1,000 images cannot be read \(line 8: 7.jpg\)"):
+        step(journal, 250, lost=[7])
+
+
+def test_ten_of_a_thousand_are_not_more_than_one_percent(journal):
+    for number in range(1, 251):
+        step(journal, number, lost=[5] if number <= 10 else [])
+    assert journal.tally.unreadable == 10
