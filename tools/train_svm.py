@@ -1,5 +1,7 @@
 """train-svm: a linear classifier per class on frozen features."""
 
+import os
+
 import click
 
 from ssl_common import cli, streams
@@ -11,8 +13,22 @@ from ssl_common import cli, streams
 @cli.tag_option
 @cli.output_option
 @cli.seed_option
-@cli.workers_option
-def main(features, manifest, tags, output, seed, workers):
+@click.option(
+    "--solver",
+    type=click.Choice(["exact", "liblinear"]),
+    default="exact",
+    help="Ours, all problems together; or LIBLINEAR, one by one: the reference.",
+)
+@cli.device_option
+@click.option(
+    "-j",
+    "--workers",
+    type=click.IntRange(min=0),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="one per core",
+    help="Threads of the exact solver, or processes of liblinear.",
+)
+def main(features, manifest, tags, output, seed, solver, device, workers):
     """Train a linear SVM per class of MANIFEST on FEATURES, row i from line i.
 
     \b
@@ -26,8 +42,9 @@ def main(features, manifest, tags, output, seed, workers):
     from ssl_common.evaluation import svm
 
     with streams.writing(output) as stream:
-        with cli.Progress("fits") as progress:
-            trained = svm.train(features, manifest, tags, seed, workers, progress)
+        with cli.Progress("%") as progress:
+            given = (features, manifest, tags, seed, workers, progress)
+            trained = svm.train(*given, solver=solver, device=device)
         svm.save(stream, trained)
     cli.say(trained.summary())
 

@@ -7,16 +7,13 @@ train-svm(1).
 import contextlib
 import hashlib
 import io
-import itertools
 import json
 import os
-import tempfile
 from typing import NamedTuple
 
 import numpy as np
 
 from ssl_common import records, streams
-from ssl_common.cli import born_deaf
 from ssl_common.data.manifest import DIFFICULT, POSITIVE, Manifest, label_matrix
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.streams import DataError
@@ -25,8 +22,8 @@ FORMAT = 1
 # The published command line asks for the powers of ten, the published code adds those of a half.
 COSTS = np.array(sorted([float(f"1e{e}") for e in range(-7, 3)] + [0.5**e for e in range(4, 20)]))
 FOLDS = 3
-POSITIVE_WEIGHT = 2
-MAX_ITERATIONS = 2000
+CLASSES = 80  # cross-validated together: 240 problems
+GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
 LONELY_COST = 1.0  # of a class that cannot be cross-validated, where no other class was
 INTEGERS = ("permutations", "images", "seed")  # the sidecar fields that are numbers
 BLOCK = 1024  # rows normalised at a time
@@ -43,19 +40,28 @@ class Examples(NamedTuple):
     fields: dict  # sidecar and tags
 
     def normalised(self):
-        """Yield the rows as x / (||x|| + 1e-5), float64, a block at a time.
+        """Yield the rows as x / (||x|| + 1e-5), float64, a block at a time."""
+        for rows, scale in self._blocks():
+            yield rows * scale[:, None]
+
+    def scale(self):
+        """Return 1 / (||x|| + 1e-5) of each row, (N,) float64."""
+        return np.concatenate([scale for _rows, scale in self._blocks()])
+
+    def _blocks(self):
+        """Yield rows, float64, and their scale, a block at a time.
 
         Raises DataError naming the line of a row that holds NaN or infinity.
         """
         for start in range(0, len(self.features), BLOCK):
             rows = self.features[start : start + BLOCK].astype(np.float64)
-            norms = np.linalg.norm(rows, axis=1, keepdims=True)
+            norms = np.linalg.norm(rows, axis=1)
             bad = np.flatnonzero(~np.isfinite(norms))
             if len(bad):
                 line = start + bad[0] + 1
                 where = f"row {line}, line {line} of {streams.name(self.manifest.path)}"
                 raise DataError(f"{self.name}: NaN or infinity in {where}: extract it again")
-            yield rows / (norms + 1e-5)
+            yield rows, 1 / (norms + 1e-5)
 
 
 class Classifiers(NamedTuple):
@@ -87,15 +93,8 @@ class Classifiers(NamedTuple):
                 said.append(f"{text} {', '.join(names)}")
         if self.fields["unconverged"]:
             fits = f"{self.fields['unconverged']} of {self.fields['fits']} fits"
-            said.append(f"{fits} stopped at {MAX_ITERATIONS} iterations")
+            said.append(f"{fits} stopped before they converged")
         return "; ".join(said)
-
-
-class Problem(NamedTuple):
-    """A binary SVM: SIGNS (N,) int8 is 1 and -1, and 0 for a row that takes no part."""
-
-    signs: np.ndarray
-    cost: float
 
 
 def read_examples(features, manifest, tags):
@@ -120,6 +119,15 @@ def read_examples(features, manifest, tags):
     return Examples(name, array, rows, classes, labels, fields)
 
 
+def read_labelled(features, manifest, tags):
+    """Read examples to train on; raise DataError where none has a label."""
+    examples = read_examples(features, manifest, tags)
+    if not examples.classes:
+        message = f"{streams.name(manifest)}: no labels: write path<TAB>label,label"
+        raise DataError(message)
+    return examples
+
+
 def _typed(tags):
     """Return TAGS with the numbers among them as int."""
     try:
@@ -128,41 +136,79 @@ def _typed(tags):
         raise DataError(f"--tag: {', '.join(INTEGERS)} are whole numbers ({error})") from error
 
 
-def train(features, manifest, tags, seed, workers, progress):
+class Exact:
+    """Solves the problems of EXAMPLES together, with THREADS on DEVICE: see solver."""
+
+    name = "exact"
+
+    def __init__(self, examples, seed, threads, device):
+        import torch
+
+        from ssl_common.evaluation import solver
+
+        torch.set_num_threads(max(1, threads))
+        self.solver, self.torch = solver, torch
+        self.features = examples.features
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.scale = torch.from_numpy(examples.scale())
+        if len(self.features) <= min(self.features.shape[1], GRAM):
+            self.space = solver.Gram(solver.gram(self.features, self.scale, self.device))
+        else:
+            self.space = solver.Rows(self.features, self.scale, self.device)
+        self.preconditioner = solver.Preconditioner(self.space, seed)
+
+    def path(self, signs, costs, advance):
+        """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS."""
+        start = None
+        for cost in costs:
+            start = self._solve(signs, np.full(len(signs), cost), start[:2] if start else None)
+            advance(np.full(len(signs), cost))
+            yield start[1].cpu().numpy(), self._unconverged(start[2])
+
+    def fit(self, signs, costs, advance):
+        """Return (weights (P, D + 1) with the bias last, unconverged) at COSTS (P,)."""
+        weights, _images, gaps = self._solve(signs, costs)
+        if isinstance(self.space, self.solver.Gram):
+            rows = self.solver.Rows(self.features, self.scale, self.device)
+            weights = rows.combination(weights)
+        advance(costs)
+        return weights.cpu().numpy(), self._unconverged(gaps)
+
+    def _solve(self, signs, costs, start=None):
+        signs, costs = (self.torch.from_numpy(a).to(self.device) for a in (signs, costs))
+        return self.solver.solve(self.space, self.preconditioner, signs, costs, start)
+
+    def _unconverged(self, gaps):
+        return int((gaps > self.solver.TOLERANCE).sum())
+
+
+def train(features, manifest, tags, seed, workers, progress, *, solver="exact", device=None):
     """Train a classifier per class on the files FEATURES and MANIFEST; return Classifiers.
 
-    WORKERS processes solve the problems; PROGRESS is called with (problems done, in all).
+    SOLVER "exact" has WORKERS threads, on DEVICE; "liblinear" as many processes. PROGRESS is called
+    with (work done, in all, note).
     """
-    examples = read_examples(features, manifest, tags)
-    if not examples.classes:
-        message = f"{streams.name(manifest)}: no labels: write path<TAB>label,label"
-        raise DataError(message)
+    examples = read_labelled(features, manifest, tags)
     # A difficult image is a negative here, as in the published code.
-    signs = np.where(examples.labels == POSITIVE, 1, -1).astype(np.int8)
-    rarer = np.minimum((signs == 1).sum(axis=0), (signs == -1).sum(axis=0))
+    signs = np.where(examples.labels.T == POSITIVE, 1, -1).astype(np.int8)  # (C, N)
+    rarer = np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
     if not rarer.any():
         raise DataError(f"{streams.name(manifest)}: no class has both positives and negatives")
     validated, trained = np.flatnonzero(rarer >= FOLDS), np.flatnonzero(rarer)
-    fits = len(validated) * FOLDS * len(COSTS) + len(trained)
-    count = itertools.count(1)
-    rows, basis = compact(examples)
-    with sharing(rows, workers) as rows:
-
-        def solve(problems):
-            return liblinear(rows, problems, seed, workers, lambda: progress(next(count), fits))
-
-        ap = np.full((len(examples.classes), len(COSTS)), np.nan)
-        ap[validated], early = cross_validate(rows, signs[:, validated], solve)
-        cost, chosen = choose(ap, rarer)
-        problems = [Problem(np.ascontiguousarray(signs[:, c]), cost[c]) for c in trained]
-        found, late = solve(problems)
+    ap = np.full((len(examples.classes), len(COSTS)), np.nan)
     weights = np.full((len(examples.classes), examples.features.shape[1] + 1), np.nan)
-    weights[trained, :-1] = found[:, :-1] if basis is None else found[:, :-1] @ basis.T
-    weights[trained, -1] = found[:, -1]
+    fits = len(validated) * FOLDS * len(COSTS) + len(trained)
+    advance = Work(len(validated) * FOLDS * effort(COSTS).sum(), fits, progress)
+    with solving(solver, examples, seed, workers, device) as solve:
+        ap[validated], early = cross_validate(signs[validated], solve, advance)
+        cost, chosen = choose(ap, rarer)
+        advance.total += effort(cost[trained]).sum()
+        weights[trained], late = solve.fit(signs[trained], cost[trained], advance)
     fields = examples.fields | {
-        "train_images": len(rows),
+        "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
         "svm_seed": seed,
+        "solver": solver,
         "fits": fits,
         "unconverged": early + late,
     }
@@ -170,57 +216,56 @@ def train(features, manifest, tags, seed, workers, progress):
     return Classifiers(examples.classes, weights, cost, chosen, ap, paths, fields)
 
 
-def compact(examples):
-    """Return the normalised rows in as few coordinates as hold them, and the basis of these.
+def solving(solver, examples, seed, workers, device):
+    """Return a context that yields the SOLVER of that name for EXAMPLES."""
+    if solver == "exact":
+        return contextlib.nullcontext(Exact(examples, seed, workers, device))
+    from ssl_common.evaluation.liblinear import Liblinear
 
-    The solver sees only inner products, so fewer images than features lose nothing by moving to
-    the space they span: (N, N) coordinates and a basis (D, N). Else (N, D) and None.
-    """
     rows = np.empty(examples.features.shape)
     for index, block in enumerate(examples.normalised()):
         rows[index * BLOCK : index * BLOCK + len(block)] = block
-    if rows.shape[0] >= rows.shape[1]:
-        return rows, None
-    basis, coordinates = np.linalg.qr(rows.T)
-    return np.ascontiguousarray(coordinates.T), basis
+    return Liblinear(rows, seed, workers)
 
 
-@contextlib.contextmanager
-def sharing(rows, workers):
-    """Yield ROWS (N, D), once for all where WORKERS share them: mapped from a file."""
-    if workers < 2:
-        yield rows
-        return
-    with tempfile.TemporaryDirectory(prefix="train-svm-") as folder:
-        path = f"{folder}/rows.npy"
-        with streams.writing(path) as stream:
-            streams.write_array(stream, rows)
-        yield np.load(path, mmap_mode="r")
+def effort(costs):
+    """Return about how much work a fit at COSTS is: great costs take many more products."""
+    return 4 + 20 * np.sqrt(costs)
 
 
-def cross_validate(rows, signs, solve):
+class Work:
+    """Tells PROGRESS (work done, TOTAL, fits done of FITS), called with the costs of fits done."""
+
+    def __init__(self, total, fits, progress):
+        self.total, self.fits, self.progress = total, fits, progress
+        self.done, self.count = 0, 0
+
+    def __call__(self, costs):
+        self.done, self.count = self.done + effort(costs).sum(), self.count + len(costs)
+        self.progress(int(100 * self.done / self.total), 100, f"{self.count:,} of {self.fits:,} fits")
+
+
+def cross_validate(signs, solve, advance):
     """Return the average precision of each class and cost, (C, K), and the unconverged fits.
 
-    Unshuffled stratified folds in row order; the mean over folds of scikit-learn's average
-    precision (not interpolated), as in the published code.
+    SIGNS (C, N) of all rows. Unshuffled stratified folds in row order; the mean over folds of
+    scikit-learn's average precision (not interpolated), as in the published code.
     """
-    from sklearn.metrics import average_precision_score
     from sklearn.model_selection import StratifiedKFold
 
-    problems, held_out = [], []
-    for sign in signs.T:
-        for _fit, test in StratifiedKFold(FOLDS).split(sign, sign):
-            kept = sign.copy()
-            kept[test] = 0
-            held_out.append(test)
-            problems += [Problem(kept, cost) for cost in COSTS]
-    weights, unconverged = solve(problems)
-    weights = weights.reshape(signs.shape[1], FOLDS, len(COSTS), -1)
-    ap = np.empty(weights.shape[:3])
-    for c, f in np.ndindex(ap.shape[:2]):
-        test = held_out[c * FOLDS + f]
-        scores = rows[test] @ weights[c, f, :, :-1].T + weights[c, f, :, -1]
-        ap[c, f] = [average_precision_score(signs[test, c] == 1, column) for column in scores.T]
+    ap, unconverged = np.empty((len(signs), FOLDS, len(COSTS))), 0
+    for first in range(0, len(signs), CLASSES):
+        some = signs[first : first + CLASSES]
+        tests = [test for sign in some for _, test in StratifiedKFold(FOLDS).split(sign, sign)]
+        kept = np.repeat(some, FOLDS, axis=0)
+        for sign, test in zip(kept, tests, strict=True):
+            sign[test] = 0
+        for k, (scores, early) in enumerate(solve.path(kept, COSTS, advance)):
+            unconverged += early
+            for p, test in enumerate(tests):
+                c, f = divmod(p, FOLDS)
+                found = average_precision(scores[p, test], some[c, test] == 1, "steps")
+                ap[first + c, f, k] = found
     return ap.mean(axis=1), unconverged
 
 
@@ -237,52 +282,6 @@ def choose(ap, rarer):
     cost[validated] = COSTS[best]
     few = "others" if len(best) else "default"
     return cost, ["folds" if n >= FOLDS else few if n else "none" for n in rarer]
-
-
-def liblinear(rows, problems, seed, workers, advance):
-    """Solve PROBLEMS on ROWS (N, D); return weights (P, D + 1), the bias last, and the unconverged.
-
-    Each minimises 1/2 |w|^2 + cost * sum_i c_i max(0, 1 - s_i w.[x_i, 1])^2 with c = 2 for the
-    positives and 1 for the negatives; the bias is regularised like any weight. Calls ADVANCE once
-    a problem.
-    """
-    from joblib import Parallel, delayed
-
-    state = int(np.random.default_rng(seed).integers(2**32))  # scikit-learn takes 32 bits
-    weights, unconverged = np.empty((len(problems), rows.shape[1] + 1)), 0
-    # Processes, as liblinear draws from one global generator; mapped ROWS travel by file name.
-    parallel = Parallel(n_jobs=max(1, workers), return_as="generator", max_nbytes=None)
-    with born_deaf():
-        solutions = parallel(delayed(_liblinear)(rows, *problem, state) for problem in problems)
-    for index, (solution, converged) in enumerate(solutions):
-        weights[index] = solution
-        unconverged += not converged
-        advance()
-    return weights, unconverged
-
-
-def _liblinear(rows, signs, cost, state):
-    """Return the weights (D + 1,) of one problem and whether the solver converged."""
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.svm import LinearSVC
-    from threadpoolctl import threadpool_limits
-
-    svm = LinearSVC(
-        C=cost,
-        class_weight={1: POSITIVE_WEIGHT, -1: 1},
-        dual=True,
-        max_iter=MAX_ITERATIONS,
-        random_state=state,
-    )  # squared hinge, l2, tolerance 1e-4 and intercept scaling 1 are its defaults
-    part = np.flatnonzero(signs)
-    rows = rows if len(part) == len(rows) else rows[part]
-    # One thread: the order of a sum would otherwise depend on the number of workers.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
-        svm.fit(rows, signs[part])
-    return np.append(svm.coef_[0], svm.intercept_), svm.n_iter_ < MAX_ITERATIONS
 
 
 def path_hashes(manifest):

@@ -1,0 +1,237 @@
+"""Many linear SVMs over the same rows, solved together: Newton steps by conjugate gradients.
+
+Each problem is that of LIBLINEAR's L2-regularised L2-loss SVM (Fan et al., JMLR 9, 2008, section 3):
+
+    P(w) = 1/2 |w|^2 + 1/2 sum_i c_i max(0, 1 - s_i w.x_i)^2,    x_i the row with a 1 for the bias,
+
+with signs s_i, and c_i = 2 x cost x weight of the sign; a row of sign 0 has c_i = 0. Where |w.x_i|
+leaves an error, P is quadratic, so a Newton step is a linear system in H = I + sum_active c_i x_i x_i',
+which conjugate gradients solve from products alone (Keerthi and DeCoste, JMLR 6, 2005): one matrix
+product serves all problems. With a_i = c_i s_i max(0, 1 - s_i w.x_i), which is feasible for the
+dual, P(w) - D(a) = 1/2 |w - sum_i a_i x_i|^2: half the squared gradient bounds the error of P(w), and
+a problem is solved when that is below TOLERANCE x P(w).
+
+Steps are found in float32 and judged in float64, so rounding costs steps and not exactness.
+"""
+
+import torch
+
+from ssl_common.data.manifest import POSITIVE
+
+POSITIVE_WEIGHT = 2
+TOLERANCE = 1e-6  # of the objective
+FORCING = 0.1  # by which a Newton step reduces the gradient of its quadratic
+MAX_NEWTON, MAX_CG = 100, 500
+RANK = 64  # of the preconditioner
+BLOCK = 4096  # rows, or columns, of the features in memory at a time
+
+
+class Gram:
+    """Weights as coefficients (P, N) of the rows, w = sum_i a_i x_i: for N up to D.
+
+    One matrix of N x N holds all there is to know of the rows, whatever D.
+    """
+
+    def __init__(self, matrix):
+        """Take MATRIX (N, N) float64, of products x_i.x_j."""
+        self.matrix = {torch.float64: matrix, torch.float32: matrix.float()}
+        self.width = self.count = len(matrix)
+        self.device = matrix.device
+
+    def image(self, weights):
+        """Return w.x_i, (P, N), of WEIGHTS (P, width)."""
+        return weights @ self.matrix[weights.dtype]
+
+    def combination(self, coefficients):
+        """Return the weights sum_i a_i x_i of COEFFICIENTS (P, N)."""
+        return coefficients
+
+    def dual(self, _weights, image):
+        """Return what an inner product multiplies plainly with other weights."""
+        return image
+
+    def part(self, rows):
+        """Return the Gram of some ROWS."""
+        return Gram(self.matrix[torch.float64][rows][:, rows])
+
+
+class Rows:
+    """Weights as they are, (P, D + 1) with the bias last: for N above D. Reads blocks of rows."""
+
+    def __init__(self, features, scale, device):
+        """Take FEATURES (N, D), an array that may be mapped, and what normalises them, SCALE (N,)."""
+        self.features, self.scale, self.device = features, scale.to(device), torch.device(device)
+        self.count, self.width = len(features), features.shape[1] + 1
+
+    def _blocks(self, dtype):
+        for start in range(0, self.count, BLOCK):
+            part = slice(start, start + BLOCK)
+            yield part, tensor(self.features[part], dtype, self.device), self.scale[part].to(dtype)
+
+    def image(self, weights):
+        found = weights.new_empty(len(weights), self.count)
+        for part, rows, scale in self._blocks(weights.dtype):
+            found[:, part] = (weights[:, :-1] @ rows.T).mul_(scale).add_(weights[:, -1:])
+        return found
+
+    def combination(self, coefficients):
+        found = coefficients.new_zeros(len(coefficients), self.width)
+        for part, rows, scale in self._blocks(coefficients.dtype):
+            found[:, :-1] += (coefficients[:, part] * scale) @ rows
+        found[:, -1] = coefficients.sum(1)
+        return found
+
+    def dual(self, weights, _image):
+        return weights
+
+
+def tensor(array, dtype, device):
+    """Return a copy of ARRAY, which may be mapped and of any real type, as a tensor."""
+    kind = {torch.float32: "f4", torch.float64: "f8"}[dtype]
+    return torch.from_numpy(array.astype(kind, order="C")).to(device)
+
+
+def gram(features, scale, device="cpu", others=None, other_scale=None):
+    """Return x_i.y_j + 1, (N, M) float64, of rows FEATURES (N, D) and OTHERS (M, D) (the same).
+
+    Each is multiplied by its SCALE (N,); the 1 is the bias. Reads blocks of columns.
+    """
+    if others is None:
+        others, other_scale = features, scale
+    found = torch.zeros(len(features), len(others), dtype=torch.float64, device=device)
+    for start in range(0, features.shape[1], BLOCK // 4):
+        part = slice(start, start + BLOCK // 4)
+        left = tensor(features[:, part], torch.float64, device)
+        right = left if others is features else tensor(others[:, part], torch.float64, device)
+        found.addmm_(left, right.T)
+    return found.mul_(scale.to(device)[:, None]).mul_(other_scale.to(device)).add_(1)
+
+
+class Preconditioner:
+    """H on the RANK directions in which the rows are longest, and its mean on all others."""
+
+    def __init__(self, space, seed=0):
+        """Find the directions of SPACE by subspace iteration from a start drawn from SEED."""
+        self.space = space
+        rank = min(RANK, space.width, space.count)
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.randn(rank, space.width, generator=generator).to(space.device)
+        for _ in range(4):
+            basis = torch.linalg.qr(space.combination(space.image(basis)).T)[0].T
+        images = space.image(basis)
+        # Made orthonormal; what the rows do not span, as copies of rows do not, is left out.
+        length, turn = torch.linalg.eigh((space.dual(basis, images) @ basis.T).double())
+        kept = length > 1e-6 * length[-1]
+        turn = (turn[:, kept] / length[kept].sqrt()).T.float()
+        self.basis, self.images = turn @ basis, turn @ images  # (R, width), (R, N)
+        self.rest = torch.linalg.eigvalsh((self.images @ self.images.T).double())[0].float() / 2
+
+    def prepare(self, curvature):
+        """Return what apply needs of CURVATURE, (P, N): c_i of the active rows."""
+        small = torch.stack([(self.images * c) @ self.images.T for c in curvature]).double()
+        one = torch.eye(small.shape[1], dtype=small.dtype, device=small.device)
+        active = (curvature > 0).sum(1).clamp(min=1)
+        rest = 1 / (1 + self.rest * curvature.sum(1) / active)
+        inverse = torch.linalg.inv(small + one).float() - rest[:, None, None] * one.float()
+        return rest[:, None], inverse
+
+    def apply(self, prepared, weights, image):
+        """Return about H^-1 w, and its image, of WEIGHTS w (P, width) and their IMAGE."""
+        rest, inverse = prepared
+        inner = self.space.dual(weights, image) @ self.basis.T
+        inner = torch.bmm(inverse, inner[:, :, None])[:, :, 0]
+        return rest * weights + inner @ self.basis, rest * image + inner @ self.images
+
+
+def solve(space, preconditioner, signs, costs, start=None):
+    """Solve the problems of SIGNS (P, N) int8 and COSTS (P,); return (weights, images, gaps).
+
+    START is (weights, images) of others like them. Weights are as SPACE holds them, images are
+    w.x_i, (P, N), both float64; a gap, (P,), bounds (P(w) - min P) / P(w), and exceeds TOLERANCE
+    where rounding or the limit of steps came first.
+    """
+    count = len(signs)
+    if start is None:
+        weights = torch.zeros(count, space.width, dtype=torch.float64, device=space.device)
+        images = torch.zeros(count, space.count, dtype=torch.float64, device=space.device)
+    else:
+        weights, images = start[0].clone(), start[1].clone()
+    gaps = torch.full((count,), torch.inf, dtype=torch.float64, device=space.device)
+    live, before = torch.arange(count, device=space.device), gaps.clone()
+    for _ in range(MAX_NEWTON):
+        sign, weight, image = signs[live].double(), weights[live], images[live]
+        c = 2 * costs[live, None] * sign.abs() * torch.where(sign == POSITIVE, POSITIVE_WEIGHT, 1)
+        error = (1 - sign * image).clamp_(min=0)
+        norm = (weight * space.dual(weight, image)).sum(1)
+        value = (norm + (c * error**2).sum(1)) / 2
+        descent = space.combination(c * sign * error) - weight  # minus the gradient
+        active = torch.where(error > 0, c, 0).float()
+        step, change, squared = newton(space, preconditioner, active, descent.float(), value)
+        gaps[live] = squared / 2 / value
+        going = (gaps[live] > TOLERANCE) & (value < before * (1 - 1e-13))
+        if not going.any():
+            break
+        live, before, weight, image = live[going], value[going], weight[going], image[going]
+        step, change = step[going].double(), change[going].double()
+        length = search(space, weight, image, step, change, sign[going], c[going])[:, None]
+        weights[live] = weight = weight + length * step
+        images[live] = space.image(weight)  # anew: sums of float32 would drift
+    return weights, images, gaps
+
+
+def newton(space, preconditioner, active, descent, value):
+    """Return the Newton step of DESCENT (P, width), its image, and |descent|^2, (P,) float64.
+
+    ACTIVE (P, N) holds c_i of the active rows. No step is made where VALUE, (P,), is solved.
+    Conjugate gradients in the inner product of weights, with the images of all that is summed.
+    """
+    step, change = torch.zeros_like(descent), torch.zeros_like(active)
+    prepared = preconditioner.prepare(active)
+    live = torch.arange(len(descent), device=descent.device)
+    rest, direction, along = descent, torch.zeros_like(descent), torch.zeros_like(active)
+    old = torch.full_like(descent[:, 0], torch.inf)
+    for iteration in range(MAX_CG):
+        image = space.image(rest)
+        better, better_image = preconditioner.apply(prepared, rest, image)
+        new = (better * space.dual(rest, image)).sum(1)
+        if not iteration:
+            squared = (rest.double() * space.dual(rest, image)).sum(1).clamp_(min=0)
+            enough = torch.where(squared / 2 > TOLERANCE * value, FORCING**2 * new, torch.inf)
+        going = new > enough
+        if not going.all():
+            if not going.any():
+                break
+            live, rest, direction, along, old, new, enough, active, better, better_image = (
+                each[going]
+                for each in (live, rest, direction, along, old, new, enough, active, better)
+                + (better_image,)
+            )
+            prepared = tuple(each[going] for each in prepared)
+        ratio, old = (new / old)[:, None], new
+        direction, along = better + ratio * direction, better_image + ratio * along
+        curved = active * along
+        norm = (direction * space.dual(direction, along)).sum(1)
+        length = (new / (norm + (curved * along).sum(1)))[:, None]
+        step[live] += length * direction
+        change[live] += length * along
+        rest = rest - length * (direction + space.combination(curved))
+    return step, change, squared
+
+
+def search(space, weights, images, step, change, sign, c):
+    """Return how far along STEP each objective is least, (P,): Newton's method, kept in a bracket."""
+    dual = space.dual(step, change)
+    first, second = (weights * dual).sum(1), (step * dual).sum(1)
+    length = torch.ones_like(first)
+    low, high = torch.zeros_like(first), torch.full_like(first, torch.inf)
+    for _ in range(30):
+        error = (1 - sign * (images + length[:, None] * change)).clamp_(min=0)
+        slope = first + length * second - (c * sign * change * error).sum(1)
+        curvature = second + (c * change**2 * (error > 0)).sum(1)
+        low, high = torch.where(slope < 0, length, low), torch.where(slope > 0, length, high)
+        new = torch.where(curvature > 0, length - slope / curvature, length)
+        new = torch.where((new < low) | (new > high), (low + high.clamp(max=1e6)) / 2, new)
+        moved, length = (new - length).abs(), new
+        if moved.max() < 1e-5:
+            break
+    return length
