@@ -13,6 +13,7 @@ COMMANDS = [
     "pretrain",
     "show-pretext",
     "extract-features",
+    "sample-low-shot",
     "train-svm",
     "eval-svm",
     "report",

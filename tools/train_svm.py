@@ -19,6 +19,11 @@ from ssl_common import cli, streams
     default="exact",
     help="Ours, all problems together; or LIBLINEAR, one by one: the reference.",
 )
+@click.option(
+    "--low-shot",
+    metavar="DIR",
+    help="Train on each sample of sample-low-shot in DIR instead, at all costs.",
+)
 @cli.device_option
 @click.option(
     "-j",
@@ -28,24 +33,30 @@ from ssl_common import cli, streams
     show_default="one per core",
     help="Threads of the exact solver, or processes of liblinear.",
 )
-def main(features, manifest, tags, output, seed, solver, device, workers):
+def main(features, manifest, tags, output, seed, solver, low_shot, device, workers):
     """Train a linear SVM per class of MANIFEST on FEATURES, row i from line i.
 
     \b
     train-svm train.npy train.tsv -o svm.npz
+    train-svm train.npy train.tsv --low-shot low-shot -o lowshot.npz
 
     The cost of each class is the best of 26 in 3-fold cross-validation. Either operand may be -,
     standard input.
     """
     if features == manifest == "-":
         raise click.UsageError("FEATURES and MANIFEST cannot both be standard input")
-    from ssl_common.evaluation import svm
+    if low_shot and solver != "exact":
+        raise click.UsageError("--low-shot is for --solver exact")
+    from ssl_common.evaluation import lowshot, svm
 
     with streams.writing(output) as stream:
         with cli.Progress("%") as progress:
-            given = (features, manifest, tags, seed, workers, progress)
-            trained = svm.train(*given, solver=solver, device=device)
-        svm.save(stream, trained)
+            work = (tags, seed, workers, progress)
+            if low_shot:
+                trained = lowshot.train(features, manifest, low_shot, *work, device=device)
+            else:
+                trained = svm.train(features, manifest, *work, solver=solver, device=device)
+        (lowshot if low_shot else svm).save(stream, trained)
     cli.say(trained.summary())
 
 

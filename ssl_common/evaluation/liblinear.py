@@ -7,7 +7,7 @@ import numpy as np
 
 from ssl_common import streams
 from ssl_common.cli import born_deaf
-from ssl_common.evaluation.solver import POSITIVE_WEIGHT
+
 
 MAX_ITERATIONS = 2000
 

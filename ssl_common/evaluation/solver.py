@@ -19,7 +19,7 @@ import torch
 from ssl_common.data.manifest import POSITIVE
 
 POSITIVE_WEIGHT = 2
-TOLERANCE = 1e-6  # of the objective
+TOLERANCE = 1e-7  # of the objective
 FORCING = 0.1  # by which a Newton step reduces the gradient of its quadratic
 MAX_NEWTON, MAX_CG = 100, 500
 RANK = 64  # of the preconditioner

@@ -27,6 +27,7 @@ GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
 LONELY_COST = 1.0  # of a class that cannot be cross-validated, where no other class was
 INTEGERS = ("permutations", "images", "seed")  # the sidecar fields that are numbers
 BLOCK = 1024  # rows normalised at a time
+DRAWS = 100  # bootstrap samples at a time
 
 
 class Examples(NamedTuple):
@@ -151,11 +152,34 @@ class Exact:
         self.features = examples.features
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.scale = torch.from_numpy(examples.scale())
+        self.seed, self.space = seed, None
+
+    def on_all(self):
+        """Get ready for problems on all rows; return self."""
         if len(self.features) <= min(self.features.shape[1], GRAM):
-            self.space = solver.Gram(solver.gram(self.features, self.scale, self.device))
+            self.space = self._gram(slice(None))
         else:
-            self.space = solver.Rows(self.features, self.scale, self.device)
-        self.preconditioner = solver.Preconditioner(self.space, seed)
+            self.space = self.solver.Rows(self.features, self.scale, self.device)
+        self.preconditioner = self.solver.Preconditioner(self.space, self.seed)
+        return self
+
+    def on_parts(self, used):
+        """Return a function that solves on some of the rows USED, at each of COSTS.
+
+        It takes the rows and their signs (K, n), and returns (coefficients (K, n), unconverged).
+        """
+        whole = self._gram(used) if len(used) <= GRAM else None
+
+        def solve(rows, signs):
+            here = whole.part(np.searchsorted(used, rows)) if whole else self._gram(rows)
+            self.space, self.preconditioner = here, self.solver.Preconditioner(here, self.seed)
+            coefficients, _images, gaps = self._solve(signs, COSTS)
+            return coefficients.cpu().numpy(), self._unconverged(gaps)
+
+        return solve
+
+    def _gram(self, rows):
+        return self.solver.Gram(self.solver.gram(self.features[rows], self.scale[rows], self.device))
 
     def path(self, signs, costs, advance):
         """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS."""
@@ -219,7 +243,7 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
 def solving(solver, examples, seed, workers, device):
     """Return a context that yields the SOLVER of that name for EXAMPLES."""
     if solver == "exact":
-        return contextlib.nullcontext(Exact(examples, seed, workers, device))
+        return contextlib.nullcontext(Exact(examples, seed, workers, device).on_all())
     from ssl_common.evaluation.liblinear import Liblinear
 
     rows = np.empty(examples.features.shape)
@@ -309,65 +333,143 @@ def save(stream, trained):
     stream.write(buffer.getvalue())
 
 
-def load(path):
-    """Read what save wrote."""
-    arrays = streams.read_arrays(path)
+def load(arrays, name):
+    """Return the Classifiers of the ARRAYS that save wrote, read from the file NAME."""
     try:
         if arrays["format"] != FORMAT:
-            message = f"{streams.name(path)}: format {arrays['format']}: train it with this version"
-            raise DataError(message)
+            raise DataError(f"{name}: format {arrays['format']}: train it with this version")
         weights = np.column_stack([arrays["coef"], arrays["intercept"]])
         fields = json.loads(str(arrays["fields"]))
         names = ("cost", "chosen", "ap", "paths")
-        cost, chosen, ap, paths = (arrays[name] for name in names)
+        cost, chosen, ap, paths = (arrays[each] for each in names)
         return Classifiers(
             arrays["classes"].tolist(), weights, cost, chosen.tolist(), ap, paths, fields
         )
     except (KeyError, ValueError) as error:
-        raise DataError(f"{streams.name(path)}: not written by train-svm ({error})") from error
+        raise DataError(f"{name}: not written by train-svm ({error})") from error
 
 
-def evaluate(svm, features, manifest, tags):
-    """Return the record of the file SVM on the files FEATURES and MANIFEST, less its provenance.
+def evaluate(
+    path, features, manifest, tags, *, train_features=None, scores=None, bootstrap=0, seed=0
+):
+    """Return the records of the classifiers in the file PATH on the files FEATURES and MANIFEST.
 
-    Average precision per class over its not difficult images; its mean, in percent, over the
-    classes that have one. Raises DataError for features the SVM was not made for, or made from.
+    They lack their provenance. Average precision per class over its not difficult images; its mean,
+    in percent, over the classes that have one. Low-shot classifiers need TRAIN_FEATURES, what they
+    were trained on, and give a record each k and metric. SCORES, a stream, gets the decision values
+    (N, C) as .npy; BOOTSTRAP samples, drawn from SEED, add an interval of the mean. Raises DataError
+    for features the classifiers were not made for, or made from.
     """
-    trained, examples = load(svm), read_examples(features, manifest, tags)
-    _check_fit(svm, trained, examples)
-    scores = np.concatenate([r @ trained.weights[:, :-1].T for r in examples.normalised()])
-    scores += trained.weights[:, -1]
-    per_class = {}
-    for index, name in enumerate(trained.classes):
-        per_class[name] = None
-        if name in examples.classes and trained.chosen[index] != "none":
-            labels = examples.labels[:, examples.classes.index(name)]
-            clear = labels != DIFFICULT
-            ap = average_precision(scores[clear, index], labels[clear] == POSITIVE)
-            per_class[name] = None if np.isnan(ap) else 100 * ap
-    measured = [ap for ap in per_class.values() if ap is not None]
-    if not measured:
-        where = streams.name(manifest)
-        raise DataError(f"{where}: shows no class of {streams.name(svm)}: see its labels")
-    fields = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
+    from ssl_common.evaluation import lowshot
+
+    arrays, examples = streams.read_arrays(path), read_examples(features, manifest, tags)
+    few = "lowshot_format" in arrays
+    if few != (train_features is not None):
+        kind = "low-shot classifiers: add" if few else "not low-shot classifiers: leave out"
+        raise DataError(f"{streams.name(path)}: {kind} --train-features")
+    if few and (scores or bootstrap):
+        option = "--scores" if scores else "--bootstrap"
+        raise DataError(f"{streams.name(path)}: low-shot classifiers: leave out {option}")
+    if few:
+        trained = lowshot.load(arrays, streams.name(path))
+        found = list(lowshot.evaluate(path, trained, train_features, examples))
+    else:
+        trained = load(arrays, streams.name(path))
+        found = [_measure(path, trained, examples, scores, bootstrap, seed)]
+    same = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
     inputs = {
-        "svm": _digest(svm),
+        "svm": _digest(path),
         "features": _digest(features),
         # Its labels too, unlike test_manifest; and the same from a pipe.
         "manifest": streams.digest(repr(tuple(row)).encode() for row in examples.manifest),
     }
-    return fields | {
-        "task": "svm",
-        "data_set": fields.get("data_set", streams.stem(manifest)),
-        "metric": "mAP",
-        "value": float(np.mean(measured)),
-        "classes": len(measured),
-        "per_class": per_class,
+    same |= {
         "unseen": [name for name in examples.classes if name not in trained.classes],
         "test_images": len(examples.features),
         "test_manifest": examples.manifest.digest(),
         "inputs": inputs,
     }
+    return [same | record for record in found]
+
+
+def said(found):
+    """Return what eval-svm says of the records FOUND."""
+    first = found[0]
+    texts = [
+        f"{record['value']:.2f} {record['metric']}"
+        + (f" at k = {record['k']}" if "k" in record else "")
+        + ("" if "interval" not in record else " ({:.2f} to {:.2f})".format(*record["interval"]))
+        for record in found
+    ]
+    over = f"over {first['classes']} of {len(first['per_class'])} classes"
+    text = f"{', '.join(texts)} {over}, {first['test_images']} images"
+    return text + (f"; not trained: {', '.join(first['unseen'])}" if first["unseen"] else "")
+
+
+def data_set(fields, examples):
+    """Return how records name the data set: as the tags of EXAMPLES or training say, or its file."""
+    said = examples.fields.get("data_set") or fields.get("data_set")
+    return said or streams.stem(examples.manifest.path)
+
+
+def _measure(path, trained, examples, scores, bootstrap, seed):
+    """Return what a record says of the classifiers TRAINED, read from PATH, on EXAMPLES."""
+    check_fit(path, trained, trained.weights.shape[1] - 1, examples)
+    values = np.concatenate([r @ trained.weights[:, :-1].T for r in examples.normalised()])
+    values += trained.weights[:, -1]
+    if scores:
+        streams.write_array(scores, values)
+    counts = _counts(len(values), bootstrap, seed)
+    per_class, drawn = dict.fromkeys(trained.classes), []
+    for index, name in enumerate(trained.classes):
+        if name in examples.classes and trained.chosen[index] != "none":
+            labels = examples.labels[:, examples.classes.index(name)]
+            clear = labels != DIFFICULT
+            truth = labels[clear] == POSITIVE
+            ap = average_precision(values[clear, index], truth)
+            if not np.isnan(ap):
+                per_class[name] = 100 * ap
+                drawn += [
+                    100 * average_precision(values[clear, index], truth, weights=some[:, clear])
+                    for some in counts()
+                ]
+    measured = [ap for ap in per_class.values() if ap is not None]
+    if not measured:
+        where = streams.name(examples.manifest.path)
+        raise DataError(f"{where}: shows no class of {streams.name(path)}: see its labels")
+    record = {
+        "task": "svm",
+        "data_set": data_set(trained.fields, examples),
+        "metric": "mAP",
+        "value": float(np.mean(measured)),
+        "classes": len(measured),
+        "per_class": per_class,
+    }
+    if bootstrap:
+        means = np.nanmean(np.concatenate(drawn).reshape(len(measured), bootstrap), axis=0)
+        record["interval"] = np.percentile(means, [2.5, 97.5]).tolist()
+        record |= {"bootstrap": bootstrap, "bootstrap_seed": seed}
+    return record
+
+
+def _counts(images, samples, seed):
+    """Return a function that yields how often each of IMAGES is in each of SAMPLES, in blocks (b, N).
+
+    A sample draws as many images as there are, with replacement; each call yields the same.
+    """
+
+    def counts():
+        for start in range(0, samples, DRAWS):
+            numbers = range(start, min(start + DRAWS, samples))
+            yield np.stack([
+                np.bincount(
+                    np.random.default_rng((seed, number)).integers(images, size=images),
+                    minlength=images,
+                )
+                for number in numbers
+            ])  # fmt: skip
+
+    return counts
 
 
 def _digest(path):
@@ -375,22 +477,24 @@ def _digest(path):
     return streams.file_digest(path) if os.path.isfile(path) else None
 
 
-def _check_fit(svm, trained, examples):
-    """Raise DataError where EXAMPLES are not for the classifiers TRAINED, read from SVM."""
+def check_fit(path, trained, width, examples):
+    """Raise DataError where EXAMPLES are not for the classifiers TRAINED, read from PATH.
+
+    WIDTH is how many numbers an image they take.
+    """
     for key in ("layer", "model"):
         ours, theirs = trained.fields.get(key), examples.fields.get(key)
         if None not in (ours, theirs) and ours != theirs:
-            message = f"{key} {theirs}, but {streams.name(svm)} was trained on {key} {ours}"
+            message = f"{key} {theirs}, but {streams.name(path)} was trained on {key} {ours}"
             raise DataError(f"{examples.name}: {message}")
-    width = trained.weights.shape[1] - 1
     if examples.features.shape[1] != width:
         message = (
-            f"{examples.features.shape[1]} numbers an image, but {streams.name(svm)} takes {width}"
+            f"{examples.features.shape[1]} numbers an image, but {streams.name(path)} takes {width}"
         )
         raise DataError(f"{examples.name}: {message}")
     known = np.flatnonzero(np.isin(path_hashes(examples.manifest), trained.paths))
     if len(known):
         line = int(known[0]) + 1
-        path = examples.manifest[known[0]].path
-        message = f"{streams.name(svm)} was trained on {path} ({len(known)} such lines)"
+        shown = examples.manifest[known[0]].path
+        message = f"{streams.name(path)} was trained on {shown} ({len(known)} such lines)"
         raise examples.manifest.error(line, f"{message}: evaluate on others")
