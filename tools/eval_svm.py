@@ -12,9 +12,7 @@ from ssl_common import cli, records, streams
 @click.argument("svm", metavar="SVM")
 @click.argument("features")
 @click.argument("manifest")
-@click.option(
-    "--train-features", metavar="FILE", help="What low-shot classifiers were trained on."
-)
+@click.option("--train-features", metavar="FILE", help="What low-shot classifiers were trained on.")
 @click.option("--scores", metavar="FILE", help="Write the decision values here, images x classes.")
 @click.option(
     "--bootstrap",

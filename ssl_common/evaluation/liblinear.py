@@ -8,8 +8,8 @@ import numpy as np
 from ssl_common import streams
 from ssl_common.cli import born_deaf
 
-
 MAX_ITERATIONS = 2000
+POSITIVE_WEIGHT = 2
 
 
 class Liblinear:

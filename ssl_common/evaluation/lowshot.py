@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 class Machines(NamedTuple):
-    """The classifiers of one sample and k: w = sum over T pairs (row, class) of a coefficient x row.
+    """The classifiers of one sample and k, sums of coefficient x row over T pairs (class, row).
 
     Those of class c are COUNTS[c] pairs that follow each other, in the order of the classes.
     """
@@ -212,9 +212,9 @@ def _products(trained, features, examples):
 
 
 def _measure(machines, products, labels):
-    """Return the average precision (C, K), NaN where there is none, and the top-1 (K,) of one sample.
+    """Return the average precision (C, K) and the top-1 (K,) of the MACHINES of one sample.
 
-    The top-1 is over the images that show a class with a classifier.
+    NaN where there is none. The top-1 is over the images that show a class with a classifier.
     """
     index, found = products
     scores = np.full((len(svm.COSTS), labels.shape[1], len(labels)), -np.inf)

@@ -1,15 +1,16 @@
 """Many linear SVMs over the same rows, solved together: Newton steps by conjugate gradients.
 
-Each problem is that of LIBLINEAR's L2-regularised L2-loss SVM (Fan et al., JMLR 9, 2008, section 3):
+Each problem is that of LIBLINEAR's SVM with squared hinge (Fan et al., JMLR 9, 2008, section 3):
 
     P(w) = 1/2 |w|^2 + 1/2 sum_i c_i max(0, 1 - s_i w.x_i)^2,    x_i the row with a 1 for the bias,
 
-with signs s_i, and c_i = 2 x cost x weight of the sign; a row of sign 0 has c_i = 0. Where |w.x_i|
-leaves an error, P is quadratic, so a Newton step is a linear system in H = I + sum_active c_i x_i x_i',
-which conjugate gradients solve from products alone (Keerthi and DeCoste, JMLR 6, 2005): one matrix
-product serves all problems. With a_i = c_i s_i max(0, 1 - s_i w.x_i), which is feasible for the
-dual, P(w) - D(a) = 1/2 |w - sum_i a_i x_i|^2: half the squared gradient bounds the error of P(w), and
-a problem is solved when that is below TOLERANCE x P(w).
+with signs s_i, and c_i = 2 x cost x weight of the sign; a row of sign 0 has c_i = 0. While the same
+rows are active, s_i w.x_i < 1, P is quadratic; so a Newton step is a linear system in
+H = I + sum_active c_i x_i x_i', which conjugate gradients solve from products alone (Keerthi and
+DeCoste, JMLR 6, 2005), and one matrix product serves all problems. With
+a_i = c_i s_i max(0, 1 - s_i w.x_i), which is feasible for the dual D,
+P(w) - D(a) = 1/2 |w - sum_i a_i x_i|^2: half the squared gradient bounds how far P(w) is from the
+least, and a problem is solved when that is below TOLERANCE x P(w).
 
 Steps are found in float32 and judged in float64, so rounding costs steps and not exactness.
 """
@@ -59,7 +60,7 @@ class Rows:
     """Weights as they are, (P, D + 1) with the bias last: for N above D. Reads blocks of rows."""
 
     def __init__(self, features, scale, device):
-        """Take FEATURES (N, D), an array that may be mapped, and what normalises them, SCALE (N,)."""
+        """Take FEATURES (N, D), an array that may be mapped, and SCALE (N,) of its rows."""
         self.features, self.scale, self.device = features, scale.to(device), torch.device(device)
         self.count, self.width = len(features), features.shape[1] + 1
 
@@ -219,7 +220,7 @@ def newton(space, preconditioner, active, descent, value):
 
 
 def search(space, weights, images, step, change, sign, c):
-    """Return how far along STEP each objective is least, (P,): Newton's method, kept in a bracket."""
+    """Return where along STEP each objective is least, (P,): Newton, kept in a bracket."""
     dual = space.dual(step, change)
     first, second = (weights * dual).sum(1), (step * dual).sum(1)
     length = torch.ones_like(first)

@@ -179,7 +179,8 @@ class Exact:
         return solve
 
     def _gram(self, rows):
-        return self.solver.Gram(self.solver.gram(self.features[rows], self.scale[rows], self.device))
+        part = self.features[rows], self.scale[rows]
+        return self.solver.Gram(self.solver.gram(*part, self.device))
 
     def path(self, signs, costs, advance):
         """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS."""
@@ -266,7 +267,8 @@ class Work:
 
     def __call__(self, costs):
         self.done, self.count = self.done + effort(costs).sum(), self.count + len(costs)
-        self.progress(int(100 * self.done / self.total), 100, f"{self.count:,} of {self.fits:,} fits")
+        note = f"{self.count:,} of {self.fits:,} fits"
+        self.progress(int(100 * self.done / self.total), 100, note)
 
 
 def cross_validate(signs, solve, advance):
@@ -357,8 +359,8 @@ def evaluate(
     They lack their provenance. Average precision per class over its not difficult images; its mean,
     in percent, over the classes that have one. Low-shot classifiers need TRAIN_FEATURES, what they
     were trained on, and give a record each k and metric. SCORES, a stream, gets the decision values
-    (N, C) as .npy; BOOTSTRAP samples, drawn from SEED, add an interval of the mean. Raises DataError
-    for features the classifiers were not made for, or made from.
+    (N, C) as .npy; BOOTSTRAP samples, drawn from SEED, add an interval of the mean. Raises
+    DataError for features the classifiers were not made for, or made from.
     """
     from ssl_common.evaluation import lowshot
 
@@ -407,7 +409,7 @@ def said(found):
 
 
 def data_set(fields, examples):
-    """Return how records name the data set: as the tags of EXAMPLES or training say, or its file."""
+    """Return the data set in records: what tags of EXAMPLES or the training say, or its file."""
     said = examples.fields.get("data_set") or fields.get("data_set")
     return said or streams.stem(examples.manifest.path)
 
@@ -453,7 +455,7 @@ def _measure(path, trained, examples, scores, bootstrap, seed):
 
 
 def _counts(images, samples, seed):
-    """Return a function that yields how often each of IMAGES is in each of SAMPLES, in blocks (b, N).
+    """Return a function that yields how often each of IMAGES is in each of SAMPLES, (b, N) each.
 
     A sample draws as many images as there are, with replacement; each call yields the same.
     """
