@@ -16,6 +16,8 @@ class Liblinear:
     """Solves problems on ROWS (N, D), those that normalise() yields, in WORKERS processes."""
 
     name = "liblinear"
+    block = 80  # classes cross-validated together
+    map = staticmethod(map)
 
     def __init__(self, rows, seed, workers):
         """Move fewer rows than features to the space they span: N coordinates and a basis (D, N).

@@ -57,21 +57,27 @@ def train(features, manifest, folder, tags, seed, threads, progress, device=None
     fits = len(svm.COSTS) * sum(int((m == 1).any(axis=0).sum()) for m in samples.values())
     # The products of a fit grow with the square of its rows.
     total = sum(((m >= 0).sum(axis=0, dtype=float) ** 2).sum() for m in samples.values())
-    done, machines, unconverged = 0, {}, 0
-    for key, matrix in samples.items():
-        counts, rows, coefficients = np.zeros(len(examples.classes), np.int64), [], []
-        for chosen, classes in _together(matrix):
-            signs = np.where(matrix[np.ix_(chosen, classes)].T == 1, 1, -1).astype(np.int8)
-            for index, sign in zip(classes, signs, strict=True):
-                found, early = solve(chosen, np.repeat(sign[None], len(svm.COSTS), axis=0))
-                unconverged += early
-                counts[index] = len(chosen)
-                rows.append(chosen)
-                coefficients.append(found.astype(np.float32))
-                done += len(chosen) ** 2
-            progress(int(100 * done / total), 100, f"k = {key[0]}, {fits:,} fits in all")
-        rows, coefficients = np.concatenate(rows), np.concatenate(coefficients, axis=1)
-        machines[key] = Machines(counts, rows.astype(np.int32), coefficients)
+    groups = _groups(samples)
+
+    def solve_one(group):
+        key, chosen, index = group
+        signs = np.where(samples[key][chosen, index] == 1, 1, -1).astype(np.int8)
+        return solve(chosen, np.repeat(signs[None], len(svm.COSTS), axis=0))
+
+    found, unconverged, done = {key: [] for key in samples}, 0, 0
+    for (key, chosen, index), solved in zip(groups, exact.map(solve_one, groups), strict=True):
+        coefficients, early = solved
+        found[key].append((index, chosen, coefficients.astype(np.float32)))
+        unconverged += early
+        done += len(chosen) ** 2
+        progress(int(100 * done / total), 100, f"k = {key[0]}, {fits:,} fits in all")
+    machines = {}
+    for key, parts in found.items():
+        indices, rows, coefficients = zip(*parts, strict=True)
+        counts = np.zeros(len(examples.classes), np.int64)
+        counts[list(indices)] = [len(each) for each in rows]
+        rows = np.concatenate(rows).astype(np.int32)
+        machines[key] = Machines(counts, rows, np.concatenate(coefficients, axis=1))
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
@@ -85,13 +91,13 @@ def train(features, manifest, folder, tags, seed, threads, progress, device=None
     return LowShot(examples.classes, machines, examples.scale(), paths, fields)
 
 
-def _together(matrix):
-    """Yield (rows, classes) of MATRIX (N, C): classes that use the same rows, in their order."""
-    classes, used = np.flatnonzero((matrix == 1).any(axis=0)), matrix >= 0
-    if (used[:, classes] == used[:, classes[:1]]).all():  # single-label
-        yield np.flatnonzero(used[:, classes[0]]), classes
-    else:
-        yield from ((np.flatnonzero(used[:, c]), np.array([c])) for c in classes)
+def _groups(samples):
+    """Return (key, rows, class) of each class of SAMPLES, {key: matrix (N, C)}."""
+    return [
+        (key, np.flatnonzero(matrix[:, c] >= 0), c)
+        for key, matrix in samples.items()
+        for c in np.flatnonzero((matrix == 1).any(axis=0))
+    ]
 
 
 def _digest(features):

@@ -15,6 +15,7 @@ least, and a problem is solved when that is below TOLERANCE x P(w).
 Steps are found in float32 and judged in float64, so rounding costs steps and not exactness.
 """
 
+import numpy as np
 import torch
 
 from ssl_common.data.manifest import POSITIVE
@@ -61,6 +62,9 @@ class Rows:
 
     def __init__(self, features, scale, device):
         """Take FEATURES (N, D), an array that may be mapped, and SCALE (N,) of its rows."""
+        if isinstance(features, np.memmap):  # torch wants arrays that may be written: a private one
+            given = (features.filename, features.dtype, "c", features.offset, features.shape)
+            features = np.memmap(*given)
         self.features, self.scale, self.device = features, scale.to(device), torch.device(device)
         self.count, self.width = len(features), features.shape[1] + 1
 
@@ -87,9 +91,9 @@ class Rows:
 
 
 def tensor(array, dtype, device):
-    """Return a copy of ARRAY, which may be mapped and of any real type, as a tensor."""
+    """Return ARRAY, of any real type, as a tensor; a copy unless it is one that may be written."""
     kind = {torch.float32: "f4", torch.float64: "f8"}[dtype]
-    return torch.from_numpy(array.astype(kind, order="C")).to(device)
+    return torch.from_numpy(array.astype(kind, copy=not array.flags.writeable)).to(device)
 
 
 def gram(features, scale, device="cpu", others=None, other_scale=None):

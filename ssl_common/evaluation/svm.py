@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,6 @@ FORMAT = 1
 # The published command line asks for the powers of ten, the published code adds those of a half.
 COSTS = np.array(sorted([float(f"1e{e}") for e in range(-7, 3)] + [0.5**e for e in range(4, 20)]))
 FOLDS = 3
-CLASSES = 80  # cross-validated together: 240 problems
 GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
 LONELY_COST = 1.0  # of a class that cannot be cross-validated, where no other class was
 INTEGERS = ("permutations", "images", "seed")  # the sidecar fields that are numbers
@@ -147,20 +147,20 @@ class Exact:
 
         from ssl_common.evaluation import solver
 
-        torch.set_num_threads(max(1, threads))
-        self.solver, self.torch = solver, torch
+        self.solver, self.torch, self.threads = solver, torch, max(1, threads)
+        torch.set_num_threads(self.threads)
         self.features = examples.features
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.scale = torch.from_numpy(examples.scale())
-        self.seed, self.space = seed, None
+        self.seed = seed
 
     def on_all(self):
         """Get ready for problems on all rows; return self."""
         if len(self.features) <= min(self.features.shape[1], GRAM):
-            self.space = self._gram(slice(None))
-        else:
-            self.space = self.solver.Rows(self.features, self.scale, self.device)
-        self.preconditioner = self.solver.Preconditioner(self.space, self.seed)
+            space, self.block = self._gram(slice(None)), 10
+        else:  # a pass over all features is to serve many problems
+            space, self.block = self.solver.Rows(self.features, self.scale, self.device), 80
+        self.all = space, self.solver.Preconditioner(space, self.seed)
         return self
 
     def on_parts(self, used):
@@ -172,11 +172,28 @@ class Exact:
 
         def solve(rows, signs):
             here = whole.part(np.searchsorted(used, rows)) if whole else self._gram(rows)
-            self.space, self.preconditioner = here, self.solver.Preconditioner(here, self.seed)
-            coefficients, _images, gaps = self._solve(signs, COSTS)
+            preconditioner = self.solver.Preconditioner(here, self.seed)
+            coefficients, _images, gaps = self._solve(here, preconditioner, signs, COSTS)
             return coefficients.cpu().numpy(), self._unconverged(gaps)
 
         return solve
+
+    def map(self, function, items):
+        """Yield FUNCTION(item) of ITEMS in their order, several at a time where there are several.
+
+        Small products gain little from threads of their own, and lose much on a busy machine.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        items = list(items)
+        side_by_side = min(self.threads, len(items)) if self.device == "cpu" else 1
+        each = self.threads // side_by_side
+        with ThreadPoolExecutor(side_by_side, "", self.torch.set_num_threads, (each,)) as pool:
+            try:
+                yield from pool.map(function, items)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def _gram(self, rows):
         part = self.features[rows], self.scale[rows]
@@ -186,22 +203,23 @@ class Exact:
         """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS."""
         start = None
         for cost in costs:
-            start = self._solve(signs, np.full(len(signs), cost), start[:2] if start else None)
+            costs = np.full(len(signs), cost)
+            start = self._solve(*self.all, signs, costs, start[:2] if start else None)
             advance(np.full(len(signs), cost))
             yield start[1].cpu().numpy(), self._unconverged(start[2])
 
     def fit(self, signs, costs, advance):
         """Return (weights (P, D + 1) with the bias last, unconverged) at COSTS (P,)."""
-        weights, _images, gaps = self._solve(signs, costs)
-        if isinstance(self.space, self.solver.Gram):
+        weights, _images, gaps = self._solve(*self.all, signs, costs)
+        if isinstance(self.all[0], self.solver.Gram):
             rows = self.solver.Rows(self.features, self.scale, self.device)
             weights = rows.combination(weights)
         advance(costs)
         return weights.cpu().numpy(), self._unconverged(gaps)
 
-    def _solve(self, signs, costs, start=None):
+    def _solve(self, space, preconditioner, signs, costs, start=None):
         signs, costs = (self.torch.from_numpy(a).to(self.device) for a in (signs, costs))
-        return self.solver.solve(self.space, self.preconditioner, signs, costs, start)
+        return self.solver.solve(space, preconditioner, signs, costs, start)
 
     def _unconverged(self, gaps):
         return int((gaps > self.solver.TOLERANCE).sum())
@@ -263,12 +281,13 @@ class Work:
 
     def __init__(self, total, fits, progress):
         self.total, self.fits, self.progress = total, fits, progress
-        self.done, self.count = 0, 0
+        self.done, self.count, self.lock = 0, 0, threading.Lock()
 
     def __call__(self, costs):
-        self.done, self.count = self.done + effort(costs).sum(), self.count + len(costs)
-        note = f"{self.count:,} of {self.fits:,} fits"
-        self.progress(int(100 * self.done / self.total), 100, note)
+        with self.lock:
+            self.done, self.count = self.done + effort(costs).sum(), self.count + len(costs)
+            note = f"{self.count:,} of {self.fits:,} fits"
+            self.progress(int(100 * self.done / self.total), 100, note)
 
 
 def cross_validate(signs, solve, advance):
@@ -279,20 +298,24 @@ def cross_validate(signs, solve, advance):
     """
     from sklearn.model_selection import StratifiedKFold
 
-    ap, unconverged = np.empty((len(signs), FOLDS, len(COSTS))), 0
-    for first in range(0, len(signs), CLASSES):
-        some = signs[first : first + CLASSES]
+    def validate(some):
         tests = [test for sign in some for _, test in StratifiedKFold(FOLDS).split(sign, sign)]
         kept = np.repeat(some, FOLDS, axis=0)
         for sign, test in zip(kept, tests, strict=True):
             sign[test] = 0
+        ap, unconverged = np.empty((len(kept), len(COSTS))), 0
         for k, (scores, early) in enumerate(solve.path(kept, COSTS, advance)):
             unconverged += early
             for p, test in enumerate(tests):
-                c, f = divmod(p, FOLDS)
-                found = average_precision(scores[p, test], some[c, test] == 1, "steps")
-                ap[first + c, f, k] = found
-    return ap.mean(axis=1), unconverged
+                truth = some[p // FOLDS, test] == 1
+                ap[p, k] = average_precision(scores[p, test], truth, "steps")
+        return ap.reshape(len(some), FOLDS, -1).mean(axis=1), unconverged
+
+    blocks = [signs[first : first + solve.block] for first in range(0, len(signs), solve.block)]
+    found = list(solve.map(validate, blocks))
+    if not found:
+        return np.empty((0, len(COSTS))), 0
+    return np.concatenate([ap for ap, _ in found]), sum(early for _, early in found)
 
 
 def choose(ap, rarer):
