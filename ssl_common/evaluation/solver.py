@@ -12,13 +12,12 @@ a_i = c_i s_i max(0, 1 - s_i w.x_i), which is feasible for the dual D,
 P(w) - D(a) = 1/2 |w - sum_i a_i x_i|^2: half the squared gradient bounds how far P(w) is from the
 least, and a problem is solved when that is below TOLERANCE x P(w).
 
-Steps are found in float32 and judged in float64, so rounding costs steps and not exactness.
+Steps are found in float32 and judged in float64, so rounding costs steps and not exactness; where
+float32 finds no further step, float64 does.
 """
 
 import numpy as np
 import torch
-
-from ssl_common.data.manifest import POSITIVE
 
 POSITIVE_WEIGHT = 2
 TOLERANCE = 1e-7  # of the objective
@@ -133,19 +132,20 @@ class Preconditioner:
 
     def prepare(self, curvature):
         """Return what apply needs of CURVATURE, (P, N): c_i of the active rows."""
-        small = torch.stack([(self.images * c) @ self.images.T for c in curvature]).double()
+        basis, images = self.basis.to(curvature.dtype), self.images.to(curvature.dtype)
+        small = torch.stack([(images * c) @ images.T for c in curvature]).double()
         one = torch.eye(small.shape[1], dtype=small.dtype, device=small.device)
         active = (curvature > 0).sum(1).clamp(min=1)
         rest = 1 / (1 + self.rest * curvature.sum(1) / active)
-        inverse = torch.linalg.inv(small + one).float() - rest[:, None, None] * one.float()
-        return rest[:, None], inverse
+        inverse = torch.linalg.inv(small + one) - rest[:, None, None] * one
+        return rest[:, None], inverse.to(curvature.dtype), basis, images
 
     def apply(self, prepared, weights, image):
         """Return about H^-1 w, and its image, of WEIGHTS w (P, width) and their IMAGE."""
-        rest, inverse = prepared
-        inner = self.space.dual(weights, image) @ self.basis.T
+        rest, inverse, basis, images = prepared
+        inner = self.space.dual(weights, image) @ basis.T
         inner = torch.bmm(inverse, inner[:, :, None])[:, :, 0]
-        return rest * weights + inner @ self.basis, rest * image + inner @ self.images
+        return rest * weights + inner @ basis, rest * image + inner @ images
 
 
 def solve(space, preconditioner, signs, costs, start=None):
@@ -162,33 +162,49 @@ def solve(space, preconditioner, signs, costs, start=None):
     else:
         weights, images = start[0].clone(), start[1].clone()
     gaps = torch.full((count,), torch.inf, dtype=torch.float64, device=space.device)
-    live, before = torch.arange(count, device=space.device), gaps.clone()
-    for _ in range(MAX_NEWTON):
-        sign, weight, image = signs[live].double(), weights[live], images[live]
-        c = 2 * costs[live, None] * sign.abs() * torch.where(sign == POSITIVE, POSITIVE_WEIGHT, 1)
-        error = (1 - sign * image).clamp_(min=0)
-        norm = (weight * space.dual(weight, image)).sum(1)
-        value = (norm + (c * error**2).sum(1)) / 2
-        descent = space.combination(c * sign * error) - weight  # minus the gradient
-        active = torch.where(error > 0, c, 0).float()
-        step, change, squared = newton(space, preconditioner, active, descent.float(), value)
-        gaps[live] = squared / 2 / value
-        going = (gaps[live] > TOLERANCE) & (value < before * (1 - 1e-13))
-        if not going.any():
-            break
-        live, before, weight, image = live[going], value[going], weight[going], image[going]
-        step, change = step[going].double(), change[going].double()
-        length = search(space, weight, image, step, change, sign[going], c[going])[:, None]
-        weights[live] = weight = weight + length * step
-        images[live] = space.image(weight)  # anew: sums of float32 would drift
+    for kind in (torch.float32, torch.float64):
+        live = (gaps > TOLERANCE).nonzero()[:, 0]
+        before = torch.full_like(gaps[live], torch.inf)
+        for _ in range(MAX_NEWTON):
+            sign, weight, image = signs[live].double(), weights[live], images[live]
+            c = curvature(sign, costs[live])
+            error = (1 - sign * image).clamp_(min=0)
+            norm = (weight * space.dual(weight, image)).sum(1)
+            value = (norm + (c * error**2).sum(1)) / 2
+            descent = space.combination(c * sign * error) - weight  # minus the gradient
+            its_image = space.image(descent)
+            gaps[live] = (descent * space.dual(descent, its_image)).sum(1).clamp_(min=0) / 2 / value
+            going = (gaps[live] > TOLERANCE) & (value < before * (1 - 1e-13))
+            if not going.any():
+                break
+            live, before, sign, c = live[going], value[going], sign[going], c[going]
+            weight, image, descent, its_image = (
+                each[going] for each in (weight, image, descent, its_image)
+            )
+            active = torch.where(error[going] > 0, c, 0).to(kind)
+            found = newton(space, preconditioner, active, descent.to(kind), its_image.to(kind))
+            step, change = (each.double() for each in found)
+            length = search(space, weight, image, step, change, sign, c)[:, None]
+            weights[live] = weight = weight + length * step
+            images[live] = space.image(weight)  # anew: sums of float32 would drift
     return weights, images, gaps
 
 
-def newton(space, preconditioner, active, descent, value):
-    """Return the Newton step of DESCENT (P, width), its image, and |descent|^2, (P,) float64.
+def curvature(signs, costs):
+    """Return c_i, (P, N) float64, of SIGNS (P, N) and COSTS (P,)."""
+    return 2 * costs[:, None] * signs.abs() * torch.where(signs == 1, POSITIVE_WEIGHT, 1)
 
-    ACTIVE (P, N) holds c_i of the active rows. No step is made where VALUE, (P,), is solved.
-    Conjugate gradients in the inner product of weights, with the images of all that is summed.
+
+def coefficients(signs, costs, images):
+    """Return a_i, (P, N), of solutions with IMAGES (P, N): there w = sum_i a_i x_i."""
+    return curvature(signs, costs) * signs * (1 - signs * images).clamp(min=0)
+
+
+def newton(space, preconditioner, active, descent, image):
+    """Return about the Newton step H^-1 d of DESCENT d (P, width) with IMAGE (P, N), and its image.
+
+    ACTIVE (P, N) holds c_i of the active rows. Conjugate gradients in the inner product of weights,
+    with the images of all that is summed.
     """
     step, change = torch.zeros_like(descent), torch.zeros_like(active)
     prepared = preconditioner.prepare(active)
@@ -196,12 +212,10 @@ def newton(space, preconditioner, active, descent, value):
     rest, direction, along = descent, torch.zeros_like(descent), torch.zeros_like(active)
     old = torch.full_like(descent[:, 0], torch.inf)
     for iteration in range(MAX_CG):
-        image = space.image(rest)
         better, better_image = preconditioner.apply(prepared, rest, image)
         new = (better * space.dual(rest, image)).sum(1)
         if not iteration:
-            squared = (rest.double() * space.dual(rest, image)).sum(1).clamp_(min=0)
-            enough = torch.where(squared / 2 > TOLERANCE * value, FORCING**2 * new, torch.inf)
+            enough = FORCING**2 * new
         going = new > enough
         if not going.all():
             if not going.any():
@@ -211,7 +225,7 @@ def newton(space, preconditioner, active, descent, value):
                 for each in (live, rest, direction, along, old, new, enough, active, better)
                 + (better_image,)
             )
-            prepared = tuple(each[going] for each in prepared)
+            prepared = (prepared[0][going], prepared[1][going], *prepared[2:])
         ratio, old = (new / old)[:, None], new
         direction, along = better + ratio * direction, better_image + ratio * along
         curved = active * along
@@ -220,7 +234,8 @@ def newton(space, preconditioner, active, descent, value):
         step[live] += length * direction
         change[live] += length * along
         rest = rest - length * (direction + space.combination(curved))
-    return step, change, squared
+        image = space.image(rest)
+    return step, change
 
 
 def search(space, weights, images, step, change, sign, c):

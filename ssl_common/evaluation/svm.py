@@ -171,10 +171,18 @@ class Exact:
         whole = self._gram(used) if len(used) <= GRAM else None
 
         def solve(rows, signs):
-            here = whole.part(np.searchsorted(used, rows)) if whole else self._gram(rows)
-            preconditioner = self.solver.Preconditioner(here, self.seed)
-            coefficients, _images, gaps = self._solve(here, preconditioner, signs, COSTS)
-            return coefficients.cpu().numpy(), self._unconverged(gaps)
+            if len(rows) > self.features.shape[1]:
+                space = self.solver.Rows(self.features[rows], self.scale[rows], self.device)
+            elif whole:
+                space = whole.part(np.searchsorted(used, rows))
+            else:
+                space = self._gram(rows)
+            preconditioner = self.solver.Preconditioner(space, self.seed)
+            weights, images, gaps = self._solve(space, preconditioner, signs, COSTS)
+            if isinstance(space, self.solver.Rows):
+                signs, costs = (self.torch.from_numpy(a).to(self.device) for a in (signs, COSTS))
+                weights = self.solver.coefficients(signs, costs, images)
+            return weights.cpu().numpy(), self._unconverged(gaps)
 
         return solve
 
