@@ -33,6 +33,8 @@ class Gram:
     One matrix of N x N holds all there is to know of the rows, whatever D.
     """
 
+    halted = False
+
     def __init__(self, matrix):
         """Take MATRIX (N, N) float64, of products x_i.x_j."""
         self.matrix = {torch.float64: matrix, torch.float32: matrix.float()}
@@ -41,6 +43,7 @@ class Gram:
 
     def image(self, weights):
         """Return w.x_i, (P, N), of WEIGHTS (P, width)."""
+        check(self)
         return weights @ self.matrix[weights.dtype]
 
     def combination(self, coefficients):
@@ -59,6 +62,8 @@ class Gram:
 class Rows:
     """Weights as they are, (P, D + 1) with the bias last: for N above D. Reads blocks of rows."""
 
+    halted = False
+
     def __init__(self, features, scale, device):
         """Take FEATURES (N, D), an array that may be mapped, and SCALE (N,) of its rows."""
         if isinstance(features, np.memmap):  # torch wants arrays that may be written: a private one
@@ -73,6 +78,7 @@ class Rows:
             yield part, tensor(self.features[part], dtype, self.device), self.scale[part].to(dtype)
 
     def image(self, weights):
+        check(self)
         found = weights.new_empty(len(weights), self.count)
         for part, rows, scale in self._blocks(weights.dtype):
             found[:, part] = (weights[:, :-1] @ rows.T).mul_(scale).add_(weights[:, -1:])
@@ -87,6 +93,16 @@ class Rows:
 
     def dual(self, weights, _image):
         return weights
+
+
+class Halted(Exception):
+    """Another thread set `halted`: the solution is not wanted any more."""
+
+
+def check(space):
+    """Raise Halted if SPACE is."""
+    if space.halted:
+        raise Halted
 
 
 def tensor(array, dtype, device):
@@ -122,17 +138,18 @@ class Preconditioner:
         basis = torch.randn(rank, space.width, generator=generator).to(space.device)
         for _ in range(4):
             basis = torch.linalg.qr(space.combination(space.image(basis)).T)[0].T
-        images = space.image(basis)
+        basis = basis.double()
         # Made orthonormal; what the rows do not span, as copies of rows do not, is left out.
-        length, turn = torch.linalg.eigh((space.dual(basis, images) @ basis.T).double())
+        length, turn = torch.linalg.eigh(space.dual(basis, space.image(basis)) @ basis.T)
         kept = length > 1e-6 * length[-1]
-        turn = (turn[:, kept] / length[kept].sqrt()).T.float()
-        self.basis, self.images = turn @ basis, turn @ images  # (R, width), (R, N)
-        self.rest = torch.linalg.eigvalsh((self.images @ self.images.T).double())[0].float() / 2
+        basis = (turn[:, kept] / length[kept].sqrt()).T @ basis
+        images = space.image(basis)
+        self.rest = torch.linalg.eigvalsh(images @ images.T)[0].item() / 2
+        self.found = {d: (basis.to(d), images.to(d)) for d in (torch.float32, torch.float64)}
 
     def prepare(self, curvature):
         """Return what apply needs of CURVATURE, (P, N): c_i of the active rows."""
-        basis, images = self.basis.to(curvature.dtype), self.images.to(curvature.dtype)
+        basis, images = self.found[curvature.dtype]  # (R, width), (R, N)
         small = torch.stack([(images * c) @ images.T for c in curvature]).double()
         one = torch.eye(small.shape[1], dtype=small.dtype, device=small.device)
         active = (curvature > 0).sum(1).clamp(min=1)

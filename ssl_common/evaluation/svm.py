@@ -152,7 +152,7 @@ class Exact:
         self.features = examples.features
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.scale = torch.from_numpy(examples.scale())
-        self.seed = seed
+        self.seed, self.all = seed, None
 
     def on_all(self):
         """Get ready for problems on all rows; return self."""
@@ -200,6 +200,8 @@ class Exact:
             try:
                 yield from pool.map(function, items)
             except BaseException:
+                if self.all:
+                    self.all[0].halted = True
                 pool.shutdown(cancel_futures=True)
                 raise
 
