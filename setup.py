@@ -15,6 +15,7 @@ COMMANDS = [
     "show-pretext",
     "convert-weights",
     "extract-features",
+    "sample-low-shot",
     "train-svm",
     "eval-svm",
     "train-linear",

@@ -252,7 +252,7 @@ device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     show_default="cuda where there is one",
-    help="Where the network runs.",
+    help="Where it runs.",
 )
 
 

@@ -28,6 +28,8 @@ def reading(path):
     if path != "-":
         with open(path, "rb") as stream:
             yield stream
+    elif sys.stdin is None:
+        raise DataError("standard input is closed: name a file, or pipe one in")
     elif sys.stdin.isatty():
         raise TerminalError("no input: name a file, or pipe one in")
     else:

@@ -51,6 +51,7 @@ EXAMPLES = {
     "extract-features": Example(
         "random:alexnet --layer conv5 -j 0 test.tsv", "test.tsv", binary=True
     ),
+    "sample-low-shot": Example("-k 1,2 --samples 1 -o new train.tsv", "train.tsv", product="new"),
     "train-svm": Example("train.npy train.tsv", "train.tsv", binary=True),
     "eval-svm": Example("svm.npz test.npy test.tsv", "test.tsv"),
     "train-linear": Example(

@@ -150,3 +150,101 @@ def test_a_repeated_path(call, scratch):
     (scratch / "twice.tsv").write_text("".join([*rows[:3], rows[0]]))
     stdin = (scratch / "test.npy").read_bytes()
     call("svm.npz", "-", "twice.tsv", stdin=stdin, words=("twice.tsv:4:", "line 1 already"))
+
+
+def test_scores_are_the_decision_values(run, call, scratch):
+    record = call(*EXAMPLE, "--scores", "scores.npy")
+    scores, npz = np.load(scratch / "scores.npy"), np.load(scratch / "svm.npz")
+    rows = np.load(scratch / "test.npy").astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-5
+    np.testing.assert_allclose(scores, rows @ npz["coef"].T + npz["intercept"], rtol=1e-12)
+    cat = average_precision(scores[:, 0], [True, True, False, False])
+    assert record["per_class"]["cat"] == 100 * cat
+    (scratch / "scores.npy").write_bytes(b"before")
+    call("svm.npz", "test.npy", "train.tsv", "--scores", "scores.npy", words=("4 rows",))
+    assert (scratch / "scores.npy").read_bytes() == b"before"
+
+
+def test_bootstrap_is_that_of_resampled_images(run, call, scratch):
+    """Each sample by hand: its images written out, as many times as they were drawn."""
+    rng = np.random.default_rng(1)
+    rows = "".join(
+        f"photos/{i}.jpg\t{['cat', '?cat', 'dog', 'cat,dog', ''][i % 5]}\n" for i in range(30)
+    )
+    (scratch / "many.tsv").write_text(rows)
+    np.save(scratch / "many.npy", rng.normal(size=(30, 32)))
+    argv = ("svm.npz", "many.npy", "many.tsv", "--bootstrap", 150, "--scores", "s.npy", "--seed", 3)
+    record = call(*argv)
+    scores, means = np.load(scratch / "s.npy"), []
+    kinds = np.arange(30) % 5
+    for number in range(150):
+        drawn = np.random.default_rng((3, number)).integers(30, size=30)
+        cat, kind = drawn[kinds[drawn] != 1], kinds[drawn]
+        aps = [
+            average_precision(scores[cat, 0], np.isin(kinds[cat], (0, 3))),
+            average_precision(scores[drawn, 1], np.isin(kind, (2, 3))),
+        ]
+        means.append(100 * np.mean(aps))
+    assert record["interval"] == pytest.approx(np.percentile(means, [2.5, 97.5]))
+    assert record["interval"][0] < record["value"] < record["interval"][1]
+    assert (record["bootstrap"], record["bootstrap_seed"]) == (150, 3)
+
+
+def few_shot(run, scratch):
+    run("sample-low-shot", "train.tsv", "-k", "1,4", "--samples", 3, "-o", "few", check=0)
+    argv = ("train.npy", "train.tsv", "--low-shot", "few", "-j", 0, "-o", "lowshot.npz")
+    run("train-svm", *argv, check=0)
+
+
+LOW_SHOT = ("lowshot.npz", "test.npy", "test.tsv")
+
+
+def test_low_shot(run, call, scratch):
+    """Each value from the coefficients, with the cost that is best on the test images."""
+    few_shot(run, scratch)
+    features = np.random.default_rng(1).normal(size=(4, 32)).clip(0) + 0.3
+    np.save(scratch / "test.npy", features)
+    done = run("eval-svm", *LOW_SHOT, "--train-features", "train.npy", check=0)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(r["k"], r["metric"]) for r in records] == [
+        (k, metric) for k in (1, 4) for metric in ("mAP", "top-1")
+    ]
+    npz = np.load(scratch / "lowshot.npz")
+    train = np.load(scratch / "train.npy").astype(np.float64)
+    ours, theirs = (
+        x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-5) for x in (train, features)
+    )
+    for k in (1, 4):
+        maps, tops = [], []
+        for s in (1, 2, 3):
+            rows, a = (npz[f"{part}_sample{s}_k{k}"] for part in ("rows", "coefficients"))
+            halves = np.split(np.arange(len(rows)), 2)  # cat, then dog
+            w = [a[:, half] @ np.c_[ours[rows[half]], np.ones(2 * k)] for half in halves]
+            scores = np.stack([np.c_[theirs, np.ones(4)] @ each.T for each in w])  # (C, N, K)
+            truth = np.array([[True, True, False, False], [False, False, True, True]])
+            maps.append([
+                np.mean([average_precision(scores[c, :, j], truth[c]) for c in (0, 1)])
+                for j in range(26)
+            ])  # fmt: skip
+            tops.append((scores.argmax(axis=0) == [[0], [0], [1], [1]]).mean(axis=0))
+        for metric, values in (("mAP", maps), ("top-1", tops)):
+            (record,) = (r for r in records if (r["k"], r["metric"]) == (k, metric))
+            best = 100 * np.array(values)[:, np.argmax(np.mean(values, axis=0))]
+            assert record["value"] == pytest.approx(best.mean())
+            assert (record["min"], record["max"]) == pytest.approx((best.min(), best.max()))
+            assert record["std"] == pytest.approx(best.std())
+            assert (record["task"], record["samples"]) == ("low-shot", 3)
+            assert record["cost_from"] == "test"
+            assert record["cost"] == npz["costs"][np.argmax(np.mean(values, axis=0))]
+    assert len(records[0]["per_class"]) == 2 and records[0]["classes"] == 2
+
+
+def test_low_shot_needs_what_it_was_trained_on(run, call, scratch):
+    few_shot(run, scratch)
+    call(*LOW_SHOT, words=("lowshot.npz: low-shot classifiers: add --train-features",))
+    given = ("--train-features", "test.npy")
+    call(*LOW_SHOT, *given, words=("test.npy: not the features", "lowshot.npz"))
+    given = ("--train-features", "train.npy")
+    call(*EXAMPLE, *given, words=("svm.npz: not low-shot classifiers: leave out",))
+    call(*LOW_SHOT, *given, "--bootstrap", 10, words=("leave out --bootstrap",))
+    call("lowshot.npz", "train.npy", "train.tsv", *given, words=("train.tsv:1:", "was trained on"))

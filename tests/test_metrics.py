@@ -1,10 +1,12 @@
 """Average precision against its definition, closed forms and scikit-learn."""
 
+import fractions
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from ssl_common.evaluation.metrics import average_precision
+from ssl_common.evaluation.metrics import RULES, average_precision
 
 
 def by_definition(scores, positive):
@@ -68,3 +70,42 @@ def test_order_does_not_matter():
 
 def test_no_positive_is_nan():
     assert np.isnan(average_precision([1, 2], [False, False]))
+
+
+def pairs(seed, count=80):
+    """Return scores with many ties and which are positive."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=count).round(1), rng.random(count) < 0.3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_steps_are_scikit_learns(seed):
+    scores, positive = pairs(seed)
+    expected = average_precision_score(positive, scores)
+    assert average_precision(scores, positive, "steps") == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_eleven_points(seed):
+    """The highest precision at a recall of at least 0, 0.1 ... 1, threshold by threshold."""
+    scores, positive = pairs(seed, 11 + 4 * seed)
+    points = []
+    for threshold in set(scores):
+        chosen = positive[scores >= threshold]
+        points.append((fractions.Fraction(int(chosen.sum()), int(positive.sum())), chosen.mean()))
+    tenths = [fractions.Fraction(tenth, 10) for tenth in range(11)]
+    expected = np.mean([max(p for r, p in points if r >= tenth) for tenth in tenths])
+    assert average_precision(scores, positive, "eleven") == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_weights_repeat_images(rule):
+    scores, positive = pairs(0)
+    counts = np.random.default_rng(1).integers(0, 4, (30, 80))
+    counts[0] = 1
+    counts[1, positive] = 0
+    found = average_precision(scores, positive, rule, counts)
+    assert found[0] == average_precision(scores, positive, rule) and np.isnan(found[1])
+    for count, value in zip(counts[2:], found[2:], strict=True):
+        written = np.repeat(scores, count), np.repeat(positive, count)
+        assert value == pytest.approx(average_precision(*written, rule), abs=1e-12)

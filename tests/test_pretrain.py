@@ -21,7 +21,8 @@ EPOCHS = 60  # of 3 steps
 
 
 def start(folder, output, *extra, stdout=subprocess.PIPE, env=None, **more):
-    argv = [sys.executable, TINY, "pretrain", *ARGV, "--epochs", str(EPOCHS), "-o", output, *extra]
+    length = [] if "--iterations" in extra else ["--epochs", str(EPOCHS)]
+    argv = [sys.executable, TINY, "pretrain", *ARGV, *length, "-o", output, *extra]
     return subprocess.Popen(
         argv, cwd=folder, env=environment({"OMP_NUM_THREADS": "1", **(env or {})}), stdout=stdout,
         stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True, **more,

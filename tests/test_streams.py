@@ -115,6 +115,12 @@ def test_a_file_and_a_pipe_read_the_same(tmp_path, monkeypatch):
     np.testing.assert_array_equal(mapped, piped)
 
 
+def test_a_closed_standard_input_is_named(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)  # as Python starts under `<&-`
+    with pytest.raises(DataError, match="standard input is closed"), streams.reading("-"):
+        pass
+
+
 class Bomb:
     """Pickles to something that makes a file when it is loaded."""
 

@@ -45,7 +45,10 @@ def test_arrays(run, scratch):
 
 
 def test_workers_and_seed(run, scratch):
-    one, two = (run("train-svm", "train.npy", "train.tsv", "-j", j, check=0) for j in (1, 2))
+    lib = ("train-svm", "train.npy", "train.tsv", "--solver", "liblinear")
+    one, two = (run(*lib, "-j", j, check=0) for j in (1, 2))
+    assert one.stdout == two.stdout
+    one, two = (run("train-svm", "train.npy", "train.tsv", "-j", 0, check=0) for _ in range(2))
     assert one.stdout == two.stdout
     other = run("train-svm", "train.npy", "train.tsv", "-j", 0, "--seed", 1, check=0)
     assert other.stdout != one.stdout
@@ -133,10 +136,15 @@ def test_a_failed_run_keeps_what_was_there(run, scratch):
 
 
 @pytest.mark.parametrize(
-    "workers, how",
-    [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGHUP)],
+    "solver, workers, how",
+    [
+        ("exact", 2, signal.SIGINT),
+        ("liblinear", 1, signal.SIGINT),
+        ("liblinear", 2, signal.SIGTERM),
+        ("liblinear", 2, signal.SIGHUP),
+    ],
 )
-def test_interrupted(scratch, workers, how):
+def test_interrupted(scratch, solver, workers, how):
     """A signal reaches every process: one line, no traceback of a worker, no file left."""
     rng = np.random.default_rng(0)
     np.save(scratch / "f.npy", rng.normal(size=(600, 400)).astype(np.float32))
@@ -144,7 +152,17 @@ def test_interrupted(scratch, workers, how):
     (scratch / "m.tsv").write_text(rows)
     (scratch / "tmp").mkdir()
     process = subprocess.Popen(
-        [str(BIN / "train-svm"), "f.npy", "m.tsv", "-o", "x.npz", "-j", str(workers)],
+        [
+            str(BIN / "train-svm"),
+            "f.npy",
+            "m.tsv",
+            "-o",
+            "x.npz",
+            "-j",
+            str(workers),
+            "--solver",
+            solver,
+        ],
         cwd=scratch,
         env=environment({"TMPDIR": str(scratch / "tmp")}),
         stdin=subprocess.DEVNULL,
@@ -152,7 +170,8 @@ def test_interrupted(scratch, workers, how):
         start_new_session=True,
     )
     maps = pathlib.Path(f"/proc/{process.pid}/maps")
-    while "liblinear" not in maps.read_text() and not list((scratch / "tmp").iterdir()):
+    library = "libtorch_cpu" if solver == "exact" else "liblinear"
+    while library not in maps.read_text() and not list((scratch / "tmp").iterdir()):
         time.sleep(0.1)  # until it is at work, here or in its workers
     time.sleep(1)
     assert process.poll() is None
@@ -162,3 +181,17 @@ def test_interrupted(scratch, workers, how):
     assert said.decode() == f"train-svm: stopped by {how.name}: run it again to go on\n"
     assert not (scratch / "x.npz").exists() and not list(scratch.glob("*.partial"))
     assert not list((scratch / "tmp").glob("train-svm-*"))
+
+
+def test_low_shot(run, scratch):
+    run("sample-low-shot", "train.tsv", "-k", "1,2", "--samples", 3, "-o", "few", check=0)
+    argv = ("train-svm", "train.npy", "train.tsv", "--low-shot", "few")
+    done = run(*argv, "-j", 0, "-o", "lowshot.npz", check=0)
+    assert done.stderr == b"train-svm: 2 classes, k = 1, 2, 312 fits\n"
+    assert run(*argv, "-j", 2, check=0).stdout == (scratch / "lowshot.npz").read_bytes()
+    found = loaded((scratch / "lowshot.npz").read_bytes())
+    assert sorted(found["samples"].tolist()) == [[s, k] for s in (1, 2, 3) for k in (1, 2)]
+    assert found["coefficients_sample3_k2"].shape == (26, 8)
+    refused(run("train-svm", "train.npy", "train.tsv", "--low-shot", "."), ".: no sampleS_kK.npy")
+    both = run("train-svm", "train.npy", "train.tsv", "--low-shot", "few", "--solver", "liblinear")
+    assert both.returncode == 2

@@ -1,5 +1,6 @@
 """eval-svm: the average precision of train-svm's classifiers on other images."""
 
+import contextlib
 import datetime
 
 import click
@@ -11,29 +12,42 @@ from ssl_common import cli, records, streams
 @click.argument("svm", metavar="SVM")
 @click.argument("features")
 @click.argument("manifest")
+@click.option("--train-features", metavar="FILE", help="What low-shot classifiers were trained on.")
+@click.option("--scores", metavar="FILE", help="Write the decision values here, images x classes.")
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Samples of the images that give a 95% interval of the mAP; 1000 is usual.",
+)
 @cli.tag_option
 @cli.output_option
-def main(svm, features, manifest, tags, output):
-    """Measure the classifiers SVM on FEATURES and MANIFEST; write one JSON record.
+@cli.seed_option
+def main(svm, features, manifest, train_features, scores, bootstrap, tags, output, seed):
+    """Measure the classifiers SVM on FEATURES and MANIFEST; write a JSON record.
 
     \b
     eval-svm svm.npz test.npy test.tsv >> results.jsonl
+    eval-svm lowshot.npz test.npy test.tsv --train-features train.npy >> results.jsonl
 
     The images must be others than those of the training. One operand may be -, standard input.
     """
-    if [svm, features, manifest].count("-") > 1:
+    if [svm, features, manifest, train_features].count("-") > 1:
         raise click.UsageError("only one operand can be standard input")
+    if scores == output:
+        raise click.UsageError("--scores and the record need two files")
     from ssl_common.evaluation import svm as svms
 
-    with streams.writing(output, binary=False) as stream:
-        record = svms.evaluate(svm, features, manifest, tags) | records.provenance("eval-svm")
-        record["time_utc"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        stream.write(records.line(record))
-    said = (
-        f"{record['value']:.2f} mAP over {record['classes']} of {len(record['per_class'])} classes"
-    )
-    unseen = f"; not trained: {', '.join(record['unseen'])}" if record["unseen"] else ""
-    cli.say(f"{said}, {record['test_images']} images{unseen}")
+    writing_scores = streams.writing(scores) if scores else contextlib.nullcontext()
+    with streams.writing(output, binary=False) as stream, writing_scores as values:
+        extra = {"train_features": train_features, "scores": values, "bootstrap": bootstrap}
+        found = svms.evaluate(svm, features, manifest, tags, **extra, seed=seed)
+        for record in found:
+            record |= records.provenance("eval-svm")
+            record["time_utc"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            stream.write(records.line(record))
+    cli.say(svms.said(found))
 
 
 if __name__ == "__main__":

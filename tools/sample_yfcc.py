@@ -1,31 +1,55 @@
 """sample-yfcc: a seeded sample of the photos of YFCC100M."""
 
+import math
+
 import click
 
 from ssl_common import cli, streams
 
 
+class Count(click.ParamType):
+    """A number of photos, or all of them."""
+
+    name = "count"
+
+    def convert(self, value, param, ctx):
+        return math.inf if value == "all" else click.IntRange(min=1).convert(value, param, ctx)
+
+
 @cli.command("sample-yfcc")
 @click.argument("listings", nargs=-1, metavar="[LISTING]...")
-@click.option("-n", "--count", type=click.IntRange(min=1), required=True, help="Photos to draw.")
+@click.option("-n", "--count", type=Count(), metavar="N", required=True, help="Photos, or all.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["path", "url", "id", "line"]),
+    default="path",
+    help="What to write of a photo: where its image lies in the bucket, or another field.",
+)
+@click.option(
+    "--max-bad",
+    type=click.FloatRange(0, 1),
+    default=0.001,
+    help="Share of the lines that may not parse.",
+)
 @cli.seed_option
 @cli.output_option
-def main(listings, count, seed, output):
+def main(listings, count, form, max_bad, seed, output):
     """Draw photos from the YFCC100M listing; write their paths as a manifest.
 
     \b
     sample-yfcc -n 1000000 yfcc100m_dataset.bz2 > yfcc-1m.tsv
 
     LISTING is plain, gzip or bzip2. A smaller sample is the beginning of a larger one of the same
-    seed.
+    seed, and samples of parts of the listing, as lines, merge by sampling again.
     """
-    from ssl_common.data import manifest, yfcc
+    from ssl_common.data import yfcc
 
     with streams.writing(output, binary=False) as stream:
-        with cli.Progress("lines") as progress:
-            paths, tally = yfcc.sample(listings or ("-",), count, seed, progress)
-        stream.writelines(manifest.format_row(manifest.Row(path)) for path in paths)
-    cli.say(f"drew {count:,} of {tally.summary()}")
+        with cli.Progress("bytes") as progress:
+            lines, tally = yfcc.sample(listings or ("-",), count, seed, form, max_bad, progress)
+        stream.writelines(lines)
+    cli.say(f"drew {tally.summary()}")
 
 
 if __name__ == "__main__":

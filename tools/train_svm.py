@@ -1,5 +1,7 @@
 """train-svm: a linear classifier per class on frozen features."""
 
+import os
+
 import click
 
 from ssl_common import cli, streams
@@ -11,24 +13,50 @@ from ssl_common import cli, streams
 @cli.tag_option
 @cli.output_option
 @cli.seed_option
-@cli.workers_option
-def main(features, manifest, tags, output, seed, workers):
+@click.option(
+    "--solver",
+    type=click.Choice(["exact", "liblinear"]),
+    default="exact",
+    help="Ours, all problems together; or LIBLINEAR, one by one: the reference.",
+)
+@click.option(
+    "--low-shot",
+    metavar="DIR",
+    help="Train on each sample of sample-low-shot in DIR instead, at all costs.",
+)
+@cli.device_option
+@click.option(
+    "-j",
+    "--workers",
+    type=click.IntRange(min=0),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="one per core",
+    help="Threads of the exact solver, or processes of liblinear.",
+)
+def main(features, manifest, tags, output, seed, solver, low_shot, device, workers):
     """Train a linear SVM per class of MANIFEST on FEATURES, row i from line i.
 
     \b
     train-svm train.npy train.tsv -o svm.npz
+    train-svm train.npy train.tsv --low-shot low-shot -o lowshot.npz
 
     The cost of each class is the best of 26 in 3-fold cross-validation. Either operand may be -,
     standard input.
     """
     if features == manifest == "-":
         raise click.UsageError("FEATURES and MANIFEST cannot both be standard input")
-    from ssl_common.evaluation import svm
+    if low_shot and solver != "exact":
+        raise click.UsageError("--low-shot is for --solver exact")
+    from ssl_common.evaluation import lowshot, svm
 
     with streams.writing(output) as stream:
-        with cli.Progress("fits") as progress:
-            trained = svm.train(features, manifest, tags, seed, workers, progress)
-        svm.save(stream, trained)
+        with cli.Progress("%") as progress:
+            work = (tags, seed, workers, progress)
+            if low_shot:
+                trained = lowshot.train(features, manifest, low_shot, *work, device=device)
+            else:
+                trained = svm.train(features, manifest, *work, solver=solver, device=device)
+        (lowshot if low_shot else svm).save(stream, trained)
     cli.say(trained.summary())
 
 

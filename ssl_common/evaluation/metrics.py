@@ -1,28 +1,42 @@
-"""Average precision as PASCAL VOC 2010 and later measure it; the place of the right class."""
+"""Average precision as PASCAL VOC 2010 and later measure it, and as others do; top-k."""
 
 import numpy as np
 
+RULES = ("envelope", "steps", "eleven")
 
-def average_precision(scores, positive):
-    """Return the area under the interpolated precision-recall curve, in [0, 1].
+
+def average_precision(scores, positive, rule="envelope", weights=None):
+    """Return the area under the precision-recall curve, in [0, 1].
 
     SCORES (N,) rank the images, POSITIVE (N,) says which show the class; difficult images are to
-    be left out before. NaN where none is positive. The precision at a recall is the highest at
-    that recall or above (VOC2010 development kit, section 3.4.1), not the mean over 11 points.
+    be left out before. NaN where none is positive. RULE says what the precision at a recall is:
+
+    - envelope: the highest at that recall or above (VOC2010 development kit, section 3.4.1);
+    - steps: that of the next point of the curve, not interpolated (scikit-learn);
+    - eleven: as envelope, the mean of recalls 0, 0.1 ... 1 (VOC2007, section 4.2 of its kit).
 
     Images of equal score enter together, so the curve has one point per distinct score and no
     order of the rows changes it. (The published code lets an unstable argsort order them.)
+    WEIGHTS (B, N) count each image so many times, and give (B,) values.
     """
     scores, positive = np.asarray(scores), np.asarray(positive, bool)
-    if not positive.any():
-        return np.nan
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of each score
-    hits = np.cumsum(positive[order])[last]
-    recall, precision = hits / hits[-1], hits / (last + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(recall, prepend=0) * envelope))
+    counts = np.ones((1, len(ranked)), int) if weights is None else np.asarray(weights)[:, order]
+    hits, seen = (np.cumsum(each, axis=1)[:, last] for each in (counts * positive[order], counts))
+    with np.errstate(invalid="ignore"):  # 0 / 0: no positive, or no image of weight so far
+        recall, precision = hits / hits[:, -1:], np.nan_to_num(hits / seen)
+    if rule != "steps":
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    if rule == "eleven":
+        # Tenths of the hits in whole numbers: recall 3 of 10 is 0.3, whatever 0.3 is in binary.
+        first = [(10 * hits < tenth * hits[:, -1:]).sum(axis=1) for tenth in range(11)]
+        found = np.mean([np.take_along_axis(precision, f[:, None], 1)[:, 0] for f in first], axis=0)
+        found = np.where(hits[:, -1] > 0, found, np.nan)
+    else:
+        found = np.sum(np.diff(recall, prepend=0, axis=1) * precision, axis=1)
+    return float(found[0]) if weights is None else found
 
 
 def places(scores, labels):

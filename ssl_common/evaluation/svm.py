@@ -7,16 +7,14 @@ train-svm(1).
 import contextlib
 import hashlib
 import io
-import itertools
 import json
 import os
-import tempfile
+import threading
 from typing import NamedTuple
 
 import numpy as np
 
 from ssl_common import records, streams
-from ssl_common.cli import born_deaf
 from ssl_common.data.manifest import DIFFICULT, POSITIVE, Manifest, label_matrix
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.streams import DataError
@@ -25,10 +23,10 @@ FORMAT = 1
 # The published command line asks for the powers of ten, the published code adds those of a half.
 COSTS = np.array(sorted([float(f"1e{e}") for e in range(-7, 3)] + [0.5**e for e in range(4, 20)]))
 FOLDS = 3
-POSITIVE_WEIGHT = 2
-MAX_ITERATIONS = 2000
+GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
 LONELY_COST = 1.0  # of a class that cannot be cross-validated, where no other class was
 BLOCK = 1024  # rows normalised at a time
+DRAWS = 100  # bootstrap samples at a time
 
 
 class Examples(NamedTuple):
@@ -42,19 +40,28 @@ class Examples(NamedTuple):
     fields: dict  # sidecar and tags
 
     def normalised(self):
-        """Yield the rows as x / (||x|| + 1e-5), float64, a block at a time.
+        """Yield the rows as x / (||x|| + 1e-5), float64, a block at a time."""
+        for rows, scale in self._blocks():
+            yield rows * scale[:, None]
+
+    def scale(self):
+        """Return 1 / (||x|| + 1e-5) of each row, (N,) float64."""
+        return np.concatenate([scale for _rows, scale in self._blocks()])
+
+    def _blocks(self):
+        """Yield rows, float64, and their scale, a block at a time.
 
         Raises DataError naming the line of a row that holds NaN or infinity.
         """
         for start in range(0, len(self.features), BLOCK):
             rows = self.features[start : start + BLOCK].astype(np.float64)
-            norms = np.linalg.norm(rows, axis=1, keepdims=True)
+            norms = np.linalg.norm(rows, axis=1)
             bad = np.flatnonzero(~np.isfinite(norms))
             if len(bad):
                 line = start + bad[0] + 1
                 where = f"row {line}, line {line} of {streams.name(self.manifest.path)}"
                 raise DataError(f"{self.name}: NaN or infinity in {where}: extract it again")
-            yield rows / (norms + 1e-5)
+            yield rows, 1 / (norms + 1e-5)
 
 
 class Classifiers(NamedTuple):
@@ -86,15 +93,8 @@ class Classifiers(NamedTuple):
                 said.append(f"{text} {', '.join(names)}")
         if self.fields["unconverged"]:
             fits = f"{self.fields['unconverged']} of {self.fields['fits']} fits"
-            said.append(f"{fits} stopped at {MAX_ITERATIONS} iterations")
+            said.append(f"{fits} stopped before they converged")
         return "; ".join(said)
-
-
-class Problem(NamedTuple):
-    """A binary SVM: SIGNS (N,) int8 is 1 and -1, and 0 for a row that takes no part."""
-
-    signs: np.ndarray
-    cost: float
 
 
 def read_examples(features, manifest, tags):
@@ -119,41 +119,140 @@ def read_examples(features, manifest, tags):
     return Examples(name, array, rows, classes, labels, fields)
 
 
-def train(features, manifest, tags, seed, workers, progress):
-    """Train a classifier per class on the files FEATURES and MANIFEST; return Classifiers.
-
-    WORKERS processes solve the problems; PROGRESS is called with (problems done, in all).
-    """
+def read_labelled(features, manifest, tags):
+    """Read examples to train on; raise DataError where none has a label."""
     examples = read_examples(features, manifest, tags)
     if not examples.classes:
         message = f"{streams.name(manifest)}: no labels: write path<TAB>label,label"
         raise DataError(message)
+    return examples
+
+
+class Exact:
+    """Solves the problems of EXAMPLES together, with THREADS on DEVICE: see solver."""
+
+    name = "exact"
+
+    def __init__(self, examples, seed, threads, device):
+        import torch
+
+        from ssl_common.evaluation import solver
+
+        self.solver, self.torch, self.threads = solver, torch, max(1, threads)
+        torch.set_num_threads(self.threads)
+        self.features = examples.features
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.scale = torch.from_numpy(examples.scale())
+        self.seed, self.all = seed, None
+
+    def on_all(self):
+        """Get ready for problems on all rows; return self."""
+        if len(self.features) <= min(self.features.shape[1], GRAM):
+            space, self.block = self._gram(slice(None)), 10
+        else:  # a pass over all features is to serve many problems
+            space, self.block = self.solver.Rows(self.features, self.scale, self.device), 80
+        self.all = space, self.solver.Preconditioner(space, self.seed)
+        return self
+
+    def on_parts(self, used):
+        """Return a function that solves on some of the rows USED, at each of COSTS.
+
+        It takes the rows and their signs (K, n), and returns (coefficients (K, n), unconverged).
+        """
+        whole = self._gram(used) if len(used) <= GRAM else None
+
+        def solve(rows, signs):
+            if len(rows) > self.features.shape[1]:
+                space = self.solver.Rows(self.features[rows], self.scale[rows], self.device)
+            elif whole:
+                space = whole.part(np.searchsorted(used, rows))
+            else:
+                space = self._gram(rows)
+            preconditioner = self.solver.Preconditioner(space, self.seed)
+            weights, images, gaps = self._solve(space, preconditioner, signs, COSTS)
+            if isinstance(space, self.solver.Rows):
+                signs, costs = (self.torch.from_numpy(a).to(self.device) for a in (signs, COSTS))
+                weights = self.solver.coefficients(signs, costs, images)
+            return weights.cpu().numpy(), self._unconverged(gaps)
+
+        return solve
+
+    def map(self, function, items):
+        """Yield FUNCTION(item) of ITEMS in their order, several at a time where there are several.
+
+        Small products gain little from threads of their own, and lose much on a busy machine.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        items = list(items)
+        side_by_side = min(self.threads, len(items)) if self.device == "cpu" else 1
+        each = self.threads // side_by_side
+        with ThreadPoolExecutor(side_by_side, "", self.torch.set_num_threads, (each,)) as pool:
+            try:
+                yield from pool.map(function, items)
+            except BaseException:
+                if self.all:
+                    self.all[0].halted = True
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _gram(self, rows):
+        part = self.features[rows], self.scale[rows]
+        return self.solver.Gram(self.solver.gram(*part, self.device))
+
+    def path(self, signs, costs, advance):
+        """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS."""
+        start = None
+        for cost in costs:
+            costs = np.full(len(signs), cost)
+            start = self._solve(*self.all, signs, costs, start[:2] if start else None)
+            advance(np.full(len(signs), cost))
+            yield start[1].cpu().numpy(), self._unconverged(start[2])
+
+    def fit(self, signs, costs, advance):
+        """Return (weights (P, D + 1) with the bias last, unconverged) at COSTS (P,)."""
+        weights, _images, gaps = self._solve(*self.all, signs, costs)
+        if isinstance(self.all[0], self.solver.Gram):
+            rows = self.solver.Rows(self.features, self.scale, self.device)
+            weights = rows.combination(weights)
+        advance(costs)
+        return weights.cpu().numpy(), self._unconverged(gaps)
+
+    def _solve(self, space, preconditioner, signs, costs, start=None):
+        signs, costs = (self.torch.from_numpy(a).to(self.device) for a in (signs, costs))
+        return self.solver.solve(space, preconditioner, signs, costs, start)
+
+    def _unconverged(self, gaps):
+        return int((gaps > self.solver.TOLERANCE).sum())
+
+
+def train(features, manifest, tags, seed, workers, progress, *, solver="exact", device=None):
+    """Train a classifier per class on the files FEATURES and MANIFEST; return Classifiers.
+
+    SOLVER "exact" has WORKERS threads, on DEVICE; "liblinear" as many processes. PROGRESS is called
+    with (work done, in all, note).
+    """
+    examples = read_labelled(features, manifest, tags)
     # A difficult image is a negative here, as in the published code.
-    signs = np.where(examples.labels == POSITIVE, 1, -1).astype(np.int8)
-    rarer = np.minimum((signs == 1).sum(axis=0), (signs == -1).sum(axis=0))
+    signs = np.where(examples.labels.T == POSITIVE, 1, -1).astype(np.int8)  # (C, N)
+    rarer = np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
     if not rarer.any():
         raise DataError(f"{streams.name(manifest)}: no class has both positives and negatives")
     validated, trained = np.flatnonzero(rarer >= FOLDS), np.flatnonzero(rarer)
-    fits = len(validated) * FOLDS * len(COSTS) + len(trained)
-    count = itertools.count(1)
-    rows, basis = compact(examples)
-    with sharing(rows, workers) as rows:
-
-        def solve(problems):
-            return liblinear(rows, problems, seed, workers, lambda: progress(next(count), fits))
-
-        ap = np.full((len(examples.classes), len(COSTS)), np.nan)
-        ap[validated], early = cross_validate(rows, signs[:, validated], solve)
-        cost, chosen = choose(ap, rarer)
-        problems = [Problem(np.ascontiguousarray(signs[:, c]), cost[c]) for c in trained]
-        found, late = solve(problems)
+    ap = np.full((len(examples.classes), len(COSTS)), np.nan)
     weights = np.full((len(examples.classes), examples.features.shape[1] + 1), np.nan)
-    weights[trained, :-1] = found[:, :-1] if basis is None else found[:, :-1] @ basis.T
-    weights[trained, -1] = found[:, -1]
+    fits = len(validated) * FOLDS * len(COSTS) + len(trained)
+    advance = Work(len(validated) * FOLDS * effort(COSTS).sum(), fits, progress)
+    with solving(solver, examples, seed, workers, device) as solve:
+        ap[validated], early = cross_validate(signs[validated], solve, advance)
+        cost, chosen = choose(ap, rarer)
+        advance.total += effort(cost[trained]).sum()
+        weights[trained], late = solve.fit(signs[trained], cost[trained], advance)
     fields = examples.fields | {
-        "train_images": len(rows),
+        "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
         "svm_seed": seed,
+        "solver": solver,
         "fits": fits,
         "unconverged": early + late,
     }
@@ -161,58 +260,63 @@ def train(features, manifest, tags, seed, workers, progress):
     return Classifiers(examples.classes, weights, cost, chosen, ap, paths, fields)
 
 
-def compact(examples):
-    """Return the normalised rows in as few coordinates as hold them, and the basis of these.
+def solving(solver, examples, seed, workers, device):
+    """Return a context that yields the SOLVER of that name for EXAMPLES."""
+    if solver == "exact":
+        return contextlib.nullcontext(Exact(examples, seed, workers, device).on_all())
+    from ssl_common.evaluation.liblinear import Liblinear
 
-    The solver sees only inner products, so fewer images than features lose nothing by moving to
-    the space they span: (N, N) coordinates and a basis (D, N). Else (N, D) and None.
-    """
     rows = np.empty(examples.features.shape)
     for index, block in enumerate(examples.normalised()):
         rows[index * BLOCK : index * BLOCK + len(block)] = block
-    if rows.shape[0] >= rows.shape[1]:
-        return rows, None
-    basis, coordinates = np.linalg.qr(rows.T)
-    return np.ascontiguousarray(coordinates.T), basis
+    return Liblinear(rows, seed, workers)
 
 
-@contextlib.contextmanager
-def sharing(rows, workers):
-    """Yield ROWS (N, D), once for all where WORKERS share them: mapped from a file."""
-    if workers < 2:
-        yield rows
-        return
-    with tempfile.TemporaryDirectory(prefix="train-svm-") as folder:
-        path = f"{folder}/rows.npy"
-        with streams.writing(path) as stream:
-            streams.write_array(stream, rows)
-        yield np.load(path, mmap_mode="r")
+def effort(costs):
+    """Return about how much work a fit at COSTS is: great costs take many more products."""
+    return 4 + 20 * np.sqrt(costs)
 
 
-def cross_validate(rows, signs, solve):
+class Work:
+    """Tells PROGRESS (work done, TOTAL, fits done of FITS), called with the costs of fits done."""
+
+    def __init__(self, total, fits, progress):
+        self.total, self.fits, self.progress = total, fits, progress
+        self.done, self.count, self.lock = 0, 0, threading.Lock()
+
+    def __call__(self, costs):
+        with self.lock:
+            self.done, self.count = self.done + effort(costs).sum(), self.count + len(costs)
+            note = f"{self.count:,} of {self.fits:,} fits"
+            self.progress(int(100 * self.done / self.total), 100, note)
+
+
+def cross_validate(signs, solve, advance):
     """Return the average precision of each class and cost, (C, K), and the unconverged fits.
 
-    Unshuffled stratified folds in row order; the mean over folds of scikit-learn's average
-    precision (not interpolated), as in the published code.
+    SIGNS (C, N) of all rows. Unshuffled stratified folds in row order; the mean over folds of
+    scikit-learn's average precision (not interpolated), as in the published code.
     """
-    from sklearn.metrics import average_precision_score
     from sklearn.model_selection import StratifiedKFold
 
-    problems, held_out = [], []
-    for sign in signs.T:
-        for _fit, test in StratifiedKFold(FOLDS).split(sign, sign):
-            kept = sign.copy()
-            kept[test] = 0
-            held_out.append(test)
-            problems += [Problem(kept, cost) for cost in COSTS]
-    weights, unconverged = solve(problems)
-    weights = weights.reshape(signs.shape[1], FOLDS, len(COSTS), -1)
-    ap = np.empty(weights.shape[:3])
-    for c, f in np.ndindex(ap.shape[:2]):
-        test = held_out[c * FOLDS + f]
-        scores = rows[test] @ weights[c, f, :, :-1].T + weights[c, f, :, -1]
-        ap[c, f] = [average_precision_score(signs[test, c] == 1, column) for column in scores.T]
-    return ap.mean(axis=1), unconverged
+    def validate(some):
+        tests = [test for sign in some for _, test in StratifiedKFold(FOLDS).split(sign, sign)]
+        kept = np.repeat(some, FOLDS, axis=0)
+        for sign, test in zip(kept, tests, strict=True):
+            sign[test] = 0
+        ap, unconverged = np.empty((len(kept), len(COSTS))), 0
+        for k, (scores, early) in enumerate(solve.path(kept, COSTS, advance)):
+            unconverged += early
+            for p, test in enumerate(tests):
+                truth = some[p // FOLDS, test] == 1
+                ap[p, k] = average_precision(scores[p, test], truth, "steps")
+        return ap.reshape(len(some), FOLDS, -1).mean(axis=1), unconverged
+
+    blocks = [signs[first : first + solve.block] for first in range(0, len(signs), solve.block)]
+    found = list(solve.map(validate, blocks))
+    if not found:
+        return np.empty((0, len(COSTS))), 0
+    return np.concatenate([ap for ap, _ in found]), sum(early for _, early in found)
 
 
 def choose(ap, rarer):
@@ -228,52 +332,6 @@ def choose(ap, rarer):
     cost[validated] = COSTS[best]
     few = "others" if len(best) else "default"
     return cost, ["folds" if n >= FOLDS else few if n else "none" for n in rarer]
-
-
-def liblinear(rows, problems, seed, workers, advance):
-    """Solve PROBLEMS on ROWS (N, D); return weights (P, D + 1), the bias last, and the unconverged.
-
-    Each minimises 1/2 |w|^2 + cost * sum_i c_i max(0, 1 - s_i w.[x_i, 1])^2 with c = 2 for the
-    positives and 1 for the negatives; the bias is regularised like any weight. Calls ADVANCE once
-    a problem.
-    """
-    from joblib import Parallel, delayed
-
-    state = int(np.random.default_rng(seed).integers(2**32))  # scikit-learn takes 32 bits
-    weights, unconverged = np.empty((len(problems), rows.shape[1] + 1)), 0
-    # Processes, as liblinear draws from one global generator; mapped ROWS travel by file name.
-    parallel = Parallel(n_jobs=max(1, workers), return_as="generator", max_nbytes=None)
-    with born_deaf():
-        solutions = parallel(delayed(_liblinear)(rows, *problem, state) for problem in problems)
-    for index, (solution, converged) in enumerate(solutions):
-        weights[index] = solution
-        unconverged += not converged
-        advance()
-    return weights, unconverged
-
-
-def _liblinear(rows, signs, cost, state):
-    """Return the weights (D + 1,) of one problem and whether the solver converged."""
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.svm import LinearSVC
-    from threadpoolctl import threadpool_limits
-
-    svm = LinearSVC(
-        C=cost,
-        class_weight={1: POSITIVE_WEIGHT, -1: 1},
-        dual=True,
-        max_iter=MAX_ITERATIONS,
-        random_state=state,
-    )  # squared hinge, l2, tolerance 1e-4 and intercept scaling 1 are its defaults
-    part = np.flatnonzero(signs)
-    rows = rows if len(part) == len(rows) else rows[part]
-    # One thread: the order of a sum would otherwise depend on the number of workers.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
-        svm.fit(rows, signs[part])
-    return np.append(svm.coef_[0], svm.intercept_), svm.n_iter_ < MAX_ITERATIONS
 
 
 def path_hashes(manifest):
@@ -301,65 +359,143 @@ def save(stream, trained):
     stream.write(buffer.getvalue())
 
 
-def load(path):
-    """Read what save wrote."""
-    arrays = streams.read_arrays(path)
+def load(arrays, name):
+    """Return the Classifiers of the ARRAYS that save wrote, read from the file NAME."""
     try:
         if arrays["format"] != FORMAT:
-            message = f"{streams.name(path)}: format {arrays['format']}: train it with this version"
-            raise DataError(message)
+            raise DataError(f"{name}: format {arrays['format']}: train it with this version")
         weights = np.column_stack([arrays["coef"], arrays["intercept"]])
         fields = json.loads(str(arrays["fields"]))
         names = ("cost", "chosen", "ap", "paths")
-        cost, chosen, ap, paths = (arrays[name] for name in names)
+        cost, chosen, ap, paths = (arrays[each] for each in names)
         return Classifiers(
             arrays["classes"].tolist(), weights, cost, chosen.tolist(), ap, paths, fields
         )
     except (KeyError, ValueError) as error:
-        raise DataError(f"{streams.name(path)}: not written by train-svm ({error})") from error
+        raise DataError(f"{name}: not written by train-svm ({error})") from error
 
 
-def evaluate(svm, features, manifest, tags):
-    """Return the record of the file SVM on the files FEATURES and MANIFEST, less its provenance.
+def evaluate(
+    path, features, manifest, tags, *, train_features=None, scores=None, bootstrap=0, seed=0
+):
+    """Return the records of the classifiers in the file PATH on the files FEATURES and MANIFEST.
 
-    Average precision per class over its not difficult images; its mean, in percent, over the
-    classes that have one. Raises DataError for features the SVM was not made for, or made from.
+    They lack their provenance. Average precision per class over its not difficult images; its mean,
+    in percent, over the classes that have one. Low-shot classifiers need TRAIN_FEATURES, what they
+    were trained on, and give a record each k and metric. SCORES, a stream, gets the decision values
+    (N, C) as .npy; BOOTSTRAP samples, drawn from SEED, add an interval of the mean. Raises
+    DataError for features the classifiers were not made for, or made from.
     """
-    trained, examples = load(svm), read_examples(features, manifest, tags)
-    _check_fit(svm, trained, examples)
-    scores = np.concatenate([r @ trained.weights[:, :-1].T for r in examples.normalised()])
-    scores += trained.weights[:, -1]
-    per_class = {}
-    for index, name in enumerate(trained.classes):
-        per_class[name] = None
-        if name in examples.classes and trained.chosen[index] != "none":
-            labels = examples.labels[:, examples.classes.index(name)]
-            clear = labels != DIFFICULT
-            ap = average_precision(scores[clear, index], labels[clear] == POSITIVE)
-            per_class[name] = None if np.isnan(ap) else 100 * ap
-    measured = [ap for ap in per_class.values() if ap is not None]
-    if not measured:
-        where = streams.name(manifest)
-        raise DataError(f"{where}: shows no class of {streams.name(svm)}: see its labels")
-    fields = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
+    from ssl_common.evaluation import lowshot
+
+    arrays, examples = streams.read_arrays(path), read_examples(features, manifest, tags)
+    few = "lowshot_format" in arrays
+    if few != (train_features is not None):
+        kind = "low-shot classifiers: add" if few else "not low-shot classifiers: leave out"
+        raise DataError(f"{streams.name(path)}: {kind} --train-features")
+    if few and (scores or bootstrap):
+        option = "--scores" if scores else "--bootstrap"
+        raise DataError(f"{streams.name(path)}: low-shot classifiers: leave out {option}")
+    if few:
+        trained = lowshot.load(arrays, streams.name(path))
+        found = list(lowshot.evaluate(path, trained, train_features, examples))
+    else:
+        trained = load(arrays, streams.name(path))
+        found = [_measure(path, trained, examples, scores, bootstrap, seed)]
+    same = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
     inputs = {
-        "svm": _digest(svm),
+        "svm": _digest(path),
         "features": _digest(features),
         # Its labels too, unlike test_manifest; and the same from a pipe.
         "manifest": streams.digest(repr(tuple(row)).encode() for row in examples.manifest),
     }
-    return fields | {
-        "task": "svm",
-        "data_set": fields.get("data_set", streams.stem(manifest)),
-        "metric": "mAP",
-        "value": float(np.mean(measured)),
-        "classes": len(measured),
-        "per_class": per_class,
+    same |= {
         "unseen": [name for name in examples.classes if name not in trained.classes],
         "test_images": len(examples.features),
         "test_manifest": examples.manifest.digest(),
         "inputs": inputs,
     }
+    return [same | record for record in found]
+
+
+def said(found):
+    """Return what eval-svm says of the records FOUND."""
+    first = found[0]
+    texts = [
+        f"{record['value']:.2f} {record['metric']}"
+        + (f" at k = {record['k']}" if "k" in record else "")
+        + ("" if "interval" not in record else " ({:.2f} to {:.2f})".format(*record["interval"]))
+        for record in found
+    ]
+    over = f"over {first['classes']} of {len(first['per_class'])} classes"
+    text = f"{', '.join(texts)} {over}, {first['test_images']} images"
+    return text + (f"; not trained: {', '.join(first['unseen'])}" if first["unseen"] else "")
+
+
+def data_set(fields, examples):
+    """Return the data set in records: what tags of EXAMPLES or the training say, or its file."""
+    said = examples.fields.get("data_set") or fields.get("data_set")
+    return said or streams.stem(examples.manifest.path)
+
+
+def _measure(path, trained, examples, scores, bootstrap, seed):
+    """Return what a record says of the classifiers TRAINED, read from PATH, on EXAMPLES."""
+    check_fit(path, trained, trained.weights.shape[1] - 1, examples)
+    values = np.concatenate([r @ trained.weights[:, :-1].T for r in examples.normalised()])
+    values += trained.weights[:, -1]
+    if scores:
+        streams.write_array(scores, values)
+    counts = _counts(len(values), bootstrap, seed)
+    per_class, drawn = dict.fromkeys(trained.classes), []
+    for index, name in enumerate(trained.classes):
+        if name in examples.classes and trained.chosen[index] != "none":
+            labels = examples.labels[:, examples.classes.index(name)]
+            clear = labels != DIFFICULT
+            truth = labels[clear] == POSITIVE
+            ap = average_precision(values[clear, index], truth)
+            if not np.isnan(ap):
+                per_class[name] = 100 * ap
+                drawn += [
+                    100 * average_precision(values[clear, index], truth, weights=some[:, clear])
+                    for some in counts()
+                ]
+    measured = [ap for ap in per_class.values() if ap is not None]
+    if not measured:
+        where = streams.name(examples.manifest.path)
+        raise DataError(f"{where}: shows no class of {streams.name(path)}: see its labels")
+    record = {
+        "task": "svm",
+        "data_set": data_set(trained.fields, examples),
+        "metric": "mAP",
+        "value": float(np.mean(measured)),
+        "classes": len(measured),
+        "per_class": per_class,
+    }
+    if bootstrap:
+        means = np.nanmean(np.concatenate(drawn).reshape(len(measured), bootstrap), axis=0)
+        record["interval"] = np.percentile(means, [2.5, 97.5]).tolist()
+        record |= {"bootstrap": bootstrap, "bootstrap_seed": seed}
+    return record
+
+
+def _counts(images, samples, seed):
+    """Return a function that yields how often each of IMAGES is in each of SAMPLES, (b, N) each.
+
+    A sample draws as many images as there are, with replacement; each call yields the same.
+    """
+
+    def counts():
+        for start in range(0, samples, DRAWS):
+            numbers = range(start, min(start + DRAWS, samples))
+            yield np.stack([
+                np.bincount(
+                    np.random.default_rng((seed, number)).integers(images, size=images),
+                    minlength=images,
+                )
+                for number in numbers
+            ])  # fmt: skip
+
+    return counts
 
 
 def _digest(path):
@@ -367,22 +503,24 @@ def _digest(path):
     return streams.file_digest(path) if os.path.isfile(path) else None
 
 
-def _check_fit(svm, trained, examples):
-    """Raise DataError where EXAMPLES are not for the classifiers TRAINED, read from SVM."""
+def check_fit(path, trained, width, examples):
+    """Raise DataError where EXAMPLES are not for the classifiers TRAINED, read from PATH.
+
+    WIDTH is how many numbers an image they take.
+    """
     for key in ("layer", "model"):
         ours, theirs = trained.fields.get(key), examples.fields.get(key)
         if None not in (ours, theirs) and ours != theirs:
-            message = f"{key} {theirs}, but {streams.name(svm)} was trained on {key} {ours}"
+            message = f"{key} {theirs}, but {streams.name(path)} was trained on {key} {ours}"
             raise DataError(f"{examples.name}: {message}")
-    width = trained.weights.shape[1] - 1
     if examples.features.shape[1] != width:
         message = (
-            f"{examples.features.shape[1]} numbers an image, but {streams.name(svm)} takes {width}"
+            f"{examples.features.shape[1]} numbers an image, but {streams.name(path)} takes {width}"
         )
         raise DataError(f"{examples.name}: {message}")
     known = np.flatnonzero(np.isin(path_hashes(examples.manifest), trained.paths))
     if len(known):
         line = int(known[0]) + 1
-        path = examples.manifest[known[0]].path
-        message = f"{streams.name(svm)} was trained on {path} ({len(known)} such lines)"
+        shown = examples.manifest[known[0]].path
+        message = f"{streams.name(path)} was trained on {shown} ({len(known)} such lines)"
         raise examples.manifest.error(line, f"{message}: evaluate on others")

@@ -10,7 +10,7 @@ from ssl_common.streams import DataError
 
 # What makes two records the same measurement, but for the layer: the last one counts.
 IDENTITY = ("task", "data_set", "metric", "model", "arch", "pretext", "data_name", "images")
-IDENTITY += ("permutations", "neighbours", "seed", "svm_seed")
+IDENTITY += ("permutations", "neighbours", "seed", "svm_seed", "k", "samples")
 IDENTITY += ("linear_seed", "recipe", "steps", "cache")
 NO_LAYER = "-"  # the column of a value that belongs to no layer
 BEST = "best"  # where a published row gives only the best layer
@@ -107,6 +107,8 @@ def label(record):
         said.append(f"{record['steps']:,} steps" + (", cached" if record.get("cache") else ""))
     if record.get("linear_seed"):
         said.append(f"linear seed {record['linear_seed']}")
+    if record.get("k") is not None:
+        said.append(f"k={record['k']} ({record.get('samples', '?')} samples)")
     return " ".join(said)
 
 

@@ -1,0 +1,274 @@
+"""Many linear SVMs over the same rows, solved together: Newton steps by conjugate gradients.
+
+Each problem is that of LIBLINEAR's SVM with squared hinge (Fan et al., JMLR 9, 2008, section 3):
+
+    P(w) = 1/2 |w|^2 + 1/2 sum_i c_i max(0, 1 - s_i w.x_i)^2,    x_i the row with a 1 for the bias,
+
+with signs s_i, and c_i = 2 x cost x weight of the sign; a row of sign 0 has c_i = 0. While the same
+rows are active, s_i w.x_i < 1, P is quadratic; so a Newton step is a linear system in
+H = I + sum_active c_i x_i x_i', which conjugate gradients solve from products alone (Keerthi and
+DeCoste, JMLR 6, 2005), and one matrix product serves all problems. With
+a_i = c_i s_i max(0, 1 - s_i w.x_i), which is feasible for the dual D,
+P(w) - D(a) = 1/2 |w - sum_i a_i x_i|^2: half the squared gradient bounds how far P(w) is from the
+least, and a problem is solved when that is below TOLERANCE x P(w).
+
+Steps are found in float32 and judged in float64, so rounding costs steps and not exactness; where
+float32 finds no further step, float64 does.
+"""
+
+import numpy as np
+import torch
+
+POSITIVE_WEIGHT = 2
+TOLERANCE = 1e-7  # of the objective
+FORCING = 0.1  # by which a Newton step reduces the gradient of its quadratic
+MAX_NEWTON, MAX_CG = 100, 500
+RANK = 64  # of the preconditioner
+BLOCK = 4096  # rows, or columns, of the features in memory at a time
+
+
+class Gram:
+    """Weights as coefficients (P, N) of the rows, w = sum_i a_i x_i: for N up to D.
+
+    One matrix of N x N holds all there is to know of the rows, whatever D.
+    """
+
+    halted = False
+
+    def __init__(self, matrix):
+        """Take MATRIX (N, N) float64, of products x_i.x_j."""
+        self.matrix = {torch.float64: matrix, torch.float32: matrix.float()}
+        self.width = self.count = len(matrix)
+        self.device = matrix.device
+
+    def image(self, weights):
+        """Return w.x_i, (P, N), of WEIGHTS (P, width)."""
+        check(self)
+        return weights @ self.matrix[weights.dtype]
+
+    def combination(self, coefficients):
+        """Return the weights sum_i a_i x_i of COEFFICIENTS (P, N)."""
+        return coefficients
+
+    def dual(self, _weights, image):
+        """Return what an inner product multiplies plainly with other weights."""
+        return image
+
+    def part(self, rows):
+        """Return the Gram of some ROWS."""
+        return Gram(self.matrix[torch.float64][rows][:, rows])
+
+
+class Rows:
+    """Weights as they are, (P, D + 1) with the bias last: for N above D. Reads blocks of rows."""
+
+    halted = False
+
+    def __init__(self, features, scale, device):
+        """Take FEATURES (N, D), an array that may be mapped, and SCALE (N,) of its rows."""
+        if isinstance(features, np.memmap):  # torch wants arrays that may be written: a private one
+            given = (features.filename, features.dtype, "c", features.offset, features.shape)
+            features = np.memmap(*given)
+        self.features, self.scale, self.device = features, scale.to(device), torch.device(device)
+        self.count, self.width = len(features), features.shape[1] + 1
+
+    def _blocks(self, dtype):
+        for start in range(0, self.count, BLOCK):
+            part = slice(start, start + BLOCK)
+            yield part, tensor(self.features[part], dtype, self.device), self.scale[part].to(dtype)
+
+    def image(self, weights):
+        check(self)
+        found = weights.new_empty(len(weights), self.count)
+        for part, rows, scale in self._blocks(weights.dtype):
+            found[:, part] = (weights[:, :-1] @ rows.T).mul_(scale).add_(weights[:, -1:])
+        return found
+
+    def combination(self, coefficients):
+        found = coefficients.new_zeros(len(coefficients), self.width)
+        for part, rows, scale in self._blocks(coefficients.dtype):
+            found[:, :-1] += (coefficients[:, part] * scale) @ rows
+        found[:, -1] = coefficients.sum(1)
+        return found
+
+    def dual(self, weights, _image):
+        return weights
+
+
+class Halted(Exception):
+    """Another thread set `halted`: the solution is not wanted any more."""
+
+
+def check(space):
+    """Raise Halted if SPACE is."""
+    if space.halted:
+        raise Halted
+
+
+def tensor(array, dtype, device):
+    """Return ARRAY, of any real type, as a tensor; a copy unless it is one that may be written."""
+    kind = {torch.float32: "f4", torch.float64: "f8"}[dtype]
+    return torch.from_numpy(array.astype(kind, copy=not array.flags.writeable)).to(device)
+
+
+def gram(features, scale, device="cpu", others=None, other_scale=None):
+    """Return x_i.y_j + 1, (N, M) float64, of rows FEATURES (N, D) and OTHERS (M, D) (the same).
+
+    Each is multiplied by its SCALE (N,); the 1 is the bias. Reads blocks of columns.
+    """
+    if others is None:
+        others, other_scale = features, scale
+    found = torch.zeros(len(features), len(others), dtype=torch.float64, device=device)
+    for start in range(0, features.shape[1], BLOCK // 4):
+        part = slice(start, start + BLOCK // 4)
+        left = tensor(features[:, part], torch.float64, device)
+        right = left if others is features else tensor(others[:, part], torch.float64, device)
+        found.addmm_(left, right.T)
+    return found.mul_(scale.to(device)[:, None]).mul_(other_scale.to(device)).add_(1)
+
+
+class Preconditioner:
+    """H on the RANK directions in which the rows are longest, and its mean on all others."""
+
+    def __init__(self, space, seed=0):
+        """Find the directions of SPACE by subspace iteration from a start drawn from SEED."""
+        self.space = space
+        rank = min(RANK, space.width, space.count)
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.randn(rank, space.width, generator=generator).to(space.device)
+        for _ in range(4):
+            basis = torch.linalg.qr(space.combination(space.image(basis)).T)[0].T
+        basis = basis.double()
+        # Made orthonormal; what the rows do not span, as copies of rows do not, is left out.
+        length, turn = torch.linalg.eigh(space.dual(basis, space.image(basis)) @ basis.T)
+        kept = length > 1e-6 * length[-1]
+        basis = (turn[:, kept] / length[kept].sqrt()).T @ basis
+        images = space.image(basis)
+        self.rest = torch.linalg.eigvalsh(images @ images.T)[0].item() / 2
+        self.found = {d: (basis.to(d), images.to(d)) for d in (torch.float32, torch.float64)}
+
+    def prepare(self, curvature):
+        """Return what apply needs of CURVATURE, (P, N): c_i of the active rows."""
+        basis, images = self.found[curvature.dtype]  # (R, width), (R, N)
+        small = torch.stack([(images * c) @ images.T for c in curvature]).double()
+        one = torch.eye(small.shape[1], dtype=small.dtype, device=small.device)
+        active = (curvature > 0).sum(1).clamp(min=1)
+        rest = 1 / (1 + self.rest * curvature.sum(1) / active)
+        inverse = torch.linalg.inv(small + one) - rest[:, None, None] * one
+        return rest[:, None], inverse.to(curvature.dtype), basis, images
+
+    def apply(self, prepared, weights, image):
+        """Return about H^-1 w, and its image, of WEIGHTS w (P, width) and their IMAGE."""
+        rest, inverse, basis, images = prepared
+        inner = self.space.dual(weights, image) @ basis.T
+        inner = torch.bmm(inverse, inner[:, :, None])[:, :, 0]
+        return rest * weights + inner @ basis, rest * image + inner @ images
+
+
+def solve(space, preconditioner, signs, costs, start=None):
+    """Solve the problems of SIGNS (P, N) int8 and COSTS (P,); return (weights, images, gaps).
+
+    START is (weights, images) of others like them. Weights are as SPACE holds them, images are
+    w.x_i, (P, N), both float64; a gap, (P,), bounds (P(w) - min P) / P(w), and exceeds TOLERANCE
+    where rounding or the limit of steps came first.
+    """
+    count = len(signs)
+    if start is None:
+        weights = torch.zeros(count, space.width, dtype=torch.float64, device=space.device)
+        images = torch.zeros(count, space.count, dtype=torch.float64, device=space.device)
+    else:
+        weights, images = start[0].clone(), start[1].clone()
+    gaps = torch.full((count,), torch.inf, dtype=torch.float64, device=space.device)
+    for kind in (torch.float32, torch.float64):
+        live = (gaps > TOLERANCE).nonzero()[:, 0]
+        before = torch.full_like(gaps[live], torch.inf)
+        for _ in range(MAX_NEWTON):
+            sign, weight, image = signs[live].double(), weights[live], images[live]
+            c = curvature(sign, costs[live])
+            error = (1 - sign * image).clamp_(min=0)
+            norm = (weight * space.dual(weight, image)).sum(1)
+            value = (norm + (c * error**2).sum(1)) / 2
+            descent = space.combination(c * sign * error) - weight  # minus the gradient
+            its_image = space.image(descent)
+            gaps[live] = (descent * space.dual(descent, its_image)).sum(1).clamp_(min=0) / 2 / value
+            going = (gaps[live] > TOLERANCE) & (value < before * (1 - 1e-13))
+            if not going.any():
+                break
+            live, before, sign, c = live[going], value[going], sign[going], c[going]
+            weight, image, descent, its_image = (
+                each[going] for each in (weight, image, descent, its_image)
+            )
+            active = torch.where(error[going] > 0, c, 0).to(kind)
+            found = newton(space, preconditioner, active, descent.to(kind), its_image.to(kind))
+            step, change = (each.double() for each in found)
+            length = search(space, weight, image, step, change, sign, c)[:, None]
+            weights[live] = weight = weight + length * step
+            images[live] = space.image(weight)  # anew: sums of float32 would drift
+    return weights, images, gaps
+
+
+def curvature(signs, costs):
+    """Return c_i, (P, N) float64, of SIGNS (P, N) and COSTS (P,)."""
+    return 2 * costs[:, None] * signs.abs() * torch.where(signs == 1, POSITIVE_WEIGHT, 1)
+
+
+def coefficients(signs, costs, images):
+    """Return a_i, (P, N), of solutions with IMAGES (P, N): there w = sum_i a_i x_i."""
+    return curvature(signs, costs) * signs * (1 - signs * images).clamp(min=0)
+
+
+def newton(space, preconditioner, active, descent, image):
+    """Return about the Newton step H^-1 d of DESCENT d (P, width) with IMAGE (P, N), and its image.
+
+    ACTIVE (P, N) holds c_i of the active rows. Conjugate gradients in the inner product of weights,
+    with the images of all that is summed.
+    """
+    step, change = torch.zeros_like(descent), torch.zeros_like(active)
+    prepared = preconditioner.prepare(active)
+    live = torch.arange(len(descent), device=descent.device)
+    rest, direction, along = descent, torch.zeros_like(descent), torch.zeros_like(active)
+    old = torch.full_like(descent[:, 0], torch.inf)
+    for iteration in range(MAX_CG):
+        better, better_image = preconditioner.apply(prepared, rest, image)
+        new = (better * space.dual(rest, image)).sum(1)
+        if not iteration:
+            enough = FORCING**2 * new
+        going = new > enough
+        if not going.all():
+            if not going.any():
+                break
+            live, rest, direction, along, old, new, enough, active, better, better_image = (
+                each[going]
+                for each in (live, rest, direction, along, old, new, enough, active, better)
+                + (better_image,)
+            )
+            prepared = (prepared[0][going], prepared[1][going], *prepared[2:])
+        ratio, old = (new / old)[:, None], new
+        direction, along = better + ratio * direction, better_image + ratio * along
+        curved = active * along
+        norm = (direction * space.dual(direction, along)).sum(1)
+        length = (new / (norm + (curved * along).sum(1)))[:, None]
+        step[live] += length * direction
+        change[live] += length * along
+        rest = rest - length * (direction + space.combination(curved))
+        image = space.image(rest)
+    return step, change
+
+
+def search(space, weights, images, step, change, sign, c):
+    """Return where along STEP each objective is least, (P,): Newton, kept in a bracket."""
+    dual = space.dual(step, change)
+    first, second = (weights * dual).sum(1), (step * dual).sum(1)
+    length = torch.ones_like(first)
+    low, high = torch.zeros_like(first), torch.full_like(first, torch.inf)
+    for _ in range(30):
+        error = (1 - sign * (images + length[:, None] * change)).clamp_(min=0)
+        slope = first + length * second - (c * sign * change * error).sum(1)
+        curvature = second + (c * change**2 * (error > 0)).sum(1)
+        low, high = torch.where(slope < 0, length, low), torch.where(slope > 0, length, high)
+        new = torch.where(curvature > 0, length - slope / curvature, length)
+        new = torch.where((new < low) | (new > high), (low + high.clamp(max=1e6)) / 2, new)
+        moved, length = (new - length).abs(), new
+        if moved.max() < 1e-5:
+            break
+    return length

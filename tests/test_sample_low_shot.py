@@ -1,0 +1,109 @@
+"""sample-low-shot as a process, and its rule against counts of the real annotations."""
+
+import numpy as np
+import pytest
+
+
+def matrices(folder):
+    return {path.name: np.load(path) for path in sorted(folder.iterdir())}
+
+
+def check_several(labels, matrix, k):
+    """Check MATRIX against the rule for images of several classes; LABELS 1, 0 difficult, -1."""
+    for c in range(labels.shape[1]):
+        positive, negative = (np.flatnonzero(matrix[:, c] == v) for v in (1, 0))
+        if (labels[:, c] == 1).sum() < k or (labels[:, c] == -1).sum() < 19 * k:
+            assert len(positive) == len(negative) == 0
+        else:
+            assert (len(positive), len(negative)) == (k, 19 * k)
+            assert (labels[positive, c] == 1).all() and (labels[negative, c] == -1).all()
+
+
+def test_several_classes_an_image(run, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.choice([1, 0, -1], (200, 3), p=[0.1, 0.1, 0.8])
+    labels[:, 2] = -1
+    labels[:2, 2] = 1
+    lines = []
+    for i, row in enumerate(labels):
+        said = ["?" * (v == 0) + name for v, name in zip(row, "abc", strict=True) if v >= 0]
+        lines.append(f"{i}.jpg\t{','.join(said)}\n" if said else f"{i}.jpg\n")
+    (tmp_path / "m.tsv").write_text("".join(lines))
+    done = run("sample-low-shot", "m.tsv", "-k", "1,4", "--samples", 3, "-o", "few", check=0)
+    names = [f"sample{s}_k{k}.npy" for k in (1, 4) for s in (1, 2, 3)]
+    assert done.stdout.decode().split() == [f"few/{name}" for name in names]
+    assert done.stderr == b"sample-low-shot: 6 samples; k=4 without c\n"
+    found = matrices(tmp_path / "few")
+    assert set(found) == set(names)
+    for name, matrix in found.items():
+        assert matrix.dtype == np.int8 and matrix.shape == (200, 3)
+        check_several(labels, matrix, int(name[-5]))
+    assert len({matrix.tobytes() for matrix in found.values()}) == 6
+    other = ("sample-low-shot", "m.tsv", "-k", "1", "--samples", 1, "--seed", 1, "-o", "other")
+    run(*other, check=0)
+    assert (matrices(tmp_path / "other")["sample1_k1.npy"] != found["sample1_k1.npy"]).any()
+    run("sample-low-shot", "m.tsv", "-k", "4", "--samples", 1, "-o", "alone", check=0)
+    np.testing.assert_array_equal(
+        matrices(tmp_path / "alone")["sample1_k4.npy"], found["sample1_k4.npy"]
+    )
+
+
+def test_one_class_an_image(run, tmp_path):
+    labels = np.repeat([0, 1, 2], [10, 10, 3])
+    (tmp_path / "m.tsv").write_text("".join(f"{i}.jpg\tc{c}\n" for i, c in enumerate(labels)))
+    done = run("sample-low-shot", "m.tsv", "-k", "4", "--samples", 2, "-o", "few", check=0)
+    assert b"k=4 without c2" in done.stderr
+    for matrix in matrices(tmp_path / "few").values():
+        used = np.flatnonzero((matrix >= 0).any(axis=1))
+        assert np.bincount(labels[used]).tolist() == [4, 4]
+        np.testing.assert_array_equal(matrix[used, :2], np.eye(2)[labels[used]])
+        assert (matrix[:, 2] == -1).all()
+
+
+def test_voc2007(run, data, tmp_path):
+    """All 5,011 images of trainval: sheep has 96 positives, and no other class fewer."""
+    devkit = data("voc2007_text_full") / "VOCdevkit/VOC2007"
+    run("list-images", "voc", devkit, "--split", "trainval", "-o", "voc.tsv", check=0)
+    rows = [line.split("\t")[1:] for line in (tmp_path / "voc.tsv").read_text().splitlines()]
+    names = sorted({label.lstrip("?") for row in rows for label in row[0].split(",")})
+    labels = np.full((5011, 20), -1)
+    for i, row in enumerate(rows):
+        for label in row[0].split(","):
+            labels[i, names.index(label.lstrip("?"))] = 1 - label.startswith("?")
+    assert labels[:, names.index("sheep")].tolist().count(1) == 96
+    argv = ("sample-low-shot", "voc.tsv", "--samples", 1)
+    done = run(*argv, "-o", "few", check=0)
+    assert done.stderr == b"sample-low-shot: 8 samples\n"
+    for name, matrix in matrices(tmp_path / "few").items():
+        check_several(labels, matrix, int(name[:-4].split("_k")[1]))
+        assert ((matrix == 1).any(axis=0)).all()
+    done = run(*argv, "-k", "97", "-o", "more", check=0)
+    assert done.stderr == b"sample-low-shot: 1 samples; k=97 without sheep\n"
+
+
+def test_refused(run, scratch):
+    done = run("sample-low-shot", "train.tsv", "-k", "7,9", "-o", "few", check=1)
+    assert done.stderr == b"sample-low-shot: train.tsv: no class has 7 images: take a lower k\n"
+    assert not (scratch / "few").exists()
+    for ks in ("0", "a", "1,1", ""):
+        assert run("sample-low-shot", "train.tsv", "-k", ks, "-o", "few").returncode == 2
+    done = run("sample-low-shot", "train.tsv", "-k", "1", "-o", "photos", check=1)
+    assert b"there already" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda m: m[:-1], "11 x 2 of int8, but train.tsv has 12 lines"),
+        (lambda m: m.astype(float), "float64"),
+        (lambda m: np.where(m < 0, 0, m), "row 1 contradicts line 1 of train.tsv"),
+        (lambda m: np.where(m == 0, -1, m), "positives or negatives alone"),
+    ],
+)
+def test_samples_of_something_else(run, scratch, change, said):
+    run("sample-low-shot", "train.tsv", "-k", "2", "--samples", 1, "-o", "few", check=0)
+    path = scratch / "few/sample1_k2.npy"
+    np.save(path, change(np.load(path)))
+    done = run("train-svm", "train.npy", "train.tsv", "--low-shot", "few", check=1)
+    assert done.stderr.count(b"\n") == 1 and said in done.stderr.decode()
+    assert b"few/sample1_k2.npy" in done.stderr

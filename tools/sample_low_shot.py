@@ -1,0 +1,52 @@
+"""sample-low-shot: a few positives of each class, drawn several times."""
+
+import click
+
+from ssl_common import cli
+
+
+def _parse_ks(_ctx, _param, value):
+    try:
+        ks = [int(k) for k in value.split(",")]
+    except ValueError:
+        ks = [0]
+    if min(ks) < 1 or len(set(ks)) < len(ks):
+        raise click.BadParameter(f"{value!r} is not like 1,2,4")
+    return ks
+
+
+@cli.command("sample-low-shot")
+@cli.input_argument("manifest")
+@click.option(
+    "-k",
+    "ks",
+    default="1,2,4,8,16,32,64,96",
+    metavar="K,K,...",
+    callback=_parse_ks,
+    help="Positives a class.",
+)
+@click.option("--samples", type=click.IntRange(min=1), default=5, help="Samples of each k.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="New folder of the samples.")
+@cli.seed_option
+def main(manifest, ks, samples, output, seed):
+    """Draw samples with K positives of each class of MANIFEST; write DIR/sampleS_kK.npy.
+
+    \b
+    sample-low-shot train.tsv -k 1,2,4,8 -o low-shot
+    train-svm train.npy train.tsv --low-shot low-shot -o lowshot.npz
+
+    Standard output is the list of the files.
+    """
+    from ssl_common.data import lowshot
+    from ssl_common.data.manifest import Manifest
+
+    names, small = lowshot.write(Manifest(manifest), ks, samples, seed, output)
+    for name in names:
+        click.echo(f"{output.rstrip('/')}/{name}")
+    said = [f"{len(names)} samples"]
+    said += [f"k={k} without {', '.join(classes)}" for k, classes in small.items() if classes]
+    cli.say("; ".join(said))
+
+
+if __name__ == "__main__":
+    main()
