@@ -274,7 +274,31 @@ torch.save({name: torch.from_numpy(blob) for name, blob in blobs.items()}, 'r.pt
     yield name, ours, theirs, theirs / ours
 
 
-MEASUREMENTS = (startup, permutations, listing, puzzles, svms, features, conversion, pretraining)
+def linear(folder):
+    """Steps of train-linear on features that are kept; theirs run the network at every step."""
+    rows = (folder / "scenes.tsv").read_text().splitlines()
+    named = [f"{row.split(chr(9))[0]}\tclass{number % 8}\n" for number, row in enumerate(rows)]
+    (folder / "classes.tsv").write_text("".join(named))
+    rates = []
+    for option in ("--cache", ""):
+        words = f"random:caffenet classes.tsv --batch 64 --iterations 20 {option}"
+        shell(f"train-linear {words} -q -o linear{option}.pt > log.jsonl", folder)
+        *_, line = (folder / "log.jsonl").read_text().splitlines()
+        rates.append(json.loads(line)["time_images_per_second"])
+    yield "train-linear --cache (images/s; theirs without)", *rates, rates[0] / rates[1]
+
+
+MEASUREMENTS = (
+    startup,
+    permutations,
+    listing,
+    puzzles,
+    svms,
+    features,
+    conversion,
+    pretraining,
+    linear,
+)
 
 
 def main():

@@ -305,7 +305,12 @@ _training_options = (
     click.option("--iterations", type=click.IntRange(min=1), help="Steps, instead of epochs."),
     click.option("--batch", type=click.IntRange(min=2), help="Images a step, in all."),
     click.option("--lr", type=click.FloatRange(0, min_open=True), help="Rate at that batch."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16"]), show_default="bf16 on a GPU"),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        show_default="bf16 on a GPU",
+        help="Of products.",
+    ),
     gpus_option,
     click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Pieces of a share."),
     click.option("--sync-bn", is_flag=True, help="Let batch norm see the images of all GPUs."),

@@ -14,6 +14,7 @@ from ssl_common.training.journal import Journal
 class Run:
     """A run of 5,000 steps of 4 images, of which there are 40, that keeps its log in a list."""
 
+    command = "pretrain"
     settings = {"steps": 5000, "batch": 4, "micro_batch": 2, "seed": 0}
 
     def __init__(self):
