@@ -332,7 +332,7 @@ def test_sixteen_photographs_four_permutations(run, data, tmp_path):
     (tmp_path / "p4.npy").write_bytes(run("make-permutations", "-n", "4", check=0).stdout)
     done = run(
         "pretrain", "jigsaw", "m.tsv", "--permutations", "p4.npy", "--batch", "16",
-        "--epochs", "100", "--lr", "0.003", "-o", "m.pt", check=0,
+        "--epochs", "100", "--lr", "0.003", "-o", "m.pt", "--checkpoint-every", "30min", check=0,
     )  # fmt: skip
     *_, last = untimed(done.stdout.decode())
     assert last["step"] == 100 and last["accuracy"] > 0.9  # of the last 50 steps; chance is 0.25
