@@ -111,8 +111,7 @@ def test_another_number_of_threads_is_said(scratch):
     process.kill()
     finish(process, -9)
     _, err = finish(start(scratch, "model.pt", *words, env={"OMP_NUM_THREADS": "2"}))
-    said, done = err.splitlines()
-    assert "1 threads, now it has 2: last bits may differ" in said and "model.pt" in done
+    assert "began with 1 threads, now it has 2: last bits may differ" in err
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
@@ -307,15 +306,6 @@ def test_a_loss_that_is_no_number_stops_the_run(scratch):
     where = f"train.tsv: the loss is not finite at step 2, on the images of lines {lines}: lower"
     assert where in err and err.count("\n") == 1
     assert not (scratch / "model.pt").exists()
-
-
-def test_weights_that_are_no_numbers_are_not_kept(scratch):
-    words = ("-j", "0", "--checkpoint-every", "1step", "--lr")
-    finish(start(scratch, "model.pt", *words, "1e-3", "--iterations", "3"), 0)
-    (scratch / "model.pt").unlink()
-    _, err = finish(start(scratch, "model.pt", *words, "1e39", "--iterations", "5"), 1)
-    assert "the weights are not finite after step 1: lower --lr" in err
-    assert not list(scratch.rglob("*.pt.state/*.pt"))
 
 
 def test_a_checkpoint_runs_no_code(tmp_path):
