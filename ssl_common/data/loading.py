@@ -187,6 +187,7 @@ def batches(dataset, sampler, workers, pin):
         collate_fn=_collate,
         worker_init_fn=_begin,
         pin_memory=pin,
+        generator=torch.Generator(),  # or it would draw from the one of the network
     )
     with born_deaf() if workers else contextlib.nullcontext():
         loaded = iter(loader)
