@@ -80,36 +80,54 @@ def listing(folder):
     yield name, LISTING / ours, LISTING / theirs, theirs / ours
 
 
-def puzzles(folder):
-    """Puzzles on one core; theirs are torchvision's transforms and a list of crops."""
+def reading(folder):
+    """A worker of the DataLoader on photographs, or scenes where there are none.
+
+    Theirs is first the decoding alone, then the pipeline on PIL images that one would write.
+    """
     import torch
-    import torchvision.transforms.v2 as vision
+    import torchvision.transforms as vision
     from PIL import Image
+    from torch.utils.data import DataLoader
 
     from ssl_common.data import images
-    from ssl_common.data.loading import draws
+    from ssl_common.data.loading import Drawn, batches
+    from ssl_common.data.manifest import Manifest
     from ssl_common.pretext.jigsaw import Jigsaw
 
-    chosen = np.array([np.random.default_rng(i).permutation(9) for i in range(100)])
-    paths = sorted((folder / "scenes/JPEGImages").glob("*.jpg"))[:100]
-    task, cell, tile = Jigsaw(chosen), 85, vision.RandomCrop(64)
-    whole = vision.Compose([vision.Resize(256), vision.RandomCrop(255), vision.ToImage()])
+    root = pathlib.Path(os.environ.get("SSL_BENCH_DATA", "../shared/data")) / "voc2007_A"
+    root = root if root.exists() else folder / "scenes"
+    paths = [str(path.resolve()) for path in sorted(root.rglob("JPEGImages/*.jpg"))[:512]]
+    (folder / "photographs.tsv").write_text("".join(f"{path}\n" for path in paths))
+    task = Jigsaw(np.arange(9)[None])
+    dataset = Drawn(Manifest(str(folder / "photographs.tsv")), ".", task, 0)
+    order = [[(0, k) for k in range(n, n + 32)] for n in range(0, len(paths) - 31, 32)]
+    count = 32 * (len(order) - 1)  # the first batch waits for the process to start
+    whole = vision.Compose([vision.Resize(256), vision.RandomCrop(255)])
+    norm = vision.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    tile = vision.Compose([vision.RandomCrop(64), vision.ToTensor(), norm])
+    corners = [(85 * k, 85 * j) for k in range(3) for j in range(3)]
 
-    def ours():
-        for index, path in enumerate(paths):
-            drawn = draws(0, [0], [index], task.draws)
-            task.puzzle(torch.from_numpy(task.crop(images.read(path), drawn[0]))[None], drawn)
+    class Usual(torch.utils.data.Dataset):
+        def __getitem__(self, item):
+            image = whole(Image.open(paths[item[1]]).convert("RGB"))
+            return torch.stack([tile(image.crop((x, y, x + 85, y + 85))) for x, y in corners])
 
-    def theirs():
-        for index, path in enumerate(paths):
-            image = whole(Image.open(path).convert("RGB"))
-            rows = [row.split(cell, 2) for row in image.split(cell, 1)]
-            tiles = torch.stack([tile(piece) for row in rows for piece in row])
-            tiles[torch.from_numpy(chosen[index])]
+    def timed(make):
+        loaded = iter(make())
+        next(loaded)
+        taken = seconds(lambda: [len(batch) for batch in loaded])
+        return 1000 * taken / count
 
     torch.set_num_threads(1)
-    rates = [len(paths) / seconds(work, 3) for work in (ours, theirs)]
-    yield "jigsaw puzzles (images/s a core; theirs torchvision)", *rates, rates[0] / rates[1]
+    images.hasten()
+    usual = DataLoader(Usual(), batch_sampler=order, num_workers=1)
+    decoded = [1000 * seconds(lambda p=p: images.read(p), 3) for p in paths]
+    ours = min(timed(lambda: batches(dataset, order, 1, False)) for _ in range(3))
+    theirs = min(timed(lambda: usual) for _ in range(3))
+    decoding = float(np.mean(decoded))
+    yield "reading in a worker (ms/image; theirs decoding alone)", ours, decoding, decoding / ours
+    yield "reading in a worker (ms/image; theirs PIL, tile by tile)", ours, theirs, theirs / ours
 
 
 def pretraining(folder):
@@ -210,7 +228,7 @@ def svms(folder):
     yield name, ours, (theirs := seconds(grid)), theirs / ours
 
 
-MEASUREMENTS = (startup, permutations, listing, puzzles, svms, features, pretraining)
+MEASUREMENTS = (startup, permutations, listing, reading, svms, features, pretraining)
 
 
 def main():
