@@ -81,7 +81,7 @@ def listing(folder):
 
 
 def reading(folder):
-    """A worker of the DataLoader on photographs, or scenes where there are none.
+    """A worker of the DataLoader on photographs, or on scenes where there are none: its processor.
 
     Theirs is first the decoding alone, then the pipeline on PIL images that one would write.
     """
@@ -101,8 +101,6 @@ def reading(folder):
     (folder / "photographs.tsv").write_text("".join(f"{path}\n" for path in paths))
     task = Jigsaw(np.arange(9)[None])
     dataset = Drawn(Manifest(str(folder / "photographs.tsv")), ".", task, 0)
-    order = [[(0, k) for k in range(n, n + 32)] for n in range(0, len(paths) - 31, 32)]
-    count = 32 * (len(order) - 1)  # the first batch waits for the process to start
     whole = vision.Compose([vision.Resize(256), vision.RandomCrop(255)])
     norm = vision.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     tile = vision.Compose([vision.RandomCrop(64), vision.ToTensor(), norm])
@@ -113,19 +111,28 @@ def reading(folder):
             image = whole(Image.open(paths[item[1]]).convert("RGB"))
             return torch.stack([tile(image.crop((x, y, x + 85, y + 85))) for x, y in corners])
 
-    def timed(make):
-        loaded = iter(make())
-        next(loaded)
-        taken = seconds(lambda: [len(batch) for batch in loaded])
-        return 1000 * taken / count
+    def worker(load):
+        """Return ms an image of the processor of the one worker that LOAD(order) has."""
+
+        def spent(count):
+            items = [(0, index % len(paths)) for index in range(32 * count)]
+            order = [items[start : start + 32] for start in range(0, len(items), 32)]
+            before = sum(os.times()[2:4])  # of children that have ended
+            for _ in load(order):
+                pass
+            return sum(os.times()[2:4]) - before
+
+        return 1000 * min(spent(49) - spent(1) for _ in range(2)) / (48 * 32)
 
     torch.set_num_threads(1)
     images.hasten()
-    usual = DataLoader(Usual(), batch_sampler=order, num_workers=1)
-    decoded = [1000 * seconds(lambda p=p: images.read(p), 3) for p in paths]
-    ours = min(timed(lambda: batches(dataset, order, 1, False)) for _ in range(3))
-    theirs = min(timed(lambda: usual) for _ in range(3))
-    decoding = float(np.mean(decoded))
+    start = time.process_time()
+    for path in paths:
+        images.read(path)
+    decoding = 1000 * (time.process_time() - start) / len(paths)
+    ours = worker(lambda order: batches(dataset, order, 1, False))
+    usual = Usual()
+    theirs = worker(lambda order: DataLoader(usual, batch_sampler=order, num_workers=1))
     yield "reading in a worker (ms/image; theirs decoding alone)", ours, decoding, decoding / ours
     yield "reading in a worker (ms/image; theirs PIL, tile by tile)", ours, theirs, theirs / ours
 
