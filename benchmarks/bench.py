@@ -122,36 +122,61 @@ def write_listing(path):
                 stream.write(line.format(number, a, a << 92 | b << 40 | c, c, *words))
 
 
-def puzzles(folder):
-    """Puzzles on one core; theirs are torchvision's transforms and a list of crops."""
+def reading(folder):
+    """A worker of the DataLoader on photographs, or on scenes where there are none: its processor.
+
+    Theirs is first the decoding alone, then the pipeline on PIL images that one would write.
+    """
     import torch
-    import torchvision.transforms.v2 as vision
+    import torchvision.transforms as vision
     from PIL import Image
+    from torch.utils.data import DataLoader
 
     from ssl_common.data import images
-    from ssl_common.data.loading import draws
+    from ssl_common.data.loading import Drawn, batches
+    from ssl_common.data.manifest import Manifest
     from ssl_common.pretext.jigsaw import Jigsaw
 
-    chosen = np.array([np.random.default_rng(i).permutation(9) for i in range(100)])
-    paths = sorted((folder / "scenes/JPEGImages").glob("*.jpg"))[:100]
-    task, cell, tile = Jigsaw(chosen), 85, vision.RandomCrop(64)
-    whole = vision.Compose([vision.Resize(256), vision.RandomCrop(255), vision.ToImage()])
+    root = pathlib.Path(os.environ.get("SSL_BENCH_DATA", "../shared/data")) / "voc2007_A"
+    root = root if root.exists() else folder / "scenes"
+    paths = [str(path.resolve()) for path in sorted(root.rglob("JPEGImages/*.jpg"))[:512]]
+    (folder / "photographs.tsv").write_text("".join(f"{path}\n" for path in paths))
+    task = Jigsaw(np.arange(9)[None])
+    dataset = Drawn(Manifest(str(folder / "photographs.tsv")), ".", task, 0)
+    whole = vision.Compose([vision.Resize(256), vision.RandomCrop(255)])
+    norm = vision.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    tile = vision.Compose([vision.RandomCrop(64), vision.ToTensor(), norm])
+    corners = [(85 * k, 85 * j) for k in range(3) for j in range(3)]
 
-    def ours():
-        for index, path in enumerate(paths):
-            drawn = draws(0, [0], [index], task.draws)
-            task.puzzle(torch.from_numpy(task.crop(images.read(path), drawn[0]))[None], drawn)
+    class Usual(torch.utils.data.Dataset):
+        def __getitem__(self, item):
+            image = whole(Image.open(paths[item[1]]).convert("RGB"))
+            return torch.stack([tile(image.crop((x, y, x + 85, y + 85))) for x, y in corners])
 
-    def theirs():
-        for index, path in enumerate(paths):
-            image = whole(Image.open(path).convert("RGB"))
-            rows = [row.split(cell, 2) for row in image.split(cell, 1)]
-            tiles = torch.stack([tile(piece) for row in rows for piece in row])
-            tiles[torch.from_numpy(chosen[index])]
+    def worker(load):
+        """Return ms an image of the processor of the one worker that LOAD(order) has."""
+
+        def spent(count):
+            items = [(0, index % len(paths)) for index in range(32 * count)]
+            order = [items[start : start + 32] for start in range(0, len(items), 32)]
+            before = sum(os.times()[2:4])  # of children that have ended
+            for _ in load(order):
+                pass
+            return sum(os.times()[2:4]) - before
+
+        return 1000 * min(spent(49) - spent(1) for _ in range(2)) / (48 * 32)
 
     torch.set_num_threads(1)
-    rates = [len(paths) / seconds(work, 3) for work in (ours, theirs)]
-    yield "jigsaw puzzles (images/s a core; theirs torchvision)", *rates, rates[0] / rates[1]
+    images.hasten()
+    start = time.process_time()
+    for path in paths:
+        images.read(path)
+    decoding = 1000 * (time.process_time() - start) / len(paths)
+    ours = worker(lambda order: batches(dataset, order, 1, False))
+    usual = Usual()
+    theirs = worker(lambda order: DataLoader(usual, batch_sampler=order, num_workers=1))
+    yield "reading in a worker (ms/image; theirs decoding alone)", ours, decoding, decoding / ours
+    yield "reading in a worker (ms/image; theirs PIL, tile by tile)", ours, theirs, theirs / ours
 
 
 def pretraining(folder):
@@ -274,7 +299,7 @@ torch.save({name: torch.from_numpy(blob) for name, blob in blobs.items()}, 'r.pt
     yield name, ours, theirs, theirs / ours
 
 
-MEASUREMENTS = (startup, permutations, listing, puzzles, svms, features, conversion, pretraining)
+MEASUREMENTS = (startup, permutations, listing, reading, svms, features, conversion, pretraining)
 
 
 def main():
