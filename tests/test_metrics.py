@@ -4,7 +4,7 @@ import fractions
 
 import numpy as np
 import pytest
-from sklearn.metrics import RULES, average_precision_score
+from sklearn.metrics import average_precision_score
 
 from ssl_common.evaluation.metrics import RULES, average_precision
 
