@@ -206,23 +206,25 @@ def write_manifest(path, labels):
     path.write_text("".join(line.rstrip("\t") + "\n" for line in lines))
 
 
-def svm_problems(rows, labels, count):
-    """Return COUNT of the problems of the protocol, drawn at random, as calls of LinearSVC."""
+def linear_svc(rows, label, fold, cost):
+    """Fit one problem of the protocol as a user of scikit-learn would."""
     from sklearn.model_selection import StratifiedKFold
     from sklearn.svm import LinearSVC
 
-    from ssl_common.evaluation.svm import COSTS
+    svm = LinearSVC(C=cost, dual=True, max_iter=2000, class_weight={1: 2, 0: 1}, random_state=0)
+    kept = list(StratifiedKFold(3).split(label, label))[fold][0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it did not converge
+        svm.fit(rows[kept], label[kept])
 
-    def fit(label, fold, cost):
-        svm = LinearSVC(C=cost, dual=True, max_iter=2000, class_weight={1: 2, 0: 1}, random_state=0)
-        kept = list(StratifiedKFold(3).split(label, label))[fold][0]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            svm.fit(rows[kept], label[kept])
+
+def svm_problems(labels, count):
+    """Return COUNT of the problems of the protocol, drawn at random: (label, fold, cost)."""
+    from ssl_common.evaluation.svm import COSTS
 
     every = [(c, f, k) for c in range(labels.shape[1]) for f in range(3) for k in range(len(COSTS))]
     chosen = np.random.default_rng(0).choice(len(every), count, replace=False)
-    return fit, [(labels[:, c], f, COSTS[k]) for c, f, k in (every[i] for i in chosen)]
+    return [(labels[:, c], f, COSTS[k]) for c, f, k in (every[i] for i in chosen)]
 
 
 def svms(folder, shape=(5011, 8192, 20), sample=24, classes=None):
@@ -240,10 +242,11 @@ def svms(folder, shape=(5011, 8192, 20), sample=24, classes=None):
     rows = np.load(folder / "f.npy")
     rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-5
     rows = rows.astype(np.float64)
-    fit, problems = svm_problems(rows, labels, sample)
-    alone = seconds(lambda: [fit(*problem) for problem in problems])
+    problems = svm_problems(labels, sample)
+    alone = seconds(lambda: [linear_svc(rows, *problem) for problem in problems])
     cores = len(os.sched_getaffinity(0))
-    side = seconds(lambda: Parallel(cores)(delayed(fit)(*problem) for problem in problems))
+    work = [delayed(linear_svc)(rows, *problem) for problem in problems]
+    side = seconds(lambda: Parallel(cores)(work))
     about = f"train-svm {count:,} x {width:,}, {every} classes (s"
     about += f"; {few} of the classes, scaled)" if classes else ")"
     for how, taken in (("one by one", alone), (f"joblib on {cores}", side)):
@@ -259,7 +262,7 @@ def coco(folder):
 
 
 def low_shot(folder):
-    """VOC2007's low-shot on the features of svms(): 20,800 problems; there is nothing to compare."""
+    """VOC2007's low-shot on the features of svms(); there is nothing to compare it with."""
     shell("sample-low-shot f.tsv -q -k 1,2,4,8,16,32,64,95 -o few > few.txt", folder)
     ours = seconds(lambda: shell("train-svm f.npy f.tsv --low-shot few -q -o few.npz", folder))
     yield (
