@@ -27,7 +27,7 @@ def batch():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (4, CROP, CROP, 3), np.uint8)
     pixels[2:] = pixels[2:, :, :, :1]
-    pixels[3, :20, :20] = (250, 30, 60)
+    pixels[3, :40, :40] = (250, 30, 60)
     return torch.from_numpy(pixels), draws(0, [0] * 4, range(4), 3)
 
 
@@ -76,7 +76,7 @@ def test_a_label_is_the_colour_in_the_middle_of_the_field_of_view(arch, side):
 def test_targets(task, batch):
     """Against a loop over places, each colour from scikit-image."""
     images = task.images(*batch)
-    nearest, share, weight = task.targets(images, (10, 9))
+    nearest, share, weight = (each.numpy() for each in task.targets(images, (10, 9)))
     assert nearest.shape == share.shape == (4 * 90, 5) and weight.shape == (360,)
     lab = np.rint(rgb2lab(images.permute(0, 2, 3, 1).numpy()))[..., 1:]
     points, prior = bins.hull(), task.bins.prior
@@ -86,7 +86,7 @@ def test_targets(task, batch):
         for i in range(10):
             for j in range(9):
                 ab = lab[n, 17 + 16 * i, 25 + 16 * j]
-                mean = (share[place, :, None] * points[nearest[place]]).sum(0).numpy()
+                mean = (share[place, :, None] * points[nearest[place]]).sum(0)
                 square = ((ab - points) ** 2).sum(1)
                 five = np.sort(square)[:5]
                 gauss = np.exp((five[0] - five) / 50)
@@ -122,8 +122,9 @@ def test_parts_of_a_batch_add_up(task, batch):
     pixels, drawn = batch
     torch.manual_seed(0)
     network = task.network(TinyLab()).eval()
-    whole = task.score(network, pixels, drawn)
-    parts = [task.score(network, pixels[s], drawn[s]) for s in (slice(1), slice(1, 4))]
+    with torch.no_grad():
+        whole = task.score(network, pixels, drawn)
+        parts = [task.score(network, pixels[s], drawn[s]) for s in (slice(1), slice(1, 4))]
     for got, *pieces in zip(whole, *parts, strict=True):
         assert float(got) == pytest.approx(float(sum(pieces)), rel=1e-5)
 
@@ -202,4 +203,4 @@ def test_sixteen_photographs_are_learned(data):
         loss, weight, _right, _count = task.score(network, pixels, drawn)
     excess = float(loss / weight - entropy)
     assert 0 < excess < 0.7 * float(constant - entropy)
-    print(excess / float(constant - entropy))
+    print(excess / float(constant - entropy))  # noqa: T201
