@@ -152,3 +152,23 @@ def test_weights_come_from_the_seed_and_leave_the_global_generator_alone():
     digests = [registry.weights_digest(registry.build("alexnet", seed)) for seed in (0, 0, 1)]
     assert digests[0] == digests[1] != digests[2]
     assert (torch.rand(3) == expected).all()
+
+
+def test_color_projection_takes_what_is_along_its_axis():
+    """A quarter of the images, by Noroozi and Favaro's matrix; gray ones and the others stay."""
+    matrix = np.array(
+        [[0.8333, 0.3333, -0.1667], [0.3333, 0.3333, 0.3333], [-0.1667, 0.3333, 0.8333]]
+    )
+    permutations, count = np.arange(9)[None], 400
+    plain, projecting = jigsaw.Jigsaw(permutations), jigsaw.Jigsaw(permutations, True)
+    drawn = draws(0, np.zeros(count), range(count), plain.draws)
+    colours = np.random.default_rng(0).integers(0, 256, (count, 1, 1, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(np.broadcast_to(colours, (count, 255, 255, 3)).copy())
+    (before, _), (after, _) = (task.puzzle(pixels, drawn) for task in (plain, projecting))
+    before, after = before[:, 0, :, 0, 0].numpy(), after[:, 0, :, 0, 0].numpy()
+    changed = abs(after - before).max(1) > 1e-3
+    assert 0.18 < changed.mean() < 0.32
+    np.testing.assert_allclose(after[changed], before[changed] @ matrix.T, atol=1e-3)
+    gray = drawn[:, -1] < 0.5
+    assert not (gray & changed).any()
+    assert projecting.settings() != plain.settings()

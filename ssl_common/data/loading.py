@@ -175,6 +175,7 @@ def batches(dataset, sampler, workers, pin):
         collate_fn=_collate,
         worker_init_fn=_end_with_the_parent,
         pin_memory=pin,
+        generator=torch.Generator(),  # or it would draw from the one of the network
     )
     with born_deaf() if workers else contextlib.nullcontext():
         loaded = iter(loader)
