@@ -18,6 +18,8 @@ COMMANDS = [
     "sample-low-shot",
     "train-svm",
     "eval-svm",
+    "train-linear",
+    "eval-linear",
     "report",
 ]
 

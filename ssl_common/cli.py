@@ -299,6 +299,57 @@ max_bad_option = click.option(
 )
 
 
+_training_options = (
+    click.option("-o", "--output", required=True, metavar="MODEL.pt", help="What is trained."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's."),
+    click.option("--iterations", type=click.IntRange(min=1), help="Steps, instead of epochs."),
+    click.option("--batch", type=click.IntRange(min=2), help="Images a step, in all."),
+    click.option("--lr", type=click.FloatRange(0, min_open=True), help="Rate at that batch."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16"]), show_default="bf16 on a GPU"),
+    gpus_option,
+    click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Pieces of a share."),
+    click.option("--sync-bn", is_flag=True, help="Let batch norm see the images of all GPUs."),
+    click.option("--max-restarts", type=click.IntRange(min=0), default=3, help="If a rank dies."),
+    click.option("--keep-epochs", is_flag=True, help="Keep the checkpoint of each epoch."),
+    checkpoint_option,
+    max_bad_option,
+    index_option,
+    device_option,
+    root_option,
+    seed_option,
+    workers_option,
+)
+
+
+def training_options(function):
+    """Add the options that every training command takes."""
+    for option in reversed(_training_options):
+        function = option(function)
+    return function
+
+
+def training(given, usual):
+    """Take out of GIVEN, of training_options, what decides the result; USUAL is the recipe's batch.
+
+    Returns what recipes take, the options of training.driving.drive, and whether this process is
+    a rank. Raises UsageError where the batch cannot be cut.
+    """
+    recipe = {key: given.pop(key) for key in ("batch", "lr", "epochs", "iterations")}
+    if recipe["epochs"] and recipe["iterations"]:
+        raise click.UsageError("--epochs and --iterations: give one of them")
+    recipe["batch"] = recipe["batch"] or usual
+    is_rank = "TORCHELASTIC_RUN_ID" in os.environ
+    ranks = int(os.environ["WORLD_SIZE"]) if is_rank else given["gpus"]
+    pieces = ranks * given.pop("accumulate")
+    if recipe["batch"] % pieces:
+        message = f"--batch {recipe['batch']} is no multiple of {pieces} (GPUs x accumulation)"
+        raise click.UsageError(message)
+    options = {"seed": given.pop("seed"), "precision": given.pop("precision")}
+    options |= {"micro_batch": recipe["batch"] // pieces}
+    options |= {"synced_ranks": ranks if given.pop("sync_bn") else 1}
+    return recipe, options, is_rank
+
+
 def _parse_tags(_ctx, _param, values):
     for value in values:
         if "=" not in value.lstrip("="):

@@ -193,7 +193,7 @@ def make_features(folder, rng):
 
 
 def make_by_commands(folder):
-    """Write what the commands themselves make: svm.npz, results.jsonl and model.pt."""
+    """Write what the commands themselves make: svm.npz, results.jsonl and linear.pt."""
 
     def make(*argv, output=None):
         with open(folder / output, "wb") if output else contextlib.nullcontext() as stdout:
@@ -211,6 +211,9 @@ def make_by_commands(folder):
         make("train-svm", "train.npy", "train.tsv", "-o", "svm.npz")
     if "eval_svm" in written:
         make("eval-svm", "svm.npz", "test.npy", "test.tsv", output="results.jsonl")
+    if "train_linear" in written:
+        words = ["random:caffenet", "train.tsv", "--cache", "--batch", "12", "--iterations", "9"]
+        make("train-linear", *words, "-j", "0", "-o", "linear.pt")
 
 
 class Bomb:

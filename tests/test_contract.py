@@ -55,6 +55,12 @@ EXAMPLES = {
     "sample-low-shot": Example("-k 1,2 --samples 1 -o new train.tsv", "train.tsv", product="new"),
     "train-svm": Example("train.npy train.tsv", "train.tsv", binary=True),
     "eval-svm": Example("svm.npz test.npy test.tsv", "test.tsv"),
+    "train-linear": Example(
+        "random:caffenet --cache --iterations 1 --batch 4 -j 0 -o new.pt train.tsv",
+        "train.tsv",
+        product="new.pt",
+    ),
+    "eval-linear": Example("linear.pt -j 0 test.tsv", "test.tsv"),
     "report": Example("results.jsonl", "results.jsonl"),
 }
 

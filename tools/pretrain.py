@@ -1,7 +1,5 @@
 """pretrain: train a network without labels."""
 
-import os
-
 import click
 
 from ssl_common import cli
@@ -19,27 +17,10 @@ NEEDS = ("permutations",)
 @click.option("--color-projection", is_flag=True, help="Project half of the colours, in jigsaw.")
 @click.option("--bins", metavar="FILE", help="Of colorization, from make-color-bins.")
 @click.option("--neighbors", type=click.IntRange(2, 313), help="Bins of a label.  [default: 10]")
-@click.option("-o", "--output", required=True, metavar="MODEL.pt", help="The finished network.")
 @click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
 @click.option("--recipe", type=click.Choice(recipes.NAMES), default="in1k", help="Of the paper.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's.")
-@click.option("--iterations", type=click.IntRange(min=1), help="Steps, instead of epochs.")
-@click.option("--batch", type=click.IntRange(min=2), help="Images a step, in all.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate at that batch.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), show_default="bf16 on a GPU")
-@cli.gpus_option
-@click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Pieces of their share.")
-@click.option("--sync-bn", is_flag=True, help="Let batch norm see the images of all GPUs.")
-@click.option("--max-restarts", type=click.IntRange(min=0), default=3, help="When a rank dies.")
-@click.option("--keep-epochs", is_flag=True, help="Keep the checkpoint of each epoch.")
-@cli.checkpoint_option
-@cli.max_bad_option
-@cli.index_option
-@cli.device_option
-@cli.root_option
-@cli.seed_option
-@cli.workers_option
-def main(pretext, gpus, accumulate, sync_bn, arch, seed, precision, **given):
+@cli.training_options
+def main(pretext, arch, recipe, **given):
     """Train a network by PRETEXT on the images of MANIFEST; no label is read.
 
     \b
@@ -49,23 +30,12 @@ def main(pretext, gpus, accumulate, sync_bn, arch, seed, precision, **given):
     MODEL.pt.state/ when the same command is given again.
     """
     task = cli.taken(given, pretext, TAKES, NEEDS)
-    recipe = {key: given.pop(key) for key in ("recipe", "batch", "lr", "epochs", "iterations")}
-    if recipe["epochs"] and recipe["iterations"]:
-        raise click.UsageError("--epochs and --iterations: give one of them")
-    recipe["batch"] = recipe["batch"] or recipes.RECIPES[pretext]["batch"]
-    is_rank = "TORCHELASTIC_RUN_ID" in os.environ
-    ranks = int(os.environ["WORLD_SIZE"]) if is_rank else gpus
-    if recipe["batch"] % (ranks * accumulate):
-        pieces = f"{ranks * accumulate} (GPUs x accumulation)"
-        raise click.UsageError(f"--batch {recipe['batch']} is no multiple of {pieces}")
+    settings, options, is_rank = cli.training(given, recipes.RECIPES[pretext]["batch"])
     from ssl_common.training import pretraining
 
-    options = {"arch": arch, "seed": seed, "precision": precision}
-    options |= {"micro_batch": recipe["batch"] // (ranks * accumulate)}
-    options |= {"synced_ranks": ranks if sync_bn else 1}
-    given |= {"pretext": pretext, "task": task, "recipe": recipe, "options": options}
+    given |= {"pretext": pretext, "task": task, "recipe": settings | {"recipe": recipe}}
     with cli.journal("steps", patient=is_rank) as running:
-        said = pretraining.pretrain(gpus=gpus, **given, **running)
+        said = pretraining.pretrain(options=options | {"arch": arch}, **given, **running)
     if said:
         cli.say(said)
 

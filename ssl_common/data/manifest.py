@@ -290,3 +290,30 @@ def label_matrix(manifest, classes=None):
         for names, value in ((row.labels, POSITIVE), (row.difficult, DIFFICULT)):
             labels[index, [column[name] for name in names if name in column]] = value
     return list(classes), labels
+
+
+def single_labels(manifest, classes=None):
+    """Return (classes, labels): labels[i] is the index of the one class of line i + 1, int32 (N,).
+
+    Without CLASSES they are all that occur, in the order of their bytes. Raises DataError for a
+    line without a class, with several or with a difficult one, and for a class that is not among
+    CLASSES.
+    """
+    column = {name: index for index, name in enumerate(classes or ())}
+    labels = np.empty(len(manifest), np.int32)
+    for line, row in enumerate(manifest, 1):
+        if len(row.labels) != 1 or row.difficult:
+            given = ",".join([*row.labels, *(f"?{name}" for name in row.difficult)]) or "no label"
+            message = f"{given}, where one class is needed: write path<TAB>class"
+            raise manifest.error(line, message)
+        (name,) = row.labels
+        if classes and name not in column:
+            some = ", ".join(classes[:3]) + (", ..." if classes[3:] else "")
+            message = f"{name}: not one of the {len(classes)} classes of the training ({some})"
+            raise manifest.error(line, message)
+        labels[line - 1] = column.setdefault(name, len(column))
+    if classes:
+        return list(classes), labels
+    ordered = sorted(column, key=str.encode)
+    place = {name: index for index, name in enumerate(ordered)}
+    return ordered, np.array([place[name] for name in column], np.int32)[labels]

@@ -57,6 +57,19 @@ def network(model, seed):
     return trunk, settings
 
 
+@torch.no_grad()
+def maps(trunk, names, pixels):
+    """Return {layer: its map} for the layers NAMES of TRUNK and PIXELS, uint8 N x 3 x H x W."""
+    images = READERS[trunk.reads](pixels).contiguous(memory_format=torch.channels_last)
+    return registry.maps(trunk, images, names)
+
+
+@torch.no_grad()
+def pooled_maps(trunk, found):
+    """Return {layer: features, N x C x h x w} of the maps FOUND in TRUNK."""
+    return {name: registry.pooled(trunk, name, whole) for name, whole in found.items()}
+
+
 class Layers:
     """The layers NAMES, or all, of MODEL as network() takes it.
 
@@ -74,26 +87,18 @@ class Layers:
         self.names = [name for name in self.trunk.pooling if name in names or not names]
         self.trunk.eval().to(memory_format=torch.channels_last)
         size = self.trunk.input_size
-        maps = self._maps(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-        pooled = {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
+        whole = maps(self.trunk, self.names, torch.zeros(1, 3, size, size, dtype=torch.uint8))
         self.sizes, self.shapes = (
             {name: tuple(found.shape[1:]) for name, found in each.items()}
-            for each in (maps, pooled)
+            for each in (whole, pooled_maps(self.trunk, whole))
         )
         self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
         self.left_out = settings.get("left_out", "")
 
-    @torch.inference_mode()
     def __call__(self, pixels):
         """Return {layer: features} of uint8 PIXELS (N x 3 x H x W), float32 N x its shape."""
-        maps = self._maps(pixels)
-        return {name: registry.pooled(self.trunk, name, found) for name, found in maps.items()}
-
-    @torch.inference_mode()
-    def _maps(self, pixels):
-        images = READERS[self.trunk.reads](pixels).contiguous(memory_format=torch.channels_last)
-        return registry.maps(self.trunk, images, self.names)
+        return pooled_maps(self.trunk, maps(self.trunk, self.names, pixels))
 
     def table(self):
         """Yield a line of bytes a layer: its name, the size of its map, that of its features."""
@@ -115,11 +120,12 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     if manifest == "-":
         torchrun.share_input(leads)
     images, layers = Manifest(manifest), Layers(model, names, seed)
+    warp = Warp(layers.trunk.input_size)
     running |= {"dtype": dtype}
     if torchrun.IS_RANK:
         with torchrun.joined(device) as device:
-            outputs = _mapped(os.environ[PARTIALS].split("/\n"))
-            _write(layers, images, outputs, device, **running)
+            outputs = mapped_all(os.environ[PARTIALS].split("/\n"))
+            write_rows(layers, images, warp, outputs, device, **running)
         return None
     mapped = streams.is_folder(output) or not streams.is_special(output)
     if gpus > 1 and not mapped:
@@ -131,13 +137,7 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     }
     widths = {name: math.prod(shape) for name, shape in layers.shapes.items()}
     with records.writing_features(output, fields) as files:
-        for stream, width in zip(files, widths.values(), strict=True):
-            streams.write_array_header(stream, dtype, (len(images), width))
-            if mapped:  # a full disk is an error here; under a map it would be a deadly signal
-                stream.flush()
-                size = len(images) * width * np.dtype(dtype).itemsize
-                os.posix_fallocate(stream.fileno(), stream.tell(), size)
-        partials = [stream.name for stream in files]
+        partials = begin(files, widths.values(), len(images), dtype, mapped)
         if gpus > 1:
             os.environ[PARTIALS] = "/\n".join(partials)
             with deferring_stop() as stopping:
@@ -148,21 +148,41 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
                 raise error
         else:
             with torchrun.joined(device) as device:
-                outputs = _mapped(partials) if mapped else files
-                _write(layers, images, outputs, device, **running)
+                outputs = mapped_all(partials) if mapped else files
+                write_rows(layers, images, warp, outputs, device, **running)
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
     return f"{len(images):,} images, features: {written}{layers.left_out}"
 
 
-def _mapped(paths):
+def begin(files, widths, count, dtype, mapped):
+    """Write the headers of arrays of COUNT rows into FILES; return the names of these.
+
+    Those that are to be MAPPED get their full size now: there, a full disk is an error; under a map
+    it would be a deadly signal.
+    """
+    for stream, width in zip(files, widths, strict=True):
+        streams.write_array_header(stream, dtype, (count, width))
+        if mapped:
+            stream.flush()
+            size = count * width * np.dtype(dtype).itemsize
+            os.posix_fallocate(stream.fileno(), stream.tell(), size)
+    return [stream.name for stream in files]
+
+
+def mapped_all(paths):
     """Return the arrays that the files PATHS hold, mapped: memory does not grow with them."""
     return [np.lib.format.open_memmap(path, "r+") for path in paths]
 
 
-def _write(layers, images, outputs, device, root, batch, dtype, workers, progress):
-    """Put the rows of this rank's batches into OUTPUTS, for each layer an array or a stream."""
+def write_rows(
+    layers, images, transform, outputs, device, *, root, batch, dtype, workers, progress
+):
+    """Put the rows of this rank's batches into OUTPUTS, for each layer an array or a stream.
+
+    TRANSFORM makes of an image, uint8 H x W x 3, what LAYERS reads. Calls PROGRESS(done, total).
+    """
     layers.trunk.to(device)
-    dataset = InOrder(images, root, Warp(layers.trunk.input_size))
+    dataset = InOrder(images, root, transform)
     # Every RANKS-th batch of the manifest: the same batches, and so the same bytes, on any number.
     order = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
     order = itertools.islice(order, torchrun.RANK, None, torchrun.RANKS)

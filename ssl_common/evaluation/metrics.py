@@ -1,4 +1,4 @@
-"""Average precision as PASCAL VOC 2010 and later measure it, and as others do."""
+"""Average precision as PASCAL VOC 2010 and later measure it, and as others do; top-k."""
 
 import numpy as np
 
@@ -37,3 +37,14 @@ def average_precision(scores, positive, rule="envelope", weights=None):
     else:
         found = np.sum(np.diff(recall, prepend=0, axis=1) * precision, axis=1)
     return float(found[0]) if weights is None else found
+
+
+def places(scores, labels):
+    """Return how many classes come before the right one, int (N,): 0 where that is the first.
+
+    SCORES (N, C) rank the classes, LABELS (N,) are the right ones; equal scores stand in the order
+    of the classes.
+    """
+    own = np.take_along_axis(scores, labels[:, None], 1)
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    return ((scores > own) | ((scores == own) & earlier)).sum(1)

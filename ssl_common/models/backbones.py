@@ -34,6 +34,7 @@ class Backbone(nn.Module):
         super().__init__()
         from torchvision import models
 
+        self.arch = arch
         if arch not in models.list_models(module=models):
             own = "alexnet, caffenet and resnet50 of ours"
             raise DataError(f"{arch}: no such network: there are {own} and those of torchvision")

@@ -33,6 +33,13 @@ def build(arch, seed, reads="rgb"):
         return TRUNKS[arch]() if arch in TRUNKS else Backbone(arch)
 
 
+def name_of(trunk):
+    """Return the name by which build() makes a trunk like TRUNK."""
+    if isinstance(trunk, Backbone):
+        return trunk.arch
+    return next(name for name, kind in TRUNKS.items() if type(trunk) is kind)
+
+
 @contextlib.contextmanager
 def seeded(seed):
     """Draw weights from SEED, and leave the global generator as it was."""

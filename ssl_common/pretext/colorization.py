@@ -96,7 +96,7 @@ class Colorization:
         """Return the network to train on TRUNK."""
         return ColorNet(trunk, len(self.bins.points))
 
-    def score(self, network, pixels, drawn):
+    def score(self, network, pixels, drawn, _lines=None):
         """Return (sum of the losses, their weight, number right, number) of NETWORK on a batch.
 
         PIXELS is uint8 N x 179 x 179 x 3 where the network is, DRAWN float64 (N, draws). A loss is

@@ -20,7 +20,7 @@ def colored(paths, network, task, seed):
     """
     for k, path in enumerate(paths):
         drawn = draws(seed, [0], [k], task.draws)
-        pixels = torch.from_numpy(task.crop(images.read(path, ""), drawn[0]))
+        pixels = task.crop(images.read(path, ""), drawn[0])
         image = task.images(pixels[None], drawn)
         with torch.inference_mode():
             lightness = color.lightness(image)

@@ -20,7 +20,7 @@ FORMS = {
     ".svg": {"Date": None, "Creator": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-SEEDS = ("seed", "svm_seed")
+SEEDS = ("seed", "svm_seed", "linear_seed")
 TRAINING = ("epochs", "batch", "lr", "precision")  # what a record may say besides report.IDENTITY
 DECADE = 10  # an axis is logarithmic where its greatest value is this many times the least, or more
 # Okabe and Ito's colours, which the colour-blind tell apart, less the yellow, too light for a line.

@@ -11,6 +11,7 @@ from ssl_common.streams import DataError
 # What makes two records the same measurement, but for the layer: the last one counts.
 IDENTITY = ("task", "data_set", "metric", "model", "arch", "pretext", "data_name", "images")
 IDENTITY += ("permutations", "neighbours", "seed", "svm_seed", "k", "samples")
+IDENTITY += ("linear_seed", "recipe", "steps", "cache")
 NO_LAYER = "-"  # the column of a value that belongs to no layer
 BEST = "best"  # where a published row gives only the best layer
 TOLERANCE = 0.05  # of the number of images of a data set: copies of it lose a few
@@ -102,6 +103,10 @@ def label(record):
         said.append(f"seed {record['seed']}")
     if record.get("svm_seed"):
         said.append(f"svm seed {record['svm_seed']}")
+    if record.get("steps") is not None:
+        said.append(f"{record['steps']:,} steps" + (", cached" if record.get("cache") else ""))
+    if record.get("linear_seed"):
+        said.append(f"linear seed {record['linear_seed']}")
     if record.get("k") is not None:
         said.append(f"k={record['k']} ({record.get('samples', '?')} samples)")
     return " ".join(said)

@@ -19,11 +19,13 @@ class Run:
     """The files of one training run: its state, its log, and in the end its network.
 
     SETTINGS are all that decides the result: a run goes on only with those it began with. Besides
-    the newest checkpoints those after every KEEPING-th step stay, where that is not 0.
+    the newest checkpoints those after every KEEPING-th step stay, where that is not 0. COMMAND is
+    the one that trains.
     """
 
-    def __init__(self, output, settings, keeping=0):
+    def __init__(self, output, settings, keeping=0, command="pretrain"):
         self.output, self.settings, self.keeping = output, settings, keeping
+        self.command = command
         self.folder = f"{output}.state"
         self.log_path = os.path.join(self.folder, "log.jsonl")
         self._stop_path = os.path.join(self.folder, "stopped")

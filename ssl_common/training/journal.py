@@ -63,7 +63,8 @@ class Journal:
         for line in lines:
             self.emit(line)
         if step == 0:
-            line = self.run.settings | {"ranks": torchrun.RANKS} | records.provenance("pretrain")
+            line = self.run.settings | {"ranks": torchrun.RANKS}
+            line |= records.provenance(self.run.command)
             self._log(line)
         elif self.device.type == "cpu" and state["threads"] != torch.get_num_threads():
             was, threads = state["threads"], torch.get_num_threads()

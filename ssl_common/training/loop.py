@@ -10,13 +10,14 @@ from ssl_common.training.journal import Journal
 from ssl_common.training.schedules import rate
 
 
-def train(network, pretext, dataset, run, device, workers, **keeping):
+def train(network, task, dataset, run, device, workers, **keeping):
     """Train NETWORK on DATASET to the end of RUN's settings; return whether it got there.
 
-    PRETEXT.score(network, pixels, draws) gives (sum of the losses, their weight, number right,
-    number) of a micro-batch; the loss of a step is the sum over all its micro-batches, on whichever
-    rank, by the sum of their weights. KEEPING is what the Journal takes, which keeps log and
-    checkpoints and tells when to stop; its errors are raised here.
+    TASK.score(network, pixels, draws, lines) gives (sum of the losses, their weight, number right,
+    number) of a micro-batch, the images of LINES of the manifest, from 0; the loss of a step is the
+    sum over all its micro-batches, on whichever rank, by the sum of their weights. KEEPING is what
+    the Journal takes, which keeps log and checkpoints and tells when to stop; its errors are raised
+    here.
     """
     settings, manifest = run.settings, dataset.manifest
     steps, batch, seed = settings["steps"], settings["batch"], settings["seed"]
@@ -27,7 +28,7 @@ def train(network, pretext, dataset, run, device, workers, **keeping):
     network = network.to(device, memory_format=torch.channels_last).train()
     chosen = optimizer(network, settings)
     torch.manual_seed(seed + torchrun.RANK)  # for a network that draws: dropout
-    journal = Journal(run, network, chosen, manifest, pretext.chance, device, **keeping)
+    journal = Journal(run, network, chosen, manifest, task.chance, device, **keeping)
     step = journal.resume()
     ranks = torchrun.parallel(network, device)  # they begin with the weights of the first
     order = Shuffled(len(manifest), batch, steps, step, seed, parts, torchrun.RANK, torchrun.RANKS)
@@ -44,11 +45,12 @@ def train(network, pretext, dataset, run, device, workers, **keeping):
                 with journal.waiting():
                     passed, epochs, indices, pixels = next(loaded)
                 pixels = pixels.to(device, non_blocking=True)
-                drawn = draws(seed, epochs.numpy(), indices.numpy(), pretext.draws)
+                lines = (indices + passed) % len(manifest)  # those that could be read
+                drawn = draws(seed, epochs.numpy(), indices.numpy(), task.draws)
                 last = part + torchrun.RANKS >= parts  # only then are gradients sent round
                 with contextlib.nullcontext() if last or torchrun.RANKS == 1 else ranks.no_sync():
                     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                        summed, weight, right, count = pretext.score(ranks, pixels, drawn)
+                        summed, weight, right, count = task.score(ranks, pixels, drawn, lines)
                     summed.backward()
                 weights += weight
                 journal.add(step * parts + part, summed, weight, right, count, indices[passed > 0])
@@ -76,4 +78,5 @@ def optimizer(network, settings):
     common = {"lr": 0.0, "weight_decay": settings["weight_decay"]}
     if settings["optimizer"] == "adam":  # Caffe's: the decay is part of the gradient
         return torch.optim.Adam(groups, betas=tuple(settings["momentum"]), fused=True, **common)
-    return torch.optim.SGD(groups, momentum=settings["momentum"], nesterov=True, **common)
+    momentum = {"momentum": settings["momentum"], "nesterov": settings["nesterov"]}
+    return torch.optim.SGD(groups, **momentum, **common)

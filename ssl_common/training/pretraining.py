@@ -1,100 +1,53 @@
 """Pre-training: a puzzle, a trunk, images without labels, and a run that can be interrupted."""
 
-import os
-
-import torch
-
-from ssl_common.cli import Stopped
 from ssl_common.data.loading import Drawn
-from ssl_common.data.manifest import Manifest, index_files
 from ssl_common.models import networks, registry
 from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.jigsaw import Jigsaw
-from ssl_common.streams import DataError, name, stem
-from ssl_common.training import checkpoints, recipes, torchrun
-from ssl_common.training.loop import train
+from ssl_common.streams import DataError
+from ssl_common.training import recipes
+from ssl_common.training.driving import drive
 
 PRETEXTS = {"jigsaw": Jigsaw, "colorization": Colorization}
 
 
-def pretrain(
-    *, pretext, manifest, task, recipe, options, output, root, gpus, device, stopping,
-    max_restarts, keep_epochs, index_dir, **running,
-):  # fmt: skip
+def pretrain(*, pretext, task, recipe, root, **driving):
     """Pre-train by PRETEXT; return a line that says what is done, None where another rank says it.
 
-    TASK is what the pretext's load() takes: the permutations of jigsaw. The index of a large
-    MANIFEST is kept in the folder INDEX_DIR, if given. RECIPE is what
-    recipes.resolve() takes besides the images. They, OPTIONS (arch, micro_batch, synced_ranks,
-    seed, precision) and what the files hold decide the result; STOPPING and RUNNING are how it is
-    got, as training.loop.train takes it. More GPUS than one are ranks of a torchrun that this
-    process leads, and that brings them up again MAX_RESTARTS times. Raises DataError for bad input,
-    and Stopped where a signal stopped it, but in a rank: its torchrun takes any status but 0 amiss.
+    TASK is what the pretext's load() takes: the permutations of jigsaw. RECIPE is what
+    recipes.resolve() takes besides the images. They and the options (arch, and those of drive())
+    decide the result; DRIVING is as drive() takes it.
     """
-    file = task[PRETEXTS[pretext].file]  # None where the pretext has its own
-    leads = gpus > 1 and not torchrun.IS_RANK
-    torchrun.settle()
-    device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
-    options["precision"] = options["precision"] or ("bf16" if device == "cuda" else "fp32")
-    if options["synced_ranks"] > 1 and device == "cpu":
-        raise DataError("--sync-bn: torch synchronises batch norm between GPUs only")
-    for path in (manifest, file) if leads else ():
-        if path not in (None, "-") and os.path.exists(path) and not os.path.isfile(path):
-            raise DataError(f"{path}: every rank reads it: give a file, or - for standard input")
-    if "-" in (manifest, file):
-        torchrun.share_input(leads)
-    images = Manifest(manifest, index_files(manifest, index_dir))
-    pretext = PRETEXTS[pretext].load(**task)
-    if len(images) < recipe["batch"]:
-        message = f"{name(manifest)}: {len(images)} images are less than one batch"
-        raise DataError(f"{message}: give --batch {len(images)} or less")
-    options = recipes.resolve(pretext.name, images=len(images), **recipe) | options
-    settings = {"pretext": pretext.name, "reads": pretext.reads, **options, **pretext.settings()}
-    settings |= {"images": len(images), "data": images.digest(), "data_name": stem(manifest)}
-    keeping = len(images) // settings["batch"] if keep_epochs else 0
-    run = checkpoints.Run(output, settings, keeping)
-    if leads and not run.complete():
-        run.forget_stop()
-        error = torchrun.lead(gpus, max_restarts, stopping)
-        if reason := run.stopped():
-            raise Stopped(reason)
-        if error:
-            raise error
-        return None  # the first rank has said what is done
+    kind = PRETEXTS[pretext]
 
-    with torchrun.joined(device) as device:
-        if torchrun.of_the_first(lambda: settings) != settings:
-            message = f"rank {torchrun.RANK} has another manifest, other permutations or options"
-            raise DataError(f"{message} than the first: give all the same")
-        if torchrun.of_the_first(run.complete):
-            for line in run.log_lines() if torchrun.RANK == 0 else ():
-                running["emit"](line)
-            said, done = f"{output} is complete already: nothing to do", True
-        else:
-            said = f"{output}: {options['epochs']:g} epochs of {len(images)} images"
-            dataset = Drawn(images, root, pretext, options["seed"])
-            done = _train(run, pretext, dataset, device, stopping=stopping, **running)
-    if not done and not torchrun.IS_RANK:
-        raise Stopped(run.stopped())
-    return said if done and torchrun.RANK == 0 else None
+    def make(images, options):
+        return _Pretraining(kind.load(**task), images, recipe, options, root)
+
+    return drive(make, [task[kind.file]], batch=recipe["batch"], **driving)
 
 
-def _train(run, pretext, dataset, device, **running):
-    """Train the network of RUN's settings to its end and write it; return whether it got there."""
-    trunk = registry.build(run.settings["arch"], run.settings["seed"], pretext.reads)
-    with registry.seeded(run.settings["seed"]):
-        network = pretext.network(trunk)
-    try:
-        if not train(network, pretext, dataset, run, device, **running):
-            return False
-    except torch.OutOfMemoryError as error:
-        advice = "raise --accumulate, or lower --batch"
-        raise DataError(f"the memory of the GPU is too small: {advice} ({error})") from error
-    head = {key: tensor.cpu() for key, tensor in network.state_dict().items()}
-    state = {key: head.pop(f"trunk.{key}") for key in trunk.state_dict()}
-    finished = {"trunk": state, "head": head, **pretext.arrays()}
-    torchrun.of_the_first(lambda: run.finish(finished))
-    return True
+class _Pretraining:
+    """The work of drive(): the pretext TASK on IMAGES."""
+
+    command = "pretrain"
+
+    def __init__(self, task, images, recipe, options, root):
+        self.task, self.images, self.root = task, images, root
+        resolved = recipes.resolve(task.name, images=len(images), **recipe) | options
+        self.settings = {"pretext": task.name, "reads": task.reads, **resolved, **task.settings()}
+
+    def network(self):
+        arch, seed = self.settings["arch"], self.settings["seed"]
+        self.trunk = registry.build(arch, seed, self.task.reads)
+        with registry.seeded(seed):
+            return self.task.network(self.trunk)
+
+    def dataset(self, _folder, _device, workers, _stopping):
+        return Drawn(self.images, self.root, self.task, self.settings["seed"]), workers
+
+    def finished(self, state):
+        trunk = {key: state.pop(f"trunk.{key}") for key in self.trunk.state_dict()}
+        return {"trunk": trunk, "head": state, **self.task.arrays()}
 
 
 def load(path, kind):

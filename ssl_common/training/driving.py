@@ -1,0 +1,93 @@
+"""What every training command does around the loop: ranks, files, an end that is told."""
+
+import os
+
+import torch
+
+from ssl_common.cli import Stopped
+from ssl_common.data.manifest import Manifest, index_files
+from ssl_common.streams import DataError, name, stem
+from ssl_common.training import checkpoints, torchrun
+from ssl_common.training.loop import train
+
+
+def drive(
+    make, files, *, manifest, batch, options, output, gpus, device, stopping,
+    max_restarts, index_dir, keep_epochs=False, **running,
+):  # fmt: skip
+    """Train what MAKE(images, options) returns; return a line that says what is done.
+
+    That work has `command`, `settings`, which with those of MANIFEST are all that decides the
+    result, and what training.loop.train takes: `task`, network(), and by dataset(folder of the run,
+    device, workers, stopping) the data set and the workers, None where it was stopped;
+    finished(state) is what OUTPUT is to hold, `state` that of the network. FILES are the other
+    inputs, OPTIONS (micro_batch, synced_ranks, seed, precision and more) are among its
+    settings; the index of a large MANIFEST is kept in the folder INDEX_DIR, if given. STOPPING and
+    RUNNING are as training.loop.train takes them. More GPUS than one are ranks of a torchrun that
+    this process leads, and that brings them up again MAX_RESTARTS times; the line is None where
+    another rank says it. Raises DataError for bad input, and Stopped where a signal stopped it, but
+    in a rank: its torchrun takes any status but 0 amiss.
+    """
+    leads = gpus > 1 and not torchrun.IS_RANK
+    torchrun.settle()
+    device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
+    options["precision"] = options["precision"] or ("bf16" if device == "cuda" else "fp32")
+    if options["synced_ranks"] > 1 and device == "cpu":
+        raise DataError("--sync-bn: torch synchronises batch norm between GPUs only")
+    for path in (manifest, *files) if leads else ():
+        if path not in (None, "-") and os.path.exists(path) and not os.path.isfile(path):
+            raise DataError(f"{path}: every rank reads it: give a file, or - for standard input")
+    if "-" in (manifest, *files):
+        torchrun.share_input(leads)
+    images = Manifest(manifest, index_files(manifest, index_dir))
+    if len(images) < batch:
+        message = f"{name(manifest)}: {len(images)} images are less than one batch"
+        raise DataError(f"{message}: give --batch {len(images)} or less")
+    work = make(images, options)
+    settings = work.settings
+    settings |= {"images": len(images), "data": images.digest(), "data_name": stem(manifest)}
+    keeping = len(images) // batch if keep_epochs else 0
+    run = checkpoints.Run(output, settings, keeping, work.command)
+    if leads and not run.complete():
+        run.forget_stop()
+        error = torchrun.lead(gpus, max_restarts, stopping)
+        if reason := run.stopped():
+            raise Stopped(reason)
+        if error:
+            raise error
+        return None  # the first rank has said what is done
+
+    with torchrun.joined(device) as device:
+        if torchrun.of_the_first(lambda: settings) != settings:
+            message = f"rank {torchrun.RANK} has another manifest, other files or options"
+            raise DataError(f"{message} than the first: give all the same")
+        if torchrun.of_the_first(run.complete):
+            for line in run.log_lines() if torchrun.RANK == 0 else ():
+                running["emit"](line)
+            said, done = f"{output} is complete already: nothing to do", True
+        else:
+            said = f"{output}: {settings['epochs']:g} epochs of {len(images)} images"
+            done = _train(run, work, device, stopping=stopping, **running)
+    if not done and not torchrun.IS_RANK:
+        raise Stopped(run.stopped())
+    return said if done and torchrun.RANK == 0 else None
+
+
+def _train(run, work, device, *, workers, stopping, **running):
+    """Train the network of WORK to its end and write it; return whether it got there."""
+    network = work.network()
+    try:
+        ready = work.dataset(run.folder, device, workers, stopping)
+        if ready is None:
+            torchrun.of_the_first(lambda: run.stop(stopping() or "a signal to another rank"))
+            return False
+        dataset, workers = ready
+        running |= {"workers": workers, "stopping": stopping}
+        if not train(network, work.task, dataset, run, device, **running):
+            return False
+    except torch.OutOfMemoryError as error:
+        advice = "raise --accumulate, or lower --batch"
+        raise DataError(f"the memory of the GPU is too small: {advice} ({error})") from error
+    finished = work.finished({key: value.cpu() for key, value in network.state_dict().items()})
+    torchrun.of_the_first(lambda: run.finish(finished))
+    return True

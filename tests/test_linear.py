@@ -1,0 +1,232 @@
+"""Linear classifiers: heads, augmentation and labels against plain references."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.v2.functional as vision
+from sklearn.metrics import top_k_accuracy_score
+from tiny import Tiny
+
+from ssl_common.data.loading import draws
+from ssl_common.data.manifest import Manifest, single_labels
+from ssl_common.evaluation import linear
+from ssl_common.evaluation.metrics import places
+from ssl_common.models import registry
+from ssl_common.streams import DataError
+from ssl_common.training import loop, recipes
+from ssl_common.training.schedules import rate
+
+SHAPES = {"a": (3, 2, 2), "b": (5, 1, 1)}
+
+
+def task(**settings):
+    """The task on a trunk of three layers, by the recipe of the ResNet-50 but for SETTINGS."""
+    trunk = Tiny().eval()
+    names, labels = list(trunk.pooling), np.arange(40, dtype=np.int32) % 3
+    return linear.Linear(trunk, names, labels, 3, recipes.LINEAR["resnet50"] | settings)
+
+
+def softmax(x):
+    x = np.exp(x - x.max(1, keepdims=True))
+    return x / x.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("recipe", ["resnet50", "alexnet", "resnet50-lab"])
+def test_heads_against_their_formulas(recipe):
+    """Three steps: batch norm, softmax, momentum and decay written out."""
+    rng = np.random.default_rng(1)
+    settings = recipes.LINEAR[recipe] | {"bn_momentum": 0.3}
+    labels = rng.integers(0, 4, 50).astype(np.int32)
+    work = linear.Linear(None, list(SHAPES), labels, 4, settings, SHAPES)
+    heads = linear.Heads(SHAPES.values(), 4, 0.3, settings["bn_affine"]).train()
+    assert all(0.005 < head[2].weight.std() < 0.02 for head in heads.heads)
+    state = [
+        {"w": h[2].weight.detach().numpy().astype(float), "b": np.zeros(4)} for h in heads.heads
+    ]
+    for each, shape in zip(state, SHAPES.values(), strict=True):
+        each |= {"vw": 0.0, "vb": 0.0, "mean": np.zeros(shape[0]), "var": np.ones(shape[0])}
+    chosen, lr, m, wd = loop.optimizer(heads, settings), 0.05, 0.9, settings["weight_decay"]
+    for group in chosen.param_groups:
+        group["lr"] = lr
+    if settings["bn_affine"]:  # its own arithmetic is torch's: here it stays as it was
+        for head in heads.heads:
+            head[0].requires_grad_(False)
+    for step in range(3):
+        lines = rng.permutation(50)[:8]
+        rows = [rng.normal(1, 2, (8, *shape)) for shape in SHAPES.values()]
+        pixels = torch.from_numpy(np.concatenate([r.reshape(8, -1) for r in rows], 1)).float()
+        chosen.zero_grad()
+        loss, weight, right, count = work.score(heads, pixels, None, torch.from_numpy(lines))
+        (loss / weight).backward()
+        chosen.step()
+        want_loss = want_right = 0
+        for row, each in zip(rows, state, strict=True):
+            mean, var = row.mean((0, 2, 3)), row.var((0, 2, 3))
+            n = row.size / row.shape[1]
+            each["mean"] = 0.7 * each["mean"] + 0.3 * mean
+            each["var"] = 0.7 * each["var"] + 0.3 * var * n / (n - 1)
+            x = (row - mean[:, None, None]) / np.sqrt(var[:, None, None] + 1e-5)
+            x = x.reshape(8, -1)
+            p = softmax(x @ each["w"].T + each["b"])
+            y = np.eye(4)[labels[lines]]
+            want_loss -= np.log((p * y).sum(1)).sum()
+            want_right += (p.argmax(1) == labels[lines]).sum()
+            decays = wd * settings["decay_biases"]
+            gradients = {"w": (p - y).T @ x / 8 + wd * each["w"]}
+            gradients["b"] = (p - y).mean(0) + decays * each["b"]
+            for name, g in gradients.items():
+                each[f"v{name}"] = v = m * each[f"v{name}"] + g
+                each[name] = each[name] - lr * (g + m * v if settings["nesterov"] else v)
+        assert loss.item() == pytest.approx(want_loss, rel=1e-5), step
+        assert (weight.item(), right.item(), count) == (8, want_right, 16)
+    for head, each in zip(heads.heads, state, strict=True):
+        np.testing.assert_allclose(head[2].weight.detach(), each["w"], atol=2e-6)
+        np.testing.assert_allclose(head[2].bias.detach(), each["b"], atol=2e-6)
+        np.testing.assert_allclose(head[0].running_mean, each["mean"], atol=1e-5)
+        np.testing.assert_allclose(head[0].running_var, each["var"], rtol=1e-5)
+
+
+def test_the_published_settings():
+    settings = recipes.resolve_linear("resnet50", 1_281_167)
+    assert (settings["steps"], settings["batch"]) == (140_000, 256)
+    assert settings["epochs"] == pytest.approx(28, abs=0.1)  # ImageNet's, as the authors count
+    for step, want in ((0, 1e-2), (39_999, 1e-2), (40_000, 1e-3), (80_000, 1e-4), (120_000, 1e-5)):
+        assert rate(step, 140_000, settings) == pytest.approx(want)
+    own = recipes.resolve_linear("alexnet", 1000, batch=100, epochs=7)
+    assert own["steps"] == 70 and own["lr"] == pytest.approx(0.01 * 100 / 256)
+    for name in registry.TRUNKS:
+        assert name in recipes.LINEAR or name == "tiny"
+
+
+def test_a_crop_of_any_size_and_shape():
+    """Its extent is told by an image whose pixels say where they are."""
+    x, y = np.meshgrid(np.arange(180), np.arange(180))
+    image = torch.from_numpy(np.stack([x, y, 0 * x], 2).astype(np.uint8))
+    areas, aspects, corners = [], [], []
+    for drawn in draws(0, [0] * 400, range(400), 50):
+        found = linear.sized_crop(image, 64, drawn.reshape(10, 5)).numpy().astype(float)
+        wide, high = ((found[-1, -1] - found[0, 0])[:2] * 64 / 63).tolist()
+        areas.append(wide * high / 180**2)
+        aspects.append(wide / high)
+        corners.append(found[0, 0, :2])
+    assert 0.07 < min(areas) < 0.12 and 0.9 < max(areas) < 1.03
+    assert 0.70 < min(aspects) < 0.8 and 1.25 < max(aspects) < 1.42
+    assert 0.4 < np.mean(np.array(aspects) > 1) < 0.6
+    assert np.mean(areas) == pytest.approx(0.5, abs=0.08)
+    assert np.ptp(corners, axis=0).min() > 90
+
+
+def test_a_strip_gives_its_middle():
+    x = np.arange(300, dtype=np.uint8)[None, :, None]
+    strip = torch.from_numpy(np.broadcast_to(x, (3, 300, 3)).copy())
+    found = linear.sized_crop(strip, 3, np.full((10, 5), 0.99))
+    assert found.shape == (3, 3, 3) and found[0, :, 0].tolist() == [149, 150, 151]
+
+
+@pytest.mark.parametrize("how, differ", [("sized", True), ("random", True), ("center", False)])
+def test_crops_by_recipe(how, differ):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
+    work, image = task(crop=how), torch.from_numpy(pixels)
+    one, two = (work.crop(image, row) for row in draws(0, [0, 1], [0, 0], work.draws))
+    assert one.shape == two.shape == (64, 64, 3) and one.dtype == torch.uint8
+    assert (not torch.equal(one, two)) == differ
+    if not differ:  # 280 x 300 -> 256 x 274, of which the middle 64
+        whole = linear.resize(image, (274, 256))
+        assert torch.equal(one, whole[105:169, 96:160])
+        square = task(crop=how, warp=True).crop(image, draws(0, [0], [0], 58)[0])
+        assert torch.equal(square, linear.resize(image, (256, 256))[96:160, 96:160])
+
+
+def test_half_are_mirrored():
+    work = task(jitter=0.0, lighting=0.0)
+    pixels = torch.randint(0, 256, (400, 2, 3, 3), dtype=torch.uint8)
+    seen = work.augmented(pixels, draws(0, [0] * 400, range(400), work.draws))
+    same = [torch.equal(s, p.permute(2, 0, 1)) for s, p in zip(seen, pixels, strict=True)]
+    turned = [torch.equal(s, p.permute(2, 0, 1).flip(2)) for s, p in zip(seen, pixels, strict=True)]
+    assert 160 < sum(same) < 240 and sum(same) + sum(turned) == 400
+
+
+def test_jitter_against_torchvision():
+    """In each order; its gray has other last digits."""
+    pixels = 0.3 + 0.3 * torch.rand(60, 3, 5, 4)  # nothing to clip
+    drawn = torch.rand(60, 4, dtype=torch.float64)
+    found = linear.jittered(pixels, drawn[:, :3], drawn[:, 3], 0.4)
+    changes = (vision.adjust_brightness, vision.adjust_contrast, vision.adjust_saturation)
+    for image, (*amounts, order), got in zip(pixels, drawn.tolist(), found, strict=True):
+        for which in linear.ORDERS[int(order * 6)]:
+            image = changes[which](image, 1 + 0.4 * (2 * amounts[which] - 1))
+        np.testing.assert_allclose(got, image, atol=5e-4)
+
+
+def test_light_has_the_covariance_of_colours():
+    added = linear.light(torch.from_numpy(draws(0, [0] * 20_000, range(20_000), 3)), 0.1)
+    added = added[:, :, 0, 0].numpy()
+    axes = np.array(linear.COMPONENTS)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-3)
+    want = axes @ np.diag((0.1 * np.array(linear.DEVIATIONS)) ** 2) @ axes.T
+    np.testing.assert_allclose(np.cov(added.T), want, rtol=0.04)
+    np.testing.assert_allclose(added.mean(0), 0, atol=5e-4)
+    # Of a normal number 4.55% are two deviations away.
+    along = added @ axes[:, 0] / (0.1 * 0.2175)
+    assert np.mean(abs(along) > 2) == pytest.approx(0.0455, abs=0.006)
+
+
+def test_the_trunk_is_frozen():
+    work = task()
+    digest = registry.weights_digest(work.trunk)
+    pixels = torch.randint(0, 256, (6, 64, 64, 3), dtype=torch.uint8)
+    drawn = draws(0, [0] * 6, range(6), work.draws)
+    shapes = [tuple(each.shape[1:]) for each in work.features(pixels, drawn)]
+    assert [shape[0] for shape in shapes] == [8, 16, 16]
+    heads = linear.Heads(shapes, 3, 0.1, False)
+    loss, *_ = work.score(heads, pixels, drawn, torch.arange(6))
+    loss.backward()
+    assert all(p.grad is not None for p in heads.parameters())
+    assert all(p.grad is None for p in work.trunk.parameters())
+    assert registry.weights_digest(work.trunk) == digest  # the statistics of its batch norm too
+    assert work.chance == pytest.approx(3 * math.log(3))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_places_against_scikit_learn(k):
+    rng = np.random.default_rng(k)
+    scores, labels = rng.normal(size=(500, 9)), rng.integers(0, 9, 500)
+    want = top_k_accuracy_score(labels, scores, k=k, labels=np.arange(9))
+    assert (places(scores, labels) < k).mean() == pytest.approx(want)
+
+
+def test_equal_scores_stand_in_the_order_of_the_classes():
+    scores = np.array([[1, 1, 1], [2, 1, 1], [0, 3, 3]])
+    assert places(scores, np.array([0, 2, 1])).tolist() == [0, 2, 0]
+    assert places(scores, np.array([2, 0, 2])).tolist() == [2, 0, 1]
+
+
+def listed(folder, text):
+    (folder / "list.tsv").write_text(text)
+    return Manifest(str(folder / "list.tsv"))
+
+
+def test_single_labels(tmp_path):
+    images = listed(tmp_path, "a.jpg\tsea\nb.jpg\tcity\nc.jpg\tsea\n")
+    classes, labels = single_labels(images)
+    assert classes == ["city", "sea"] and labels.tolist() == [1, 0, 1]
+    classes, labels = single_labels(images, ["sea", "air", "city"])
+    assert classes == ["sea", "air", "city"] and labels.tolist() == [0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "line, wrong",
+    [
+        ("b.jpg", "no label, where one class is needed: write path<TAB>class"),
+        ("b.jpg\tsea,city", "sea,city, where one class is needed: write path<TAB>class"),
+        ("b.jpg\t?sea", "?sea, where one class is needed: write path<TAB>class"),
+        ("b.jpg\tcow", "cow: not one of the 2 classes of the training (city, sea)"),
+    ],
+)
+def test_labels_that_are_not_one_class(tmp_path, line, wrong):
+    images = listed(tmp_path, f"a.jpg\tsea\n{line}\n")
+    with pytest.raises(DataError) as error:
+        single_labels(images, ["city", "sea"])
+    assert str(error.value) == f"{images.path}:2: {wrong}"
