@@ -36,6 +36,7 @@ class Example(NamedTuple):
 
 EXAMPLES = {
     "make-permutations": Example("-n 12", binary=True),
+    "make-color-bins": Example("-j 0 train.tsv", "train.tsv", binary=True),
     "sample-yfcc": Example("-n 10 listing.tsv", "listing.tsv"),
     "list-images": Example("voc VOCdevkit/VOC2007 --split trainval"),
     "make-scenes": Example("-n 4 -j 0 -o new", product="new"),

@@ -33,10 +33,10 @@ def by_hand(paths, seed, side=14, stride=3):
     trunk = registry.build("alexnet", seed).eval()
     rows = []
     for path in paths:
-        image = Image.open(path)
-        scale = 256 / min(image.size)
-        image = image.resize([int(length * scale) for length in image.size], Image.BILINEAR)
-        image = vision.pil_to_tensor(image.resize((227, 227), Image.BILINEAR)).float() / 255
+        image = vision.pil_to_tensor(Image.open(path))
+        scale = 256 / min(image.shape[1:])
+        image = vision.resize(image, [int(length * scale) for length in image.shape[1:]])
+        image = vision.resize(image, [227, 227]).float() / 255
         image = vision.normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])[None]
         with torch.no_grad():
             for stage in (trunk.conv1, trunk.pool1, trunk.conv2, trunk.pool2, trunk.conv3):

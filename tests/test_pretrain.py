@@ -111,8 +111,7 @@ def test_another_number_of_threads_is_said(scratch):
     process.kill()
     finish(process, -9)
     _, err = finish(start(scratch, "model.pt", *words, env={"OMP_NUM_THREADS": "2"}))
-    said, done = err.splitlines()
-    assert "1 threads, now it has 2: last bits may differ" in said and "model.pt" in done
+    assert "began with 1 threads, now it has 2: last bits may differ" in err
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
@@ -309,15 +308,6 @@ def test_a_loss_that_is_no_number_stops_the_run(scratch):
     assert not (scratch / "model.pt").exists()
 
 
-def test_weights_that_are_no_numbers_are_not_kept(scratch):
-    words = ("-j", "0", "--checkpoint-every", "1step", "--lr")
-    finish(start(scratch, "model.pt", *words, "1e-3", "--iterations", "3"), 0)
-    (scratch / "model.pt").unlink()
-    _, err = finish(start(scratch, "model.pt", *words, "1e39", "--iterations", "5"), 1)
-    assert "the weights are not finite after step 1: lower --lr" in err
-    assert not list(scratch.rglob("*.pt.state/*.pt"))
-
-
 def test_a_checkpoint_runs_no_code(tmp_path):
     save_bomb(tmp_path / "bomb.pt", tmp_path / "exploded")
     with pytest.raises(networks.DataError, match="not a file of pretrain"):
@@ -332,7 +322,7 @@ def test_sixteen_photographs_four_permutations(run, data, tmp_path):
     (tmp_path / "p4.npy").write_bytes(run("make-permutations", "-n", "4", check=0).stdout)
     done = run(
         "pretrain", "jigsaw", "m.tsv", "--permutations", "p4.npy", "--batch", "16",
-        "--epochs", "100", "--lr", "0.003", "-o", "m.pt", check=0,
+        "--epochs", "100", "--lr", "0.003", "-o", "m.pt", "--checkpoint-every", "30min", check=0,
     )  # fmt: skip
     *_, last = untimed(done.stdout.decode())
     assert last["step"] == 100 and last["accuracy"] > 0.9  # of the last 50 steps; chance is 0.25

@@ -26,7 +26,9 @@ def test_several_classes_an_image(run, tmp_path):
     labels[:2, 2] = 1
     lines = []
     for i, row in enumerate(labels):
-        said = ["?" * (v == 0) + name for v, name in zip(row, "abc", strict=True) if v >= 0]
+        said = [
+            ("?" if v == 0 else "") + name for v, name in zip(row, "abc", strict=True) if v >= 0
+        ]
         lines.append(f"{i}.jpg\t{','.join(said)}\n" if said else f"{i}.jpg\n")
     (tmp_path / "m.tsv").write_text("".join(lines))
     done = run("sample-low-shot", "m.tsv", "-k", "1,4", "--samples", 3, "-o", "few", check=0)

@@ -20,6 +20,7 @@ from ssl_common.reporting import puzzles
 
 TINY = pathlib.Path(__file__).with_name("tiny.py")
 PHOTOS = [f"photos/{name}/{number}.jpg" for name in ("cat", "dog") for number in range(3)]
+SETTINGS = {"pretext": "jigsaw", "arch": "tiny", "color_projection": False}
 ROW = 327  # pixels: 12 + 255 + 3 lines of 16 + 12
 
 
@@ -83,7 +84,11 @@ def model(scratch, drawn):
 def save(folder, network, **fields):
     head = network.state_dict()
     trunk = {key: head.pop(f"trunk.{key}") for key in network.trunk.state_dict()}
-    content = {"format": 1, "settings": {"pretext": "jigsaw", "arch": "tiny"}, "trunk": trunk}
+    content = {
+        "format": 1,
+        "settings": {"pretext": "jigsaw", "arch": "tiny", "color_projection": False},
+        "trunk": trunk,
+    }
     content |= {"head": head, "permutations": torch.from_numpy(np.load(folder / "p4.npy"))}
     content = {k: v for k, v in (content | fields).items() if v is not None}
     networks.save(folder / "model.pt", content)
@@ -220,9 +225,12 @@ def test_an_unreadable_image_is_named(run, scratch):
         ({"head": {}}, "model.pt: not a finished network of pretrain jigsaw ("),
         ({"permutations": [[1]]}, "model.pt: not a finished network of pretrain jigsaw ("),
         ({"settings": {"pretext": "colorization"}}, "model.pt: trained by colorization, not by"),
-        ({"settings": {"pretext": "jigsaw", "arch": "vgg"}}, "vgg: no such network"),
         (
-            {"settings": {"pretext": "jigsaw", "arch": "alexnet"}},
+            {"settings": {"pretext": "jigsaw", "arch": "vgg", "color_projection": False}},
+            "vgg: no such network",
+        ),
+        (
+            {"settings": SETTINGS | {"arch": "alexnet"}},
             "model.pt: not a finished network",
         ),
         ({"format": 9}, "model.pt: not a file of pretrain"),

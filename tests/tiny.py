@@ -31,7 +31,18 @@ class Tiny(nn.Sequential):
         )
 
 
-registry.TRUNKS["tiny"] = Tiny
+class TinyLab(Tiny):
+    """Tiny for Colorization: N x 1 x 179 x 179 gives N x 16 x 10 x 10."""
+
+    reads = "lab"
+    head_width = 0
+
+    def __init__(self):
+        super().__init__()
+        self.conv1[0] = nn.Conv2d(1, 8, 7, stride=4)
+
+
+registry.TRUNKS |= {"tiny": Tiny, "tiny-lab": TinyLab}
 
 if "DROPOUT" in os.environ:
 

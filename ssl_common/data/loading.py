@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 
 from ssl_common.cli import born_deaf, die_with_parent
 from ssl_common.data import images
+from ssl_common.data.mixing import GOLDEN, mix
 from ssl_common.streams import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
@@ -31,7 +32,7 @@ def shuffled(positions, count, seed, epoch):
     def permute(values):
         left, right = values >> half, values & mask
         for key in keys:
-            mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)
+            mixed = (right ^ key) * GOLDEN
             mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
             left, right = right, left ^ ((mixed >> np.uint64(32)) & mask)
         return left << half | right
@@ -72,17 +73,9 @@ def draws(seed, epochs, indices, count):
     """
     state = np.full((len(indices), 1), seed, np.uint64)
     for part in (epochs, indices):
-        state = _mixed(state) ^ np.asarray(part, np.uint64)[:, None]
-    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return (_mixed(_mixed(state) + steps) >> np.uint64(11)) * 2.0**-53
-
-
-def _mixed(values):
-    """Return 64-bit VALUES mixed by the finalizer of SplitMix64 (Steele et al., OOPSLA 2014)."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+        state = mix(state + GOLDEN) ^ np.asarray(part, np.uint64)[:, None]
+    steps = np.arange(2, count + 2, dtype=np.uint64) * GOLDEN
+    return (mix(mix(state + GOLDEN) + steps) >> np.uint64(11)) * 2.0**-53
 
 
 class Drawn(Dataset):
@@ -187,6 +180,7 @@ def batches(dataset, sampler, workers, pin):
         collate_fn=_collate,
         worker_init_fn=_begin,
         pin_memory=pin,
+        generator=torch.Generator(),  # or it would draw from the one of the network
     )
     with born_deaf() if workers else contextlib.nullcontext():
         loaded = iter(loader)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_common import streams
+from ssl_common.data.mixing import GOLDEN, mix
 from ssl_common.streams import DataError
 
 FIELDS, FIELDS_2014 = 25, 23
@@ -76,23 +77,9 @@ def sample(listings, count, seed, form="path", max_bad=0.001, progress=None):
 def key(ids, seed):
     """Return the uint64 keys of photo IDS (uint64) under SEED, below 2^64.
 
-    key(id) = mix(mix(seed + G) xor id), where G = 0x9e3779b97f4a7c15 and mix is the finaliser of
-    splitmix64 (Steele, Lea and Flood, OOPSLA 2014), all modulo 2^64:
-
-        z = (z xor z >> 30) * 0xbf58476d1ce4e5b9
-        z = (z xor z >> 27) * 0x94d049bb133111eb
-        z =  z xor z >> 31
-
-    mix is one to one, so two photos never have the same key.
+    key(id) = mix(mix(seed + GOLDEN) xor id), modulo 2^64. Two photos never have the same one.
     """
-    golden = np.uint64(0x9E3779B97F4A7C15)
-    return _mix(_mix(np.array([seed], np.uint64) + golden) ^ ids)
-
-
-def _mix(z):
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    return mix(mix(np.array([seed], np.uint64) + GOLDEN) ^ ids)
 
 
 # ---- What is kept -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""AlexNet as the paper's Jigsaw networks have it (protocol of FAIR's alexnet_jigsaw files)."""
+"""AlexNet as the paper's Jigsaw and Colorization networks have it (FAIR's alexnet files)."""
 
 from collections import OrderedDict
 
@@ -13,8 +13,22 @@ def _convolution(channels, filters, kernel, **options):
     return nn.Sequential(convolution, nn.BatchNorm2d(filters), nn.ReLU(inplace=True))
 
 
+def _stages(channels, stride):
+    """Return the five convolutions and their pooling, which rounds down; conv1 takes CHANNELS."""
+    return OrderedDict(
+        conv1=_convolution(channels, 96, 11, stride=stride),
+        pool1=nn.MaxPool2d(3, 2),
+        conv2=_convolution(96, 256, 5, padding=2, groups=2),
+        pool2=nn.MaxPool2d(3, 2),
+        conv3=_convolution(256, 384, 3, padding=1),
+        conv4=_convolution(384, 384, 3, padding=1, groups=2),
+        conv5=_convolution(384, 256, 3, padding=1, groups=2),
+        pool5=nn.MaxPool2d(3, 2),
+    )
+
+
 class AlexNet(nn.Sequential):
-    """The five convolutions, conv1 at stride 2 without padding; no LRN; pooling rounds down.
+    """The Jigsaw network's: conv1 at stride 2 without padding; no LRN.
 
     N x 3 x 64 x 64 gives N x 256 x 2 x 2; N x 3 x 227 x 227 gives N x 256 x 12 x 12.
     """
@@ -34,18 +48,7 @@ class AlexNet(nn.Sequential):
     }
 
     def __init__(self):
-        super().__init__(
-            OrderedDict(
-                conv1=_convolution(3, 96, 11, stride=2),
-                pool1=nn.MaxPool2d(3, 2),
-                conv2=_convolution(96, 256, 5, padding=2, groups=2),
-                pool2=nn.MaxPool2d(3, 2),
-                conv3=_convolution(256, 384, 3, padding=1),
-                conv4=_convolution(384, 384, 3, padding=1, groups=2),
-                conv5=_convolution(384, 256, 3, padding=1, groups=2),
-                pool5=nn.MaxPool2d(3, 2),
-            )
-        )
+        super().__init__(_stages(3, 2))
 
 
 class AlexNetLab(nn.Sequential):
@@ -67,15 +70,4 @@ class AlexNetLab(nn.Sequential):
     }
 
     def __init__(self):
-        super().__init__(
-            OrderedDict(
-                conv1=_convolution(1, 96, 11, stride=4),
-                pool1=nn.MaxPool2d(3, 2),
-                conv2=_convolution(96, 256, 5, padding=2, groups=2),
-                pool2=nn.MaxPool2d(3, 2),
-                conv3=_convolution(256, 384, 3, padding=1),
-                conv4=_convolution(384, 384, 3, padding=1, groups=2),
-                conv5=_convolution(384, 256, 3, padding=1, groups=2),
-                pool5=nn.MaxPool2d(3, 2),
-            )
-        )
+        super().__init__(_stages(1, 4))

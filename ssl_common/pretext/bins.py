@@ -22,11 +22,12 @@ HULL = {
     **{60: (-110, 80), 70: (-110, 80), 80: (-110, 70), 90: (-110, 70), 100: (-90, 0)},
 }
 SIGMA = 5.0  # of the Gaussian weights of the neighbours, in units of ab
-NEIGHBORS = 20  # all that have weight: the others share 4e-6 of it
+NEIGHBORS = 20  # of bins 10 apart, all that have weight: the others share 3e-5 of it at most
 UNIFORM = 0.5  # share of the uniform distribution in the smoothed prior
 TEMPERATURE = 0.38  # of the annealed mean
 
 FORMAT = 1
+MOST = 4096  # bins
 SIDE = 256  # pixels of an image that is counted
 TOGETHER = 16  # images that a worker counts before it tells
 
@@ -47,7 +48,8 @@ class Bins:
 
     def __init__(self, points, prior=None, neighbors=10):
         self.points, self.prior = points, prior
-        count = min(neighbors, NEIGHBORS, len(points))
+        apart = min(10, np.diff(np.unique(points[:, 0]), append=[384]).min())
+        count = min(neighbors, math.ceil(NEIGHBORS * (10 / apart) ** 2), len(points))
         self.nearest, self.share = (torch.from_numpy(t) for t in soft_labels(points, count))
         self.weight = torch.from_numpy(rebalancing(points, prior)).float()
 
@@ -85,12 +87,12 @@ def soft_labels(points, count):
     Row 256 (a + 128) + b + 128. Of points as near, the first is the nearer. Weights are
     exp(-d**2 / (2 SIGMA**2)), of sum 1.
     """
-    axis = torch.arange(-128, 128)
-    grid = torch.cartesian_prod(axis, axis)
-    points = torch.from_numpy(points)
-    square = (grid[:, None, 0] - points[:, 0]) ** 2 + (grid[:, None, 1] - points[:, 1]) ** 2
+    axis = torch.arange(-128, 128, dtype=torch.int32)
+    numbers = torch.arange(len(points), dtype=torch.int32)
+    a, b = ((axis[:, None] - torch.from_numpy(points[:, c]).int()) ** 2 for c in (0, 1))
     # Distance and number in one whole number, so that there are no ties.
-    key, _ = (square * len(points) + torch.arange(len(points))).topk(count, largest=False)
+    key = (a[:, None] + b) * len(points) + numbers  # 256 x 256 x Q
+    key = key.topk(count, sorted=True, largest=False)[0].view(-1, count).long()
     square, nearest = (key // len(points)).double(), key % len(points)
     share = ((square[:, :1] - square) / (2 * SIGMA**2)).exp()
     return nearest.numpy(), (share / share.sum(1, keepdim=True)).float().numpy()
@@ -207,6 +209,8 @@ def load(path):
     points, prior = arrays["points"], arrays["prior"]
     if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind != "i" or len(points) < 2:
         raise DataError(f"{name(path)}: points are no integers (Q, 2): {advice}")
+    if len(points) > MOST:
+        raise DataError(f"{name(path)}: {len(points)} points, more than {MOST}: {advice}")
     if (abs(points) > 128).any() or len(np.unique(points, axis=0)) < len(points):
         raise DataError(f"{name(path)}: a point twice, or outside -128 ... 127: {advice}")
     if prior.shape != points.shape[:1] or prior.dtype.kind != "f":

@@ -51,7 +51,9 @@ class Jigsaw:
     @classmethod
     def restore(cls, content):
         """Return the task that the CONTENT of a finished network was trained by."""
-        return cls(content["permutations"].numpy(), content["settings"]["color_projection"])
+        return cls(
+            content["permutations"].numpy(), content["settings"].get("color_projection", False)
+        )
 
     def settings(self):
         """Return what of the task decides the result, plain values."""
