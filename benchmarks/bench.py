@@ -1,7 +1,8 @@
 """Measure the commands against what a user would take instead, and against the limit of a step.
 
 One line a measurement on standard output: name<TAB>ours<TAB>theirs<TAB>ratio, where a ratio above 1
-says that ours is better. Names carry the unit. `make bench` runs it; RESULTS.md keeps what it said.
+says that ours is better. Names carry the unit. `make bench` runs it; RESULTS.md keeps what it said. Names of functions as arguments run
+those alone, and coco, which is not among the others.
 """
 
 import contextlib
@@ -398,7 +399,7 @@ def svms(folder, shape=(5011, 8192, 20), sample=24, classes=None):
 
 
 def coco(folder):
-    """COCO2014's size (hours); not among those of `make bench`: benchmarks/bench.py coco."""
+    """COCO2014's size (hours), for which it is not among the MEASUREMENTS."""
     yield from svms(folder, (82_783, 8192, 80), sample=4, classes=4)
 
 
@@ -423,7 +424,7 @@ def main():
         folder = pathlib.Path(name)
         taken = seconds(lambda: shell(f"make-scenes -q -n {SCENES} -o scenes > scenes.tsv", folder))
         sys.stderr.write(f"bench: {SCENES} scenes in {taken:.1f} s\n")
-        for measure in [coco] if sys.argv[1:] == ["coco"] else MEASUREMENTS:
+        for measure in [globals()[name] for name in sys.argv[1:]] or MEASUREMENTS:
             for label, ours, theirs, ratio in measure(folder):
                 sys.stdout.write(f"{label}\t{ours:.4g}\t{theirs:.4g}\t{ratio:.2f}\n")
                 sys.stdout.flush()
