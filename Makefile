@@ -12,7 +12,7 @@ RUN := $(VENV)/bin
 OUTSIDE := $(PATH)
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help setup demo evidence bench test test-slow test-all lint clean voc07-features
+.PHONY: help setup demo evidence bench test test-slow test-all lint clean voc07
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^# ----/ { print "" } /^[a-z0-9%.-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' \
@@ -82,42 +82,64 @@ clean: ## Remove the environment and what the tests and builds left.
 
 # ---- Data: examples of use, with what each costs -------------------------------------------------
 #
-# VOC is the VOC2007 folder of the PASCAL VOC 2007 devkit, MODEL a network of pretrain or
-# random:alexnet. Times are of a machine with 2 cores.
+# VOC is the VOC2007 folder of the PASCAL VOC 2007 devkit; MODEL is what extract-features takes. Each
+# network has a folder of its own, voc07/NAME/. Times are of a machine with 2 cores.
 
 VOC ?= VOCdevkit/VOC2007
 MODEL ?= random:alexnet
-LAYERS ?= conv1 conv2 conv3 conv4 conv5
+K ?= 1,2,4,8,16,32,64,96
 LISTING ?= yfcc100m_dataset.bz2
+NAME = $(subst /,_,$(subst :,-,$(MODEL:.pt=)))
+W = voc07/$(NAME)
+FILE = $(wildcard $(MODEL))
+LAYERS = $(shell cat $(W)/layers)
 
 p%.npy: | $(STAMP) ## Jigsaw permutations: p100.npy, p2k.npy, p10k.npy (a second).
 	make-permutations -n $(call number,$*) -o $@
 
-yfcc-%.tsv: | $(STAMP) ## YFCC100M sample: yfcc-1m.tsv, yfcc-10m.tsv (an hour: LISTING has 100 M lines).
+yfcc-%.tsv: | $(STAMP) ## YFCC100M sample: yfcc-1m.tsv, yfcc-10m.tsv, yfcc-all.tsv, from LISTING=.
 	sample-yfcc -n $(call number,$*) $(LISTING) -o $@
 
-voc07-train.tsv: | $(STAMP) ## VOC2007 trainval with its labels, from VOC= (a second).
+voc07: $(W)/layers ## VOC2007 by the paper's protocol for MODEL=, from VOC=: all layers, low-shot, report.
+	$(MAKE) --no-print-directory $(W)/report.md
+	@cat $(W)/report.md
+
+$(W)/layers: $(FILE) | $(STAMP)
+	mkdir -p $(W)
+	extract-features $(MODEL) --show-layers | cut -f 1 | sed '/^pool/d' > $@
+
+voc07/train.tsv: | $(STAMP)
 	list-images voc $(VOC) --split trainval -o $@
 
-voc07-test.tsv: | $(STAMP) ## VOC2007 test with its labels (a second).
+voc07/test.tsv: | $(STAMP)
 	list-images voc $(VOC) --split test -o $@
 
-voc07-features: $(LAYERS:%=voc07-train/%.npy) $(LAYERS:%=voc07-test/%.npy) ## Features of MODEL=, all LAYERS in one pass (15 min, 2 GB).
+voc07/few.txt: voc07/train.tsv | $(STAMP)
+	rm -rf voc07/few
+	sample-low-shot $< -k $(K) -o voc07/few > $@
 
-$(LAYERS:%=voc07-train/%.npy) &: voc07-train.tsv | $(STAMP)
-	extract-features $(MODEL) $< $(LAYERS:%=--layer %) -o voc07-train/
+ifneq ($(wildcard $(W)/layers),)
+$(LAYERS:%=$(W)/train/%.npy) &: voc07/train.tsv $(FILE) | $(STAMP)
+	extract-features $(MODEL) $< $(LAYERS:%=--layer %) -o $(W)/train/
 
-$(LAYERS:%=voc07-test/%.npy) &: voc07-test.tsv | $(STAMP)
-	extract-features $(MODEL) $< $(LAYERS:%=--layer %) -o voc07-test/
+$(LAYERS:%=$(W)/test/%.npy) &: voc07/test.tsv $(FILE) | $(STAMP)
+	extract-features $(MODEL) $< $(LAYERS:%=--layer %) -o $(W)/test/
 
-voc07-%.npz: voc07-train/%.npy voc07-train.tsv | $(STAMP) ## One linear SVM a class (minutes to hours).
+$(W)/report.md: $(LAYERS:%=$(W)/%.jsonl) $(LAYERS:%=$(W)/few-%.jsonl) | $(STAMP)
+	report $^ -o $@
+endif
+
+$(W)/%.npz: $(W)/train/%.npy voc07/train.tsv | $(STAMP)
 	train-svm $^ -o $@
 
-voc07-%.jsonl: voc07-%.npz voc07-test/%.npy voc07-test.tsv | $(STAMP) ## Its average precision (seconds).
-	eval-svm $^ -o $@
+$(W)/%.jsonl: $(W)/%.npz $(W)/test/%.npy voc07/test.tsv | $(STAMP)
+	eval-svm $^ --tag data_set=voc07 -o $@
 
-voc07.md: $(LAYERS:%=voc07-%.jsonl) | $(STAMP) ## The table of all five layers.
-	report $^ -o $@
+$(W)/few-%.npz: $(W)/train/%.npy voc07/train.tsv voc07/few.txt | $(STAMP)
+	train-svm $< voc07/train.tsv --low-shot voc07/few -o $@
+
+$(W)/few-%.jsonl: $(W)/few-%.npz $(W)/test/%.npy voc07/test.tsv $(W)/train/%.npy | $(STAMP)
+	eval-svm $(wordlist 1,3,$^) --train-features $(W)/train/$*.npy --tag data_set=voc07 -o $@
 
 # 10k is 10000 and 1m is 1000000.
 number = $(subst m,000000,$(subst k,000,$(1)))

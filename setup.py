@@ -25,7 +25,7 @@ COMMANDS = [
 
 setup(
     name="ssl-bench",
-    version="0.1.0",
+    version="0.2.0",
     description="Pre-train image networks without labels, and measure what they learned",
     long_description=Path("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",

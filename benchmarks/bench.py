@@ -1,7 +1,8 @@
 """Measure the commands against what a user would take instead, and against the limit of a step.
 
 One line a measurement on standard output: name<TAB>ours<TAB>theirs<TAB>ratio, where a ratio above 1
-says that ours is better. Names carry the unit. `make bench` runs it; RESULTS.md keeps what it said.
+says that ours is better. Names carry the unit. `make bench` runs it; RESULTS.md keeps what it said. Names of functions as arguments run
+those alone, and coco, which is not among the others.
 """
 
 import contextlib
@@ -177,6 +178,41 @@ def reading(folder):
     theirs = worker(lambda order: DataLoader(usual, batch_sampler=order, num_workers=1))
     yield "reading in a worker (ms/image; theirs decoding alone)", ours, decoding, decoding / ours
     yield "reading in a worker (ms/image; theirs PIL, tile by tile)", ours, theirs, theirs / ours
+
+
+def colours(_folder):
+    """Lab and soft labels of 64 crops; theirs: scikit-image, and a tree of the bins (Zhang's way).
+
+    A label for each of 10 x 10 places, as AlexNet has them.
+    """
+    import torch
+    from skimage.color import rgb2lab
+    from sklearn.neighbors import NearestNeighbors
+
+    from ssl_common.data.loading import draws
+    from ssl_common.pretext import color
+    from ssl_common.pretext.colorization import CROP, Colorization, middles
+
+    task = Colorization.load(None, None)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, CROP, CROP, 3), np.uint8)
+    drawn = draws(0, [0] * 64, range(64), task.draws)
+    tree = NearestNeighbors(n_neighbors=10, algorithm="ball_tree").fit(task.bins.points)
+    places = np.ix_(middles(10), middles(10))
+
+    def ours():
+        images = task.images(torch.from_numpy(pixels), drawn)
+        return color.lightness(images), task.targets(images, (10, 10))
+
+    def theirs():
+        for image in pixels:
+            lab = rgb2lab(image)
+            apart, _nearest = tree.kneighbors(lab[..., 1:][places].reshape(-1, 2))
+            weights = np.exp(-(apart**2) / 50)
+            weights /= weights.sum(1, keepdims=True)
+
+    torch.set_num_threads(1)
+    mine, other = seconds(ours, 5), seconds(theirs, 2)
+    yield "Lab and labels of 64 crops of 179, one core (s)", mine, other, other / mine
 
 
 def pretraining(folder):
@@ -363,7 +399,7 @@ def svms(folder, shape=(5011, 8192, 20), sample=24, classes=None):
 
 
 def coco(folder):
-    """COCO2014's size (hours); not among those of `make bench`: benchmarks/bench.py coco."""
+    """COCO2014's size (hours), for which it is not among the MEASUREMENTS."""
     yield from svms(folder, (82_783, 8192, 80), sample=4, classes=4)
 
 
@@ -379,10 +415,8 @@ def low_shot(folder):
     )
 
 
-MEASUREMENTS = (
-    *(startup, permutations, listing, reading, svms, low_shot, features, conversion, pretraining),
-    linear,
-)
+MEASUREMENTS = [startup, permutations, listing, reading, colours, svms, low_shot]
+MEASUREMENTS += [features, conversion, linear, pretraining]
 
 
 def main():
@@ -390,7 +424,7 @@ def main():
         folder = pathlib.Path(name)
         taken = seconds(lambda: shell(f"make-scenes -q -n {SCENES} -o scenes > scenes.tsv", folder))
         sys.stderr.write(f"bench: {SCENES} scenes in {taken:.1f} s\n")
-        for measure in [coco] if sys.argv[1:] == ["coco"] else MEASUREMENTS:
+        for measure in [globals()[name] for name in sys.argv[1:]] or MEASUREMENTS:
             for label, ours, theirs, ratio in measure(folder):
                 sys.stdout.write(f"{label}\t{ours:.4g}\t{theirs:.4g}\t{ratio:.2f}\n")
                 sys.stdout.flush()

@@ -203,4 +203,3 @@ def test_sixteen_photographs_are_learned(data):
         loss, weight, _right, _count = task.score(network, pixels, drawn)
     excess = float(loss / weight - entropy)
     assert 0 < excess < 0.7 * float(constant - entropy)
-    print(excess / float(constant - entropy))  # noqa: T201

@@ -142,7 +142,7 @@ def test_the_lists_of_commands_are_equal():
 def test_it_is_installed_and_runs_as_a_module(command, run):
     assert os.access(BIN / command, os.X_OK)
     done = run("python", "-m", f"ssl_tools.{module(command)}", "--version", check=0)
-    assert done.stdout.decode() == f"{command} 0.1.0\n"
+    assert done.stdout.decode() == f"{command} 0.2.0\n"
 
 
 @every
@@ -189,7 +189,7 @@ def test_help_and_version_as_a_process(command, option, run):
     done = run(command, option, check=0)
     assert done.stderr == b""
     if option == "--version":
-        assert done.stdout.decode() == f"{command} 0.1.0\n"
+        assert done.stdout.decode() == f"{command} 0.2.0\n"
     else:
         assert done.stdout.startswith(b"Usage: ")
 

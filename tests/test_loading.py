@@ -46,6 +46,25 @@ def test_batches_from_a_later_step_are_those_of_the_whole():
     assert all(len({index for _, index in whole[s] + whole[s + 1]}) == 6 for s in (0, 3, 6))
 
 
+@pytest.mark.parametrize(("parts", "ranks"), [(1, 1), (2, 2), (4, 2), (4, 1)])
+def test_an_epoch_is_every_line_once_over_all_ranks_but_the_rest_of_its_order(parts, ranks):
+    count, batch = 103, 8
+    steps = 2 * (count // batch)
+    for epoch in (0, 1):
+        seen = []
+        for rank in range(ranks):
+            order = list(Shuffled(count, batch, steps, 0, 5, parts, rank, ranks))
+            assert len(order) == steps * parts // ranks
+            seen += [index for items in order for e, index in items if e == epoch]
+            # From any step on, the rank goes on as it would have.
+            assert (
+                list(Shuffled(count, batch, steps, 7, 5, parts, rank, ranks))
+                == order[7 * parts // ranks :]
+            )
+        left_out = shuffled(np.arange(count), count, 5, epoch)[-(count % batch) :]
+        assert sorted(seen) == sorted(set(range(count)) - set(left_out.tolist()))
+
+
 class Task:
     """A pretext task that shows what it is given."""
 

@@ -29,7 +29,7 @@ def main(svm, features, manifest, train_features, scores, bootstrap, tags, outpu
 
     \b
     eval-svm svm.npz test.npy test.tsv >> results.jsonl
-    eval-svm lowshot.npz test.npy test.tsv --train-features train.npy >> results.jsonl
+    eval-svm lowshot.npz test.npy test.tsv --train-features train.npy
 
     The images must be others than those of the training. One operand may be -, standard input.
     """

@@ -22,7 +22,8 @@ from ssl_common.training import torchrun
 SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
 PARTIALS = "SSL_BENCH_PARTIALS"  # the files that ranks write into
-OF_THE_MODEL = ("arch", "pretext", "seed", "permutations", "images", "data", "data_name")
+OF_THE_MODEL = ("arch", "pretext", "seed", "permutations", "neighbors", "images")
+OF_THE_MODEL += ("data", "data_name")
 
 
 class Warp:

@@ -56,6 +56,8 @@ def lead(ranks, restarts, stopping):
         torchrun += ["--nnodes=1", f"--nproc-per-node={ranks}", "--local-addr=127.0.0.1"]
         torchrun += [f"--log-dir={folder / 'torchrun'}", f"--max-restarts={restarts}"]
         defaults = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
+        # Restarted ranks would find the addresses of the dead in a store that torchrun shares.
+        defaults["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         with open(folder / TALK, "wb") as talk:
             process = subprocess.Popen(
                 [*torchrun, sys.executable, *sys.orig_argv[1:]],
