@@ -1,8 +1,8 @@
 """Measure the commands against what a user would take instead, and against the limit of a step.
 
 One line a measurement on standard output: name<TAB>ours<TAB>theirs<TAB>ratio, where a ratio above 1
-says that ours is better. Names carry the unit. `make bench` runs it; RESULTS.md keeps what it said. Names of functions as arguments run
-those alone, and coco, which is not among the others.
+says that ours is better. Names carry the unit. `make bench` runs it; RESULTS.md keeps what it said.
+Names of functions as arguments run those alone, and coco, which is not among the others.
 """
 
 import contextlib

@@ -19,28 +19,8 @@ NEEDS = ("permutations",)
 @click.option("--neighbors", type=click.IntRange(2, 313), help="Bins of a label.  [default: 10]")
 @click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
 @click.option("--recipe", type=click.Choice(recipes.NAMES), default="in1k", help="Of the paper.")
-<<<<<<< ours
 @cli.training_options
 def main(pretext, arch, recipe, **given):
-=======
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's.")
-@click.option("--iterations", type=click.IntRange(min=1), help="Steps, instead of epochs.")
-@click.option("--batch", type=click.IntRange(min=2), help="Images a step, in all.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate at that batch.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="bf16 on a GPU, or fp32.")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, help="GPUs of this machine.")
-@click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Pieces of their share.")
-@click.option("--sync-bn", is_flag=True, help="Let batch norm see the images of all GPUs.")
-@click.option("--max-restarts", type=click.IntRange(min=0), default=3, help="When a rank dies.")
-@click.option("--keep-epochs", is_flag=True, help="Keep the checkpoint of each epoch.")
-@cli.checkpoint_option
-@cli.max_bad_option
-@cli.device_option
-@cli.root_option
-@cli.seed_option
-@cli.workers_option
-def main(pretext, gpus, accumulate, sync_bn, arch, seed, precision, **given):
->>>>>>> theirs
     """Train a network by PRETEXT on the images of MANIFEST; no label is read.
 
     \b
