@@ -28,7 +28,7 @@ def tiny(folder, *argv, check=0):
 
 @pytest.fixture(scope="module")
 def trained(scratch_template, tmp_path_factory):
-    """A folder with linear.pt, trained for seven classes, and a list for testing."""
+    """A folder with heads.pt, trained for seven classes, and a list for testing."""
     import shutil
 
     folder = tmp_path_factory.mktemp("trained") / "scratch"
@@ -39,7 +39,7 @@ def trained(scratch_template, tmp_path_factory):
     tests = [f"photos/{kind}/{n}.jpg\tclass{n - 4}\n" for kind in ("cat", "dog") for n in (6, 7)]
     (folder / "seven-test.tsv").write_text("".join(tests))
     words = ("--cache", "--batch", "6", "--iterations", "40", "--lr", "0.01", "-j", "0")
-    tiny(folder, "train-linear", "random:tiny", "seven.tsv", *words, "-o", "linear.pt")
+    tiny(folder, "train-linear", "random:tiny", "seven.tsv", *words, "-o", "heads.pt")
     return folder
 
 
@@ -69,14 +69,14 @@ def logits_of(folder, content, layer, paths):
 
 @pytest.fixture(scope="module")
 def told(trained):
-    out, err = tiny(trained, "eval-linear", "linear.pt", "seven-test.tsv", "-j", "0",
+    out, err = tiny(trained, "eval-linear", "heads.pt", "seven-test.tsv", "-j", "0",
                     "--tag", "data_set=seven")  # fmt: skip
     return [json.loads(line) for line in out.splitlines()], err
 
 
 def test_records(trained, told):
     records, err = told
-    content = torch.load(trained / "linear.pt", weights_only=True)
+    content = torch.load(trained / "heads.pt", weights_only=True)
     rows = [line.split("\t") for line in (trained / "seven-test.tsv").read_text().splitlines()]
     right = np.array([int(name[5:]) for _path, name in rows])
     assert [record["layer"] for record in records] == ["conv1", "conv2", "conv3"]
@@ -128,14 +128,14 @@ def test_another_run_is_another_row(run, told, tmp_path):
         ("photos/cat/6.jpg\tcow\n", "bad.tsv:1: cow: not one of the 7 classes of the training"),
         ("photos/cat/6.jpg\n", "bad.tsv:1: no label, where one class is needed"),
         ("photos/cat/6.jpg\tclass1,class2\n", "bad.tsv:1: class1,class2, where one class is"),
-        ("photos/cat/0.jpg\tclass0\n", "bad.tsv:1: linear.pt was trained on photos/cat/0.jpg"),
+        ("photos/cat/0.jpg\tclass0\n", "bad.tsv:1: heads.pt was trained on photos/cat/0.jpg"),
     ],
 )
 def test_lists_it_was_not_trained_for(trained, monkeypatch, text, wrong):
     monkeypatch.chdir(trained)
     (trained / "bad.tsv").write_text(text)
     with pytest.raises(DataError) as error:
-        list(linear.evaluate("linear.pt", "bad.tsv", {}, ".", "cpu", 0, print))
+        list(linear.evaluate("heads.pt", "bad.tsv", {}, ".", "cpu", 0, print))
     assert str(error.value).startswith(wrong)
 
 

@@ -20,7 +20,7 @@ from ssl_common.models import registry
 FIRST = ["random:tiny", "train.tsv", "--batch", "4"]
 
 
-def start(folder, *extra, output="linear.pt", iterations=90, env=None):
+def start(folder, *extra, output="heads.pt", iterations=90, env=None):
     argv = [sys.executable, TINY, "train-linear", *FIRST, "--iterations", str(iterations)]
     return subprocess.Popen(
         [*argv, "-o", output, *extra], cwd=folder, stdin=subprocess.DEVNULL,
@@ -37,9 +37,9 @@ def whole(request, scratch_template, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "scratch"
     shutil.copytree(scratch_template, folder)
     log, err = finish(start(folder, "-j", "0", *request.param))
-    assert err == "train-linear: linear.pt: 30 epochs of 12 images\n"
-    assert [path.name for path in (folder / "linear.pt.state").iterdir()] == ["log.jsonl"]
-    return request.param, log, (folder / "linear.pt").read_bytes()
+    assert err == "train-linear: heads.pt: 30 epochs of 12 images\n"
+    assert [path.name for path in (folder / "heads.pt.state").iterdir()] == ["log.jsonl"]
+    return request.param, log, (folder / "heads.pt").read_bytes()
 
 
 def test_log_and_file(whole, tmp_path):
@@ -50,8 +50,8 @@ def test_log_and_file(whole, tmp_path):
     assert (first["crop"], first["flip"]) == (("center", False) if options else ("sized", True))
     assert [line["step"] for line in rest] == [50, 90]
     assert first["argv"][0] == "train-linear" and all(line["loss"] > 0 for line in rest)
-    (tmp_path / "linear.pt").write_bytes(content)
-    found = torch.load(tmp_path / "linear.pt", weights_only=True)
+    (tmp_path / "heads.pt").write_bytes(content)
+    found = torch.load(tmp_path / "heads.pt", weights_only=True)
     assert found["classes"] == ["cat", "dog"] and len(found["heads"]) == 3 * 5
     with registry.seeded(0):
         trunk = Tiny()
@@ -70,7 +70,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, scratch):
         check_cache(scratch)
     again, _ = finish(start(scratch, "-j", "0", *options))
     assert steps(again) == steps(log)
-    assert (scratch / "linear.pt").read_bytes() == content
+    assert (scratch / "heads.pt").read_bytes() == content
 
 
 def check_cache(folder):
@@ -78,7 +78,7 @@ def check_cache(folder):
     with registry.seeded(0):
         trunk = Tiny().eval()
     for layer, (kernel, stride, padding) in Tiny.pooling.items():
-        rows = np.load(folder / f"linear.pt.state/features/{layer}.npy")
+        rows = np.load(folder / f"heads.pt.state/features/{layer}.npy")
         for line, row in zip((folder / "train.tsv").read_text().splitlines(), rows, strict=True):
             image = images.read(line.split("\t")[0], folder)  # 80 x 96
             image = images.resize(image, (256, 307))[96:160, 122:186].permute(2, 0, 1)
@@ -95,11 +95,11 @@ def check_cache(folder):
 
 def test_other_options_do_not_touch_what_is_there(whole, scratch):
     options, _log, content = whole
-    (scratch / "linear.pt").write_bytes(content)
+    (scratch / "heads.pt").write_bytes(content)
     (scratch / "train.tsv").write_text((scratch / "train.tsv").read_text().replace("\tcat", "\tx"))
     _, err = finish(start(scratch, "--lr", "0.5", *options), 1)
     assert "made with lr 0.00015625, not 0.5; labels " in err and err.count("\n") == 1
-    assert (scratch / "linear.pt").read_bytes() == content
+    assert (scratch / "heads.pt").read_bytes() == content
 
 
 @pytest.mark.slow
@@ -119,9 +119,9 @@ def test_a_single_class_cannot_be_learned(run, scratch):
     (scratch / "train.tsv").write_text(
         (scratch / "train.tsv").read_text().replace("\tdog", "\tcat")
     )
-    done = run("train-linear", "random:alexnet", *FIRST[1:], "-o", "linear.pt", check=1)
+    done = run("train-linear", "random:alexnet", *FIRST[1:], "-o", "heads.pt", check=1)
     assert done.stderr.decode() == "train-linear: train.tsv: all are cat: see its labels\n"
-    assert not done.stdout and not (scratch / "linear.pt").exists()
+    assert not done.stdout and not (scratch / "heads.pt").exists()
 
 
 def test_an_image_that_gives_way_gives_its_label_too(scratch):
@@ -137,7 +137,7 @@ def test_an_image_that_gives_way_gives_its_label_too(scratch):
 
 
 def test_a_network_that_reads_lightness_wants_its_colours_left_alone(run, scratch):
-    options = ("--recipe", "resnet50", "-o", "linear.pt")
+    options = ("--recipe", "resnet50", "-o", "heads.pt")
     done = run("train-linear", "random:alexnet-lab", *FIRST[1:], *options, check=1)
     assert b"--recipe resnet50: it changes colours" in done.stderr
     assert b"take --recipe alexnet-lab" in done.stderr
