@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from skimage.color import rgb2lab
 from tiny import TinyLab
 
+from ssl_common.data.images import read
 from ssl_common.data.loading import draws
 from ssl_common.models import registry
 from ssl_common.pretext import bins
@@ -33,15 +33,15 @@ def batch():
 
 def test_crops_and_mirrors_are_drawn_evenly(task):
     x, y = np.meshgrid(np.arange(300), np.arange(256))
-    image = Image.fromarray(np.stack([x // 2, y, x % 2], 2).astype(np.uint8))
+    image = torch.from_numpy(np.stack([x // 2, y, x % 2], 2).astype(np.uint8))
     drawn = draws(0, [0] * 400, range(400), task.draws)
-    corners = np.array([task.crop(image, each)[0, 0].astype(int) for each in drawn])
+    corners = torch.stack([task.crop(image, each)[0, 0] for each in drawn]).numpy().astype(int)
     left, top = corners[:, 0] * 2 + corners[:, 2], corners[:, 1]
     assert task.crop(image, drawn[0]).shape == (CROP, CROP, 3)
     for values, last in ((left, 300 - CROP), (top, 256 - CROP)):
         assert 0 <= values.min() < 4 and last - 4 < values.max() <= last
         assert abs(values.mean() - last / 2) < 5
-    pixels = torch.from_numpy(np.stack([task.crop(image, each) for each in drawn[:40]]))
+    pixels = torch.stack([task.crop(image, each) for each in drawn[:40]])
     images = task.images(pixels, drawn[:40])
     mirrored = [bool((i != p.permute(2, 0, 1)).any()) for i, p in zip(images, pixels, strict=True)]
     assert 10 < sum(mirrored) < 30
@@ -166,7 +166,7 @@ def test_sixteen_photographs_are_learned(data):
     folder = data("scenes8_sun_A")
     names = sorted(folder.rglob("*.jpg"))[:: len(sorted(folder.rglob("*.jpg"))) // 16][:16]
     task = Colorization(bins.Bins(bins.hull(), None, 10), 10)
-    photos = [Image.open(name).convert("RGB") for name in names]
+    photos = [read(name) for name in names]
     trunk = registry.build("alexnet", 0, "lab")
     trunk.head_width = 256
     torch.manual_seed(0)
@@ -176,7 +176,7 @@ def test_sixteen_photographs_are_learned(data):
     def batch(epoch):
         drawn = draws(0, [epoch] * 16, range(16), task.draws)
         pixels = [task.crop(photo, each) for photo, each in zip(photos, drawn, strict=True)]
-        return torch.from_numpy(np.stack(pixels)), drawn
+        return torch.stack(pixels), drawn
 
     for epoch in range(100):
         for group in chosen.param_groups:

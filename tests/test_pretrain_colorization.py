@@ -12,6 +12,7 @@ from conftest import TINY, environment
 from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
+from ssl_common.data.images import read
 from ssl_common.data.loading import draws
 from ssl_common.pretext import bins
 from ssl_common.training import pretraining
@@ -101,7 +102,7 @@ def test_the_picture(scratch):
             picture[row * 235 + 12 :, 12 + column * 203 :][:179, :179] for column in range(3)
         )
         drawn = draws(0, [0], [row], 3)
-        image = task.crop(Image.open(scratch / path).convert("RGB"), drawn[0])
+        image = task.crop(read(scratch / path), drawn[0]).numpy()
         image = image[:, ::-1] if drawn[0, 2] < 0.5 else image
         assert (original == image).all()
         lab = rgb2lab(image)

@@ -5,11 +5,10 @@ import math
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import BatchSampler, Dataset, SequentialSampler
 
 from ssl_common.data import images
-from ssl_common.data.loading import batches
+from ssl_common.data.loading import MANY, batches
 from ssl_common.pretext.color import lab8
 from ssl_common.streams import DataError, name, read_arrays
 
@@ -125,13 +124,18 @@ class Histograms(Dataset):
     def __len__(self):
         return len(self.manifest)
 
+    def prepare(self):
+        """Make ready for reading, in the process that is to read: it must pay off."""
+        if len(self) > MANY:
+            images.hasten()
+
     def __getitem__(self, index):
         try:
             image = images.read(self.manifest[index].path, self.root)
         except images.Unreadable:
             return np.zeros(1 << 16, np.int32)
-        image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        _l, a, b = lab8(torch.from_numpy(np.array(image)).permute(2, 0, 1)).numpy().astype(int)
+        image = images.resize(image, (SIDE, SIDE))
+        _l, a, b = lab8(image.permute(2, 0, 1)).numpy().astype(int)
         return np.bincount((a * 256 + b).ravel(), minlength=1 << 16).astype(np.int32)
 
 
@@ -158,6 +162,8 @@ def count(manifest, root, workers, progress):
     """
     total, unreadable, done = np.zeros(1 << 16, np.int64), 0, 0
     order = BatchSampler(SequentialSampler(manifest), TOGETHER, drop_last=False)
+    # As in a worker: an image is too small to share, and threads that wait for it burn the cores.
+    torch.set_num_threads(1)
     for counts in batches(Histograms(manifest, root), order, workers, pin=False):
         counts = counts.numpy()
         total += counts.sum(0)
