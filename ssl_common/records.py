@@ -8,7 +8,7 @@ import sys
 from ssl_common import streams
 from ssl_common.streams import DataError
 
-INTEGERS = ("permutations", "images", "seed")  # the fields that are numbers
+INTEGERS = ("permutations", "neighbors", "images", "seed")  # the fields that are numbers
 
 
 def line(record):

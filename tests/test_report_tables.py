@@ -112,7 +112,7 @@ def test_published_numbers():
     assert best(**svm, arch="resnet50", data_name="imagenet-1k") == 64.51
     assert best(**svm, arch="resnet50", data_name="yfcc-1m", permutations=2000) == 64.0
     assert best(**svm, arch="alexnet", data_name="yfcc-100m", permutations=100) == 54.4
-    assert best(task="svm", pretext="colorization", arch="alexnet", neighbours=313) == 49.4
+    assert best(task="svm", pretext="colorization", arch="alexnet", neighbors=313) == 49.4
     assert best(task="linear", data_set="places205", pretext="random") == 16.6
 
 

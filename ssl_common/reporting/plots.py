@@ -214,7 +214,7 @@ def _against_axis(ax, lines, against):
         ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _place: short(x)))
-    name = {"permutations": "permutations |P|", "neighbours": "neighbours K"}.get(against, against)
+    name = {"permutations": "permutations |P|", "neighbors": "neighbors K"}.get(against, against)
     ax.set_xlabel(name + (" (log scale)" if decades else ""))
     return {x: x for x in numbers}
 
