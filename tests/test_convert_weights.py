@@ -7,6 +7,7 @@ import caffe2
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms.v2.functional as vision
 from conftest import save_bomb
 from PIL import Image
 from torch.nn import functional
@@ -104,11 +105,10 @@ def test_features_of_the_jigsaw_resnet_are_those_of_torchvision(theirs, scratch,
     run("extract-features", "j.pt", "test.tsv", "-o", "f/", "-j", "0", cwd=scratch, check=0)
     images = []
     for line in (scratch / "test.tsv").read_text().splitlines():
-        image = Image.open(scratch / line.split("\t")[0])
-        scale = 256 / min(image.size)
-        image = image.resize([int(side * scale) for side in image.size], Image.BILINEAR)
-        image = np.asarray(image.resize((224, 224), Image.BILINEAR)).transpose(2, 0, 1).copy()
-        images.append(torch.from_numpy(image))
+        image = vision.pil_to_tensor(Image.open(scratch / line.split("\t")[0]))
+        scale = 256 / min(image.shape[1:])
+        image = vision.resize(image, [int(side * scale) for side in image.shape[1:]])
+        images.append(vision.resize(image, [224, 224]))
     # In BGR, as the network was trained: torchvision's own conv1 with its channels turned.
     network = models.resnet50(num_classes=5).double().eval()
     state = theirs.state_dict()
