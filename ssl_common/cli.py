@@ -222,13 +222,22 @@ output_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of all that is drawn."
 )
-workers_option = click.option(
-    "-j",
-    "--workers",
-    type=click.IntRange(min=0),
-    default=lambda: len(os.sched_getaffinity(0)),
-    show_default="one per core",
-    help="Processes that work side by side; 0 works in this one. The result is the same.",
+
+
+def workers(text):
+    """Return the option -j, one per core by default, with TEXT as its help."""
+    return click.option(
+        "-j",
+        "--workers",
+        type=click.IntRange(min=0),
+        default=lambda: len(os.sched_getaffinity(0)),
+        show_default="one per core",
+        help=text,
+    )
+
+
+workers_option = workers(
+    "Processes that work side by side; 0 works in this one. The result is the same."
 )
 root_option = click.option(
     "--root",

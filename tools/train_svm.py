@@ -1,7 +1,5 @@
 """train-svm: a linear classifier per class on frozen features."""
 
-import os
-
 import click
 
 from ssl_common import cli, streams
@@ -25,14 +23,7 @@ from ssl_common import cli, streams
     help="Train on each sample of sample-low-shot in DIR instead, at all costs.",
 )
 @cli.device_option
-@click.option(
-    "-j",
-    "--workers",
-    type=click.IntRange(min=0),
-    default=lambda: len(os.sched_getaffinity(0)),
-    show_default="one per core",
-    help="Threads of the exact solver, or processes of liblinear.",
-)
+@cli.workers("Threads of the exact solver, or processes of liblinear.")
 def main(features, manifest, tags, output, seed, solver, low_shot, device, workers):
     """Train a linear SVM per class of MANIFEST on FEATURES, row i from line i.
 

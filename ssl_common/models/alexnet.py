@@ -13,17 +13,32 @@ def _convolution(channels, filters, kernel, **options):
     return nn.Sequential(convolution, nn.BatchNorm2d(filters), nn.ReLU(inplace=True))
 
 
-def _stages(channels, stride):
-    """Return the five convolutions and their pooling, which rounds down; conv1 takes CHANNELS."""
+# layer -> kernel, stride, padding of the average pooling to about 9,000 features, conv1 at stride 4
+STRIDE_4 = {
+    "conv1": (19, 4, 0),  # 96 x 55 x 55 -> 96 x 10 x 10
+    "conv2": (12, 3, 0),  # 256 x 27 x 27 -> 256 x 6 x 6
+    "conv3": (9, 1, 0),  # 384 x 13 x 13 -> 384 x 5 x 5
+    "conv4": (9, 1, 0),
+    "conv5": (8, 1, 0),  # 256 x 13 x 13 -> 256 x 6 x 6
+}
+
+
+def max_pooling():
+    """Return pooling that rounds down."""
+    return nn.MaxPool2d(3, 2)
+
+
+def stages(channels, stride, convolution=_convolution, pooling=max_pooling):
+    """Return the five stages, made by CONVOLUTION, and their POOLING; conv1 takes CHANNELS."""
     return OrderedDict(
-        conv1=_convolution(channels, 96, 11, stride=stride),
-        pool1=nn.MaxPool2d(3, 2),
-        conv2=_convolution(96, 256, 5, padding=2, groups=2),
-        pool2=nn.MaxPool2d(3, 2),
-        conv3=_convolution(256, 384, 3, padding=1),
-        conv4=_convolution(384, 384, 3, padding=1, groups=2),
-        conv5=_convolution(384, 256, 3, padding=1, groups=2),
-        pool5=nn.MaxPool2d(3, 2),
+        conv1=convolution(channels, 96, 11, stride=stride),
+        pool1=pooling(),
+        conv2=convolution(96, 256, 5, padding=2, groups=2),
+        pool2=pooling(),
+        conv3=convolution(256, 384, 3, padding=1),
+        conv4=convolution(384, 384, 3, padding=1, groups=2),
+        conv5=convolution(384, 256, 3, padding=1, groups=2),
+        pool5=max_pooling(),
     )
 
 
@@ -48,7 +63,7 @@ class AlexNet(nn.Sequential):
     }
 
     def __init__(self):
-        super().__init__(_stages(3, 2))
+        super().__init__(stages(3, 2))
 
 
 class AlexNetLab(nn.Sequential):
@@ -60,14 +75,7 @@ class AlexNetLab(nn.Sequential):
     reads = "lab"
     head_width = 4096  # of the layers that Colorization lays over conv5
     input_size = 227
-    pooling = {
-        "conv1": (19, 4, 0),  # 96 x 55 x 55 -> 96 x 10 x 10
-        "conv2": (12, 3, 0),  # 256 x 27 x 27 -> 256 x 6 x 6
-        "conv3": (9, 1, 0),  # 384 x 13 x 13 -> 384 x 5 x 5
-        "conv4": (9, 1, 0),
-        "conv5": (8, 1, 0),  # 256 x 13 x 13 -> 256 x 6 x 6
-        "pool5": (1, 1, 0),  # 256 x 6 x 6
-    }
+    pooling = STRIDE_4 | {"pool5": (1, 1, 0)}  # 256 x 6 x 6
 
     def __init__(self):
-        super().__init__(_stages(1, 4))
+        super().__init__(stages(1, 4))

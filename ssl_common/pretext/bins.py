@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, Dataset, SequentialSampler
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common.data import images
-from ssl_common.data.loading import MANY, batches
+from ssl_common.data.loading import InOrder, batches
 from ssl_common.pretext.color import lab8
 from ssl_common.streams import DataError, name, read_arrays
 
@@ -112,31 +112,27 @@ def rebalancing(points, prior):
 # ---- Counting ---------------------------------------------------------------------------------
 
 
-class Histograms(Dataset):
+class Histograms(InOrder):
     """How often each a and b occurs in an image of MANIFEST, int32 (65536), row 256 a8 + b8.
 
     The image is made 256 x 256, its proportions given up. One that cannot be read has none.
     """
 
     def __init__(self, manifest, root):
-        self.manifest, self.root = manifest, root
-
-    def __len__(self):
-        return len(self.manifest)
-
-    def prepare(self):
-        """Make ready for reading, in the process that is to read: it must pay off."""
-        if len(self) > MANY:
-            images.hasten()
+        super().__init__(manifest, root, counted)
 
     def __getitem__(self, index):
         try:
-            image = images.read(self.manifest[index].path, self.root)
+            return self.transform(images.read(self.manifest[index].path, self.root))
         except images.Unreadable:
             return np.zeros(1 << 16, np.int32)
-        image = images.resize(image, (SIDE, SIDE))
-        _l, a, b = lab8(image.permute(2, 0, 1)).numpy().astype(int)
-        return np.bincount((a * 256 + b).ravel(), minlength=1 << 16).astype(np.int32)
+
+
+def counted(image):
+    """Return the histogram of a uint8 H x W x 3 IMAGE, as Histograms has it."""
+    image = images.resize(image, (SIDE, SIDE))
+    _l, a, b = lab8(image.permute(2, 0, 1)).numpy().astype(int)
+    return np.bincount((a * 256 + b).ravel(), minlength=1 << 16).astype(np.int32)
 
 
 def make(manifest, root, grid, workers, progress):
