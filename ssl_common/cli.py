@@ -441,7 +441,8 @@ class Progress:
         self.shown = now
         rate = (done - self.first) / (now - self.start)
         text = f"{self.name}: {done:,}" + (f" of {total:,}" if total else "") + f" {self.unit}"
-        text += f", {rate:,.1f}/s" + (f", {note}" if note else "")
+        text += f", {rate:,.1f}/s" if rate >= 1 else f", {rate:.2g}/s"
+        text += f", {note}" if note else ""
         if total and rate > 0:
             text += f", {_clock((total - done) / rate)} left"
         self.drawn = True

@@ -194,6 +194,8 @@ def test_progress_is_not_shown_when_quiet_or_quick(shown):
 def test_progress_of_a_resumed_run_counts_its_own_work(shown):
     said = shown([(1, 900, 1000), (101, 950, 1000)])
     assert said == ["demo: 950 of 1,000 images, 0.5/s, 2 min left\n"]
+    said = shown([(1, 0, 100), (401, 3, 100)])
+    assert said == ["demo: 3 of 100 images, 0.0075/s, 3 h 36 min left\n"]
 
 
 def test_progress_without_a_total(shown):

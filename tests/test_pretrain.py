@@ -15,6 +15,7 @@ from test_extract_features import oddities
 
 from ssl_common.data.loading import Shuffled
 from ssl_common.models import networks
+from ssl_common.training.driving import has_bf16
 
 ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--batch", "4"]
 EPOCHS = 60  # of 3 steps
@@ -326,3 +327,13 @@ def test_sixteen_photographs_four_permutations(run, data, tmp_path):
     )  # fmt: skip
     *_, last = untimed(done.stdout.decode())
     assert last["step"] == 100 and last["accuracy"] > 0.9  # of the last 50 steps; chance is 0.25
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="reads the kernel's flags of an x86_64")
+def test_bf16_without_instructions_for_it_is_said(scratch):
+    with open("/proc/cpuinfo") as stream:
+        flags = next(line for line in stream if line.startswith("flags")).split()
+    there = bool({"amx_bf16", "avx512_bf16"} & set(flags))
+    assert has_bf16(torch.cpu.get_capabilities()) == there
+    _out, err = finish(start(scratch, "b.pt", "--iterations", "1", "--precision", "bf16"))
+    assert ("no instructions for bf16" in err) != there
