@@ -10,6 +10,7 @@ import torch
 import torchvision.transforms.v2.functional as vision
 from conftest import save_bomb
 from PIL import Image
+from skimage.color import rgb2lab
 from torch.nn import functional
 from torchvision import models
 
@@ -280,41 +281,51 @@ def test_vissl_gives_the_same_alexnet(tmp_path, pretext):
 # ---- Lightness alone ----------------------------------------------------------------------------
 
 
-def test_maps_of_the_colorization_alexnet(tmp_path):
+@pytest.fixture(scope="module")
+def coloured():
+    """Return (uint8 RGB pixels 2 x 3 x 227 x 227, their L by scikit-image in 8 bits, float64).
+
+    Of colours whose L is nearer to one of the 256 levels than to the next by more than the whole
+    numbers of the 8-bit convention err, which is most in the dark.
+    """
+    colours = np.random.default_rng(4).integers(0, 256, (500_000, 3), np.uint8)
+    levels = rgb2lab(colours)[:, 0] * 255 / 100
+    clear = (np.abs(levels - np.rint(levels)) < 0.2) & (levels > 100)
+    chosen = np.flatnonzero(clear)[: 2 * 227 * 227]
+    pixels = torch.from_numpy(colours[chosen]).view(2, 227, 227, 3).permute(0, 3, 1, 2)
+    return pixels, torch.from_numpy(np.rint(levels[chosen]) * 100 / 255).view(2, 1, 227, 227)
+
+
+def test_features_of_the_colorization_alexnet(tmp_path, coloured):
     names, layers, channels = ALEXNETS["colorization"]
     blobs = caffe2.alexnet(np.random.default_rng(3), names, layers, channels)
-    caffe2.save(tmp_path / "w.pkl", blobs)
-    trunk = weights.Weights(str(tmp_path / "w.pkl")).trunk().eval()
-    lightness = torch.empty(2, 1, 227, 227).uniform_(-50, 50, generator=torch.Generator())
-    want = alexnet_maps(blobs, lightness.double(), (4, names, False))
-    with torch.no_grad():
-        found = registry.maps(trunk, lightness, list(trunk.pooling))
+    pixels, lightness = coloured
+    want = alexnet_maps(blobs, lightness - 50, (4, names, False))
+    found = converted(tmp_path, blobs)(pixels)
+    assert list(found) == list(SLOW | {"pool5": ()})
     for layer, window in (SLOW | {"pool5": (1, 1, 0)}).items():
-        close(
-            registry.pooled(trunk, layer, found[layer]).detach().numpy(),
-            averages(want[layer], *window),
-        )
+        close(found[layer].numpy(), averages(want[layer], *window))
 
 
-def test_maps_of_the_colorization_resnet(theirs, tmp_path):
+def test_features_of_the_colorization_resnet(theirs, tmp_path, coloured):
     state = dict(theirs.state_dict())
     state["conv1.weight"] = state["conv1.weight"][:, :1]
     caffe2.save(tmp_path / "w.pkl", caffe2.resnet(state))
     found = weights.Weights(str(tmp_path / "w.pkl"))
     assert (found.arch, found.reads, found.pretext) == ("resnet50", "lab", "colorization")
-    trunk = found.trunk().eval()
     # torchvision's network with one channel, and with res5 at the size of res4.
     network = models.resnet50(num_classes=5)
     network.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
     network.layer4[0].conv2.stride = network.layer4[0].downsample[0].stride = (1, 1)
     network.load_state_dict(state)
-    lightness = torch.empty(2, 1, 224, 224).uniform_(-50, 50, generator=torch.Generator())
+    pixels, lightness = (each[..., :224, :224] for each in coloured)
     with torch.no_grad():
-        want = resnet_maps(network.double().eval(), lightness.double())
-        found = registry.maps(trunk, lightness, list(trunk.pooling))
-    assert found["res5"].shape == (2, 2048, 14, 14)
+        want = resnet_maps(network.double().eval(), lightness - 50)
+    assert want["res5"].shape == (2, 2048, 14, 14)
+    weights.convert(found, str(tmp_path / "w.pt"), False, {})
+    found = features.Layers(str(tmp_path / "w.pt"), [], 0)(pixels)
     for layer, window in (RESNET | {"res5": (12, 2, 0)}).items():
-        close(registry.pooled(trunk, layer, found[layer]).numpy(), averages(want[layer], *window))
+        close(found[layer].numpy(), averages(want[layer], *window))
 
 
 # ---- Accounts -----------------------------------------------------------------------------------
