@@ -1,6 +1,7 @@
 """JSON-lines results with provenance, and the sidecars that say what a feature file is."""
 
 import contextlib
+import datetime
 import json
 import os
 import sys
@@ -19,6 +20,12 @@ def line(record):
 def provenance(command):
     """Return where a record comes from: the command line and the version."""
     return {"argv": [command, *sys.argv[1:]], "version": version()}
+
+
+def stamp(command):
+    """Return what a result says last: where it comes from, and when it was made."""
+    now = datetime.datetime.now(datetime.UTC)
+    return provenance(command) | {"time_utc": now.isoformat(timespec="seconds")}
 
 
 def version():
@@ -88,9 +95,16 @@ def read_sidecar(path):
     return fields
 
 
-def typed(tags):
-    """Return the fields TAGS of a command line with the numbers among them as int."""
+def tagged(fields, tags, source):
+    """Return FIELDS with the TAGS of a command line, the numbers among them as int.
+
+    Raises DataError where SOURCE, which the fields are of, says something else.
+    """
     try:
-        return {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
+        said = {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
     except ValueError as error:
         raise DataError(f"--tag: {', '.join(INTEGERS)} are whole numbers ({error})") from error
+    for key, value in said.items():
+        if fields.get(key) not in (None, value):
+            raise DataError(f"--tag {key}={value}: {source} says {fields[key]}")
+    return fields | said

@@ -1,7 +1,6 @@
 """eval-svm: the average precision of train-svm's classifiers on other images."""
 
 import contextlib
-import datetime
 
 import click
 
@@ -44,9 +43,7 @@ def main(svm, features, manifest, train_features, scores, bootstrap, tags, outpu
         extra = {"train_features": train_features, "scores": values, "bootstrap": bootstrap}
         found = svms.evaluate(svm, features, manifest, tags, **extra, seed=seed)
         for record in found:
-            record |= records.provenance("eval-svm")
-            record["time_utc"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            stream.write(records.line(record))
+            stream.write(records.line(record | records.stamp("eval-svm")))
     cli.say(svms.said(found))
 
 

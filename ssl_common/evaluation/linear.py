@@ -22,7 +22,6 @@ from ssl_common.data.loading import Drawn, InOrder, batches
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation import features
 from ssl_common.evaluation.metrics import places
-from ssl_common.evaluation.svm import path_hashes
 from ssl_common.models import networks, registry
 from ssl_common.streams import DataError
 from ssl_common.training import recipes, torchrun
@@ -303,7 +302,7 @@ class _Training:
         if self.settings["cache"] and torchrun.RANK == 0:
             shutil.rmtree(self.cached)
         frozen = {key: value.cpu() for key, value in self.layers.trunk.state_dict().items()}
-        paths = torch.from_numpy(path_hashes(self.images).view(np.int64).copy())
+        paths = torch.from_numpy(self.images.path_hashes().view(np.int64).copy())
         shapes = [list(shape) for shape in self.layers.shapes.values()]
         return {
             "frozen": frozen, "heads": state, "classes": self.classes, "shapes": shapes,
@@ -351,10 +350,8 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
     settings, classes = content["settings"], content["classes"]
     images = Manifest(manifest)
     _classes, labels = single_labels(images, classes)
-    known = np.flatnonzero(np.isin(path_hashes(images), content["paths"].numpy().view(np.uint64)))
-    if len(known):
-        message = f"{model} was trained on {images[known[0]].path} ({len(known)} such lines)"
-        raise images.error(int(known[0]) + 1, f"{message}: evaluate on others")
+    images.check_unseen(content["paths"].numpy().view(np.uint64), model)
+    common = _said(content, model, images, tags)
     device = torch.device(torchrun.chosen(device, 1, False))
     trunk = registry.build(settings["arch"], 0)
     trunk.load_state_dict(content["frozen"])
@@ -377,23 +374,6 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
                 raise DataError(f"{model}: its classifiers give no finite numbers: train it again")
             found[:, rows] = [places(each, labels[rows]) for each in logits]
             progress(done, len(images))
-    trained = ("recipe", "steps", "batch", "lr", "cache")
-    common = content["about"] | {
-        "task": "linear",
-        "data_set": streams.stem(manifest),
-        "metric": "top-1",
-        "classes": len(classes),
-        "linear_seed": settings["seed"],
-        **{key: settings[key] for key in trained},
-        "train_images": settings["images"],
-        "train_manifest": settings["data"],
-        "test_images": len(images),
-        "test_manifest": images.digest(),
-        "inputs": {"model": streams.file_digest(model), "manifest": streams.digest(
-            repr(tuple(row)).encode() for row in images
-        )},
-        **tags,
-    }  # fmt: skip
     counts = np.bincount(labels, minlength=len(classes))
     for layer, shape, place in zip(settings["layers"], content["shapes"], found, strict=True):
         right = np.bincount(labels, place == 0, len(classes))
@@ -408,3 +388,22 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
             "top_5": 100 * float((place < 5).mean()),
             "per_class": per_class,
         }
+
+
+def _said(content, model, images, tags):
+    """Return what all records of MODEL, which holds CONTENT, say on IMAGES; TAGS add to it."""
+    settings = content["settings"]
+    said = content["about"] | {
+        "task": "linear",
+        "data_set": tags.get("data_set", streams.stem(images.path)),
+        "metric": "top-1",
+        "classes": len(content["classes"]),
+        "linear_seed": settings["seed"],
+        **{key: settings[key] for key in ("recipe", "steps", "batch", "lr", "cache")},
+        "train_images": settings["images"],
+        "train_manifest": settings["data"],
+        "test_images": len(images),
+        "test_manifest": images.digest(),
+        "inputs": {"model": streams.file_digest(model), "manifest": images.digest_of_rows()},
+    }
+    return records.tagged(said, tags, model)

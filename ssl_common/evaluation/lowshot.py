@@ -87,7 +87,7 @@ def train(features, manifest, folder, tags, seed, threads, progress, device=None
         "fits": fits,
         "unconverged": unconverged,
     }
-    paths = np.sort(svm.path_hashes(examples.manifest))
+    paths = np.sort(examples.manifest.path_hashes())
     return LowShot(examples.classes, machines, examples.scale(), paths, fields)
 
 

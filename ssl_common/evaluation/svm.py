@@ -5,7 +5,6 @@ train-svm(1).
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -100,10 +99,7 @@ class Classifiers(NamedTuple):
 def read_examples(features, manifest, tags):
     """Read FEATURES (.npy or pipe) and MANIFEST; raise DataError where they do not fit together."""
     name, sidecar = streams.name(features), records.read_sidecar(features)
-    for key, value in records.typed(tags).items():
-        if sidecar.get(key) not in (None, value):
-            raise DataError(f"--tag {key}={value}: {records.sidecar(features)} says {sidecar[key]}")
-        sidecar[key] = value
+    sidecar = records.tagged(sidecar, tags, records.sidecar(features))
     array, rows = streams.read_array(features), Manifest(manifest)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
         shape = " x ".join(map(str, array.shape)) or "a single number"
@@ -256,7 +252,7 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
         "fits": fits,
         "unconverged": early + late,
     }
-    paths = np.sort(path_hashes(examples.manifest))
+    paths = np.sort(examples.manifest.path_hashes())
     return Classifiers(examples.classes, weights, cost, chosen, ap, paths, fields)
 
 
@@ -334,12 +330,6 @@ def choose(ap, rarer):
     return cost, ["folds" if n >= FOLDS else few if n else "none" for n in rarer]
 
 
-def path_hashes(manifest):
-    """Return the first 8 bytes of the SHA-256 of each path, uint64 (N,)."""
-    digests = (hashlib.sha256(row.path.encode()).digest()[:8] for row in manifest)
-    return np.frombuffer(b"".join(digests), "<u8")
-
-
 def save(stream, trained):
     """Write TRAINED as .npz, the same bytes to a file and a pipe."""
     buffer = io.BytesIO()
@@ -406,8 +396,7 @@ def evaluate(
     inputs = {
         "svm": _digest(path),
         "features": _digest(features),
-        # Its labels too, unlike test_manifest; and the same from a pipe.
-        "manifest": streams.digest(repr(tuple(row)).encode() for row in examples.manifest),
+        "manifest": examples.manifest.digest_of_rows(),  # its labels too, unlike test_manifest
     }
     same |= {
         "unseen": [name for name in examples.classes if name not in trained.classes],
@@ -518,9 +507,4 @@ def check_fit(path, trained, width, examples):
             f"{examples.features.shape[1]} numbers an image, but {streams.name(path)} takes {width}"
         )
         raise DataError(f"{examples.name}: {message}")
-    known = np.flatnonzero(np.isin(path_hashes(examples.manifest), trained.paths))
-    if len(known):
-        line = int(known[0]) + 1
-        shown = examples.manifest[known[0]].path
-        message = f"{streams.name(path)} was trained on {shown} ({len(known)} such lines)"
-        raise examples.manifest.error(line, f"{message}: evaluate on others")
+    examples.manifest.check_unseen(trained.paths, streams.name(path))
