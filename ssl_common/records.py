@@ -9,7 +9,9 @@ import sys
 from ssl_common import streams
 from ssl_common.streams import DataError
 
-INTEGERS = ("permutations", "neighbors", "images", "seed")  # the fields that are numbers
+# The field that tells how large the puzzle of a pretext task was, and its letter in the paper.
+SIZES = {"permutations": "P", "neighbors": "K"}
+INTEGERS = (*SIZES, "images", "seed")  # the fields that are numbers
 
 
 def line(record):

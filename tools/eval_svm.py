@@ -36,15 +36,15 @@ def main(svm, features, manifest, train_features, scores, bootstrap, tags, outpu
         raise click.UsageError("only one operand can be standard input")
     if scores == output:
         raise click.UsageError("--scores and the record need two files")
-    from ssl_common.evaluation import svm as svms
+    from ssl_common.evaluation import scoring
 
     writing_scores = streams.writing(scores) if scores else contextlib.nullcontext()
     with streams.writing(output, binary=False) as stream, writing_scores as values:
         extra = {"train_features": train_features, "scores": values, "bootstrap": bootstrap}
-        found = svms.evaluate(svm, features, manifest, tags, **extra, seed=seed)
+        found = scoring.evaluate(svm, features, manifest, tags, **extra, seed=seed)
         for record in found:
             stream.write(records.line(record | records.stamp("eval-svm")))
-    cli.say(svms.said(found))
+    cli.say(scoring.said(found))
 
 
 if __name__ == "__main__":

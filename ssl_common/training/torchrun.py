@@ -21,7 +21,7 @@ import torch
 from torch import distributed
 
 from ssl_common import streams
-from ssl_common.cli import LAST_WORDS, STOPPED, UNSURE, die_with_parent
+from ssl_common.processes import LAST_WORDS, STOPPED, UNSURE, die_with_parent
 from ssl_common.streams import DataError
 
 FOLDER = "SSL_BENCH_RANKS"  # the folder where ranks leave process ids and last words for a parent
