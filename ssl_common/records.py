@@ -9,8 +9,8 @@ import sys
 from ssl_common import streams
 from ssl_common.streams import DataError
 
-# The field that tells how large the puzzle of a pretext task was, and its letter in the paper.
-SIZES = {"permutations": "P", "neighbors": "K"}
+# The field that tells how large the puzzle of a pretext task was, and what the paper calls it.
+SIZES = {"permutations": "|P|", "neighbors": "K"}
 INTEGERS = (*SIZES, "images", "seed")  # the fields that are numbers
 
 

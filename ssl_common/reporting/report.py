@@ -93,7 +93,7 @@ def label(record):
         said = [str(record.get("model") or "?")]
     for name, mark in records.SIZES.items():
         if record.get(name) is not None:
-            said.append(f"{mark}={record[name]}")
+            said.append(f"{mark.strip('|')}={record[name]}")
     data = [str(record["data_name"])] if record.get("data_name") else []
     if isinstance(record.get("images"), int):
         data.append(f"{record['images']:,} images")
