@@ -45,6 +45,8 @@ class Thing(NamedTuple):
 
 
 class Scene(NamedTuple):
+    """What a picture is rendered from: the view, the place, and the list of its Thing."""
+
     camera: Camera
     sky: places.Sky
     ground: places.Ground

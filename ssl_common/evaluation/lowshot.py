@@ -40,6 +40,7 @@ class LowShot(NamedTuple):
     fields: dict
 
     def summary(self):
+        """Return what train-svm says of its work."""
         ks = sorted({k for k, _sample in self.machines})
         said = f"{len(self.classes)} classes, k = {', '.join(map(str, ks))}"
         fits = f"{self.fields['fits']:,} fits"
