@@ -5,7 +5,7 @@ An object stands at the origin of its own frame, y up; its length runs along x, 
 
 import numpy as np
 
-from ssl_common.data.rendering import CUBE, CYLINDER, SPHERE, Faces, Solid, noise
+from ssl_common.scenes.rendering import CUBE, CYLINDER, SPHERE, Faces, Solid, noise
 
 # ---- Skins and cuts ---------------------------------------------------------------------------
 
