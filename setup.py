@@ -32,8 +32,8 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=["ssl_tools", "ssl_common"]
-    + [f"ssl_common.{room}" for room in ("data", "pretext", "models", "training")]
-    + [f"ssl_common.{room}" for room in ("evaluation", "reporting")],
+    + [f"ssl_common.{room}" for room in ("data", "scenes", "pretext", "models")]
+    + [f"ssl_common.{room}" for room in ("training", "evaluation", "reporting")],
     package_dir={"ssl_tools": "tools"},
     package_data={"ssl_common.reporting": ["published.json"]},
     install_requires=[

@@ -20,6 +20,7 @@ import numpy as np
 BIN = pathlib.Path(sys.executable).parent
 COMMANDS = [path.stem.replace("_", "-") for path in sorted(pathlib.Path("tools").glob("[a-z]*.py"))]
 SCENES, LISTING = 256, 2_000_000
+VOC07 = 5011, 8192, 20  # images, numbers of each, classes
 
 
 def seconds(work, times=1):
@@ -373,7 +374,16 @@ def linear(folder):
     yield "train-linear --cache (images/s; theirs without)", *rates, rates[0] / rates[1]
 
 
-def svms(folder, shape=(5011, 8192, 20), sample=24, classes=None):
+def protocol(folder, shape, few=None):
+    """Write f.npy and f.tsv, of FEW of the classes drawn at random; return the labels of all."""
+    count, width, every = shape
+    labels = made(count, width, every, folder / "f.npy")
+    chosen = np.random.default_rng(1).permutation(every)[: few or every]
+    write_manifest(folder / "f.tsv", labels[:, chosen])
+    return labels
+
+
+def svms(folder, shape=VOC07, sample=24, classes=None):
     """The whole protocol; theirs is LinearSVC on SAMPLE of its problems drawn at random, scaled.
 
     Ours trains the CLASSES drawn at random, all by default, and is scaled to all.
@@ -381,9 +391,7 @@ def svms(folder, shape=(5011, 8192, 20), sample=24, classes=None):
     from joblib import Parallel, delayed
 
     count, width, every = shape
-    labels = made(count, width, every, folder / "f.npy")
-    few = classes or every
-    write_manifest(folder / "f.tsv", labels[:, np.random.default_rng(1).permutation(every)[:few]])
+    few, labels = classes or every, protocol(folder, shape, classes)
     ours = seconds(lambda: shell("train-svm f.npy f.tsv -q -o f.npz", folder)) * every / few
     rows = np.load(folder / "f.npy")
     rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-5
@@ -408,7 +416,8 @@ def coco(folder):
 
 
 def low_shot(folder):
-    """VOC2007's low-shot on the features of svms(); there is nothing to compare it with."""
+    """VOC2007's low-shot; there is nothing to compare it with. The rarest class has 95 images."""
+    protocol(folder, VOC07)
     shell("sample-low-shot f.tsv -q -k 1,2,4,8,16,32,64,95 -o few > few.txt", folder)
     ours = seconds(lambda: shell("train-svm f.npy f.tsv --low-shot few -q -o few.npz", folder))
     yield (

@@ -3,25 +3,14 @@
 import contextlib
 import os
 import re
-import signal
 import sys
 import time
 import traceback
 
 import click
 
-from ssl_common import streams
+from ssl_common import processes, streams
 from ssl_common.streams import DataError
-
-STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
-# A terminal sends the first, batch systems the others; SIGUSR1 is Slurm's usual warning.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-LAST_WORDS = "SSL_BENCH_LAST_WORDS"  # the file where one of many processes leaves its complaint
-UNSURE = "unsure"  # the ending it has where the reason may lie with another of them
-
-
-class Stopped(BaseException):
-    """A signal asked the command to stop."""
 
 
 class Tool(click.Command):
@@ -35,12 +24,12 @@ class Tool(click.Command):
         except click.UsageError as error:
             status = self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
         except click.exceptions.Abort:
-            status = STOPPED
+            status = processes.STOPPED
         sys.exit(status)
 
     def invoke(self, ctx):
         try:
-            with _handling(_stop):
+            with processes.stopping():
                 super().invoke(ctx)
                 sys.stdout.flush()
             return 0
@@ -57,13 +46,13 @@ class Tool(click.Command):
             streams.abandon(1)
             reason = error.strerror or str(error)
             return self.complain(f"{error.filename or 'standard output'}: {reason}", 1)
-        except (Stopped, KeyboardInterrupt) as error:
+        except (processes.Stopped, KeyboardInterrupt) as error:
             return self.stopped(str(error) or "SIGINT")
         except MemoryError:
             return self.complain("not enough memory", 1)
         except Exception as error:  # a bug of ours: still one line, with the way to see more
-            if _raised:  # a C extension that was being imported made another error of it
-                return self.stopped(_raised[0])
+            if processes.raised:  # a C extension that was being imported made another error of it
+                return self.stopped(processes.raised[0])
             streams.abandon(1)
             what = f"{type(error).__name__}: {error}"
             return self.complain(f"internal error, see it whole with --debug: {what}", 1, False)
@@ -71,7 +60,7 @@ class Tool(click.Command):
     def stopped(self, reason):
         """Say that REASON, a signal, stopped the command; return its status."""
         streams.abandon(1)
-        return self.complain(f"stopped by {reason}: run it again to go on", STOPPED)
+        return self.complain(f"stopped by {reason}: run it again to go on", processes.STOPPED)
 
     def complain(self, message, status, sure=True):
         """Say MESSAGE in one line on stderr (with the traceback under --debug); return STATUS.
@@ -82,54 +71,13 @@ class Tool(click.Command):
         if self.debug:
             traceback.print_exc()
         line = " ".join(message.split())
-        if path := os.environ.get(LAST_WORDS):
-            path = path if sure else f"{os.path.splitext(path)[0]}.{UNSURE}"
+        if path := os.environ.get(processes.LAST_WORDS):
+            path = path if sure else f"{os.path.splitext(path)[0]}.{processes.UNSURE}"
             with open(path, "w", encoding="utf-8") as stream:
                 stream.write(line)
         elif line:
             _talk(f"{self.name}: {line}")
         return status
-
-
-_raised = []  # the signals that _stop raised
-
-
-def _stop(number, _frame):
-    """Turn a signal into Stopped, so that half-written files are removed."""
-    _raised.append(signal.Signals(number).name)
-    raise Stopped(_raised[0])
-
-
-@contextlib.contextmanager
-def _handling(handler):
-    """Let HANDLER have SIGNALS."""
-    # What the parent ignores stays ignored: `nohup` and `&` in scripts mean it.
-    before = {
-        n: signal.signal(n, handler) for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
-@contextlib.contextmanager
-def deferring_stop(patient=False):
-    """Yield a function that names the signal that asked to stop, if one did.
-
-    For work that may stop only between two steps. A second signal stops it at once, unless PATIENT:
-    one of many processes gets the same signal from its parent and from a batch system.
-    """
-    asked = []
-
-    def ask(number, _frame):
-        if asked and not patient:
-            raise Stopped(asked[0])
-        asked.append(signal.Signals(number).name)
-
-    with _handling(ask):
-        yield lambda: asked[0] if asked else None
 
 
 @contextlib.contextmanager
@@ -140,7 +88,7 @@ def journal(unit, patient):
     """
     with (
         streams.writing("-", binary=False) as stream,
-        deferring_stop(patient) as stopping,
+        processes.deferring_stop(patient) as stopping,
         Progress(unit) as progress,
     ):
 
@@ -149,27 +97,6 @@ def journal(unit, patient):
             stream.flush()
 
         yield {"emit": emit, "say": say, "stopping": stopping, "progress": progress}
-
-
-@contextlib.contextmanager
-def born_deaf():
-    """Let the processes started here be deaf to signals to the group: this one stops them."""
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # it would unblock the signals, were it started later
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
-
-
-def die_with_parent(number):
-    """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way."""
-    import ctypes  # here: most commands have no use for it, and all of them start
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 def command(name):
@@ -300,12 +227,9 @@ class _Share(click.ParamType):
         self.fail(f"{value!r} is not like 1% or 0.01", param, ctx)
 
 
-max_bad_option = click.option(
-    "--max-bad",
-    type=_Share(),
-    default="1%",
-    help="Images that may be unreadable; more stop the run.",
-)
+def max_bad(usual, text):
+    """Return the option --max-bad, a share that is USUAL by default, with TEXT as its help."""
+    return click.option("--max-bad", type=_Share(), default=usual, help=text)
 
 
 _training_options = (
@@ -326,7 +250,7 @@ _training_options = (
     click.option("--max-restarts", type=click.IntRange(min=0), default=3, help="If a rank dies."),
     click.option("--keep-epochs", is_flag=True, help="Keep the checkpoint of each epoch."),
     checkpoint_option,
-    max_bad_option,
+    max_bad("1%", "Images that may be unreadable; more stop the run."),
     index_option,
     device_option,
     root_option,

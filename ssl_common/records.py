@@ -1,6 +1,7 @@
 """JSON-lines results with provenance, and the sidecars that say what a feature file is."""
 
 import contextlib
+import datetime
 import json
 import os
 import sys
@@ -8,7 +9,9 @@ import sys
 from ssl_common import streams
 from ssl_common.streams import DataError
 
-INTEGERS = ("permutations", "neighbors", "images", "seed")  # the fields that are numbers
+# The field that tells how large the puzzle of a pretext task was, and what the paper calls it.
+SIZES = {"permutations": "|P|", "neighbors": "K"}
+INTEGERS = (*SIZES, "images", "seed")  # the fields that are numbers
 
 
 def line(record):
@@ -19,6 +22,12 @@ def line(record):
 def provenance(command):
     """Return where a record comes from: the command line and the version."""
     return {"argv": [command, *sys.argv[1:]], "version": version()}
+
+
+def stamp(command):
+    """Return what a result says last: where it comes from, and when it was made."""
+    now = datetime.datetime.now(datetime.UTC)
+    return provenance(command) | {"time_utc": now.isoformat(timespec="seconds")}
 
 
 def version():
@@ -88,9 +97,16 @@ def read_sidecar(path):
     return fields
 
 
-def typed(tags):
-    """Return the fields TAGS of a command line with the numbers among them as int."""
+def tagged(fields, tags, source):
+    """Return FIELDS with the TAGS of a command line, the numbers among them as int.
+
+    Raises DataError where SOURCE, which the fields are of, says something else.
+    """
     try:
-        return {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
+        said = {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
     except ValueError as error:
         raise DataError(f"--tag: {', '.join(INTEGERS)} are whole numbers ({error})") from error
+    for key, value in said.items():
+        if fields.get(key) not in (None, value):
+            raise DataError(f"--tag {key}={value}: {source} says {fields[key]}")
+    return fields | said

@@ -245,6 +245,15 @@ def write_array(stream, array):
     stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
 
+def write_arrays(stream, **arrays):
+    """Write named ARRAYS as .npz, the same bytes to a file and a pipe."""
+    import numpy as np
+
+    buffer = io.BytesIO()  # what seeks gets other bytes than what cannot
+    np.savez(buffer, **arrays)
+    stream.write(buffer.getvalue())
+
+
 def digest(data):
     """Return the first 16 hex digits of the SHA-256 of bytes, or of an iterable of bytes."""
     sha = hashlib.sha256()

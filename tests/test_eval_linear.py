@@ -139,7 +139,25 @@ def test_lists_it_was_not_trained_for(trained, monkeypatch, text, wrong):
     assert str(error.value).startswith(wrong)
 
 
+def test_tags_are_those_of_eval_svm(trained, monkeypatch):
+    """Numbers are numbers, for report tells records apart by them; what the file says stays."""
+    monkeypatch.chdir(trained)
+
+    def measured(**tags):
+        return next(linear.evaluate("heads.pt", "seven-test.tsv", tags, ".", "cpu", 0, print))
+
+    record = measured(images="1000", note="1000")
+    assert (record["images"], record["note"]) == (1000, "1000")
+    with pytest.raises(DataError, match="^--tag pretext=jigsaw: heads.pt says random$"):
+        measured(pretext="jigsaw")
+    with pytest.raises(DataError, match="^--tag: .* are whole numbers"):
+        measured(images="many")
+
+
 def test_another_file_is_refused(tmp_path):
     torch.save({"format": 1, "trunk": {}, "settings": {}}, tmp_path / "network.pt")
     with pytest.raises(DataError, match="network.pt: not a file of train-linear: "):
         next(linear.evaluate(str(tmp_path / "network.pt"), "bad.tsv", {}, ".", "cpu", 0, print))
+    (tmp_path / "text.pt").write_text("no network")
+    with pytest.raises(DataError, match="text.pt: not a file of train-linear, or damaged"):
+        next(linear.evaluate(str(tmp_path / "text.pt"), "bad.tsv", {}, ".", "cpu", 0, print))

@@ -9,6 +9,7 @@ import torchvision.transforms.v2.functional as vision
 from sklearn.metrics import top_k_accuracy_score
 from tiny import Tiny
 
+from ssl_common.data import augmentation, images
 from ssl_common.data.loading import draws
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation import linear
@@ -106,7 +107,7 @@ def test_a_crop_of_any_size_and_shape():
     image = torch.from_numpy(np.stack([x, y, 0 * x], 2).astype(np.uint8))
     areas, aspects, corners = [], [], []
     for drawn in draws(0, [0] * 400, range(400), 50):
-        found = linear.sized_crop(image, 64, drawn.reshape(10, 5)).numpy().astype(float)
+        found = augmentation.sized_crop(image, 64, drawn.reshape(10, 5)).numpy().astype(float)
         wide, high = ((found[-1, -1] - found[0, 0])[:2] * 64 / 63).tolist()
         areas.append(wide * high / 180**2)
         aspects.append(wide / high)
@@ -121,7 +122,7 @@ def test_a_crop_of_any_size_and_shape():
 def test_a_strip_gives_its_middle():
     x = np.arange(300, dtype=np.uint8)[None, :, None]
     strip = torch.from_numpy(np.broadcast_to(x, (3, 300, 3)).copy())
-    found = linear.sized_crop(strip, 3, np.full((10, 5), 0.99))
+    found = augmentation.sized_crop(strip, 3, np.full((10, 5), 0.99))
     assert found.shape == (3, 3, 3) and found[0, :, 0].tolist() == [149, 150, 151]
 
 
@@ -133,10 +134,10 @@ def test_crops_by_recipe(how, differ):
     assert one.shape == two.shape == (64, 64, 3) and one.dtype == torch.uint8
     assert (not torch.equal(one, two)) == differ
     if not differ:  # 280 x 300 -> 256 x 274, of which the middle 64
-        whole = linear.resize(image, (274, 256))
+        whole = images.resize(image, (274, 256))
         assert torch.equal(one, whole[105:169, 96:160])
         square = task(crop=how, warp=True).crop(image, draws(0, [0], [0], 58)[0])
-        assert torch.equal(square, linear.resize(image, (256, 256))[96:160, 96:160])
+        assert torch.equal(square, images.resize(image, (256, 256))[96:160, 96:160])
 
 
 def test_half_are_mirrored():
@@ -152,20 +153,20 @@ def test_jitter_against_torchvision():
     """In each order; its gray has other last digits."""
     pixels = 0.3 + 0.3 * torch.rand(60, 3, 5, 4)  # nothing to clip
     drawn = torch.rand(60, 4, dtype=torch.float64)
-    found = linear.jittered(pixels, drawn[:, :3], drawn[:, 3], 0.4)
+    found = augmentation.jittered(pixels, drawn[:, :3], drawn[:, 3], 0.4)
     changes = (vision.adjust_brightness, vision.adjust_contrast, vision.adjust_saturation)
     for image, (*amounts, order), got in zip(pixels, drawn.tolist(), found, strict=True):
-        for which in linear.ORDERS[int(order * 6)]:
+        for which in augmentation.ORDERS[int(order * 6)]:
             image = changes[which](image, 1 + 0.4 * (2 * amounts[which] - 1))
         np.testing.assert_allclose(got, image, atol=5e-4)
 
 
 def test_light_has_the_covariance_of_colours():
-    added = linear.light(torch.from_numpy(draws(0, [0] * 20_000, range(20_000), 3)), 0.1)
+    added = augmentation.light(torch.from_numpy(draws(0, [0] * 20_000, range(20_000), 3)), 0.1)
     added = added[:, :, 0, 0].numpy()
-    axes = np.array(linear.COMPONENTS)
+    axes = np.array(augmentation.COMPONENTS)
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-3)
-    want = axes @ np.diag((0.1 * np.array(linear.DEVIATIONS)) ** 2) @ axes.T
+    want = axes @ np.diag((0.1 * np.array(augmentation.DEVIATIONS)) ** 2) @ axes.T
     np.testing.assert_allclose(np.cov(added.T), want, rtol=0.04)
     np.testing.assert_allclose(added.mean(0), 0, atol=5e-4)
     # Of a normal number 4.55% are two deviations away.

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ssl_common.data import layouts
 from ssl_common.data.manifest import Manifest
-from ssl_common.data.objects import CLASSES
+from ssl_common.scenes.objects import CLASSES
 
 COUNT = 24
 

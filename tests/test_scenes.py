@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, map_coordinates
 
-from ssl_common.data import objects, places, rendering, scenes
-from ssl_common.data.rendering import CUBE, CYLINDER, SPHERE, Camera, Light, Solid, View
+from ssl_common.scenes import drawing, objects, places, rendering
+from ssl_common.scenes.rendering import CUBE, CYLINDER, SPHERE, Camera, Light, Solid, View
 
 GRAY = objects.plain(objects.rgb(0.5, 0.5, 0.5), 0)
 CAMERA = Camera(360, 270, focal=400.0, horizon=120.0, eye=1.6)
 
 
 def composed(index):
-    return scenes.compose(np.random.default_rng((0, index)))
+    return drawing.compose(np.random.default_rng((0, index)))
 
 
 def box_at(z, size=(1.0, 1.0, 1.0), x=0.0):
@@ -156,28 +156,28 @@ def test_a_ball_casts_the_shadow_of_a_ball():
 @pytest.mark.parametrize("index", range(12))
 def test_a_box_encloses_just_the_pixels_that_the_object_changed(index):
     scene = composed(index)
-    view = scenes.render(scene)
+    view = drawing.render(scene)
     names = [thing.name for thing in scene.things]
-    said = {owner: scenes.annotate(view, names[: owner + 1])[-1:] for owner in range(len(names))}
+    said = {owner: drawing.annotate(view, names[: owner + 1])[-1:] for owner in range(len(names))}
     checked = 0
     for owner, shown in said.items():
         others = [thing for number, thing in enumerate(scene.things) if number != owner]
-        changed = view.depth != scenes.render(scene._replace(things=others)).depth
-        if np.count_nonzero(changed) < scenes.UNSEEN * scenes.DETAIL**2:
+        changed = view.depth != drawing.render(scene._replace(things=others)).depth
+        if np.count_nonzero(changed) < drawing.UNSEEN * drawing.DETAIL**2:
             continue
         rows, columns = np.nonzero(changed)
         expected = [columns.min(), rows.min(), columns.max(), rows.max()]
         assert shown[0].box == tuple(math.floor(v / 1.5) + 1 for v in expected)
         assert shown[0].name == names[owner]
         checked += 1
-    assert checked == len(scenes.annotate(view, names))
+    assert checked == len(drawing.annotate(view, names))
 
 
 def annotated(*solids):
     view = View(CAMERA)
     for owner, solid in enumerate(solids):
         view.add([solid], owner)
-    return scenes.annotate(view, [f"object{owner}" for owner in range(len(solids))])
+    return drawing.annotate(view, [f"object{owner}" for owner in range(len(solids))])
 
 
 def test_difficult_is_what_is_tiny_or_mostly_hidden():
@@ -189,7 +189,7 @@ def test_difficult_is_what_is_tiny_or_mostly_hidden():
         assert [s.difficult for s in shown] == [difficult, False], left
     assert [s.name for s in annotated(ball, box_at(10.0, (4.0, 3.0, 0.2)))] == ["object1"]
     for pixels, expected in ((100, [False]), (60, [True]), (20, [])):
-        radius = math.sqrt(pixels * scenes.DETAIL**2 / math.pi) * 20 / CAMERA.focal
+        radius = math.sqrt(pixels * drawing.DETAIL**2 / math.pi) * 20 / CAMERA.focal
         tiny = Solid(SPHERE, (0, 1.6, 20), (radius,) * 3, GRAY)
         assert [s.difficult for s in annotated(tiny)] == expected, pixels
 
@@ -232,12 +232,12 @@ def test_objects_stand_where_they_may():
 
 
 def test_every_class_has_its_places_and_its_span():
-    assert set().union(*places.ODDS.values()) == set(objects.CLASSES) == set(scenes.SPANS)
+    assert set().union(*places.ODDS.values()) == set(objects.CLASSES) == set(drawing.SPANS)
 
 
 def test_a_scene_comes_from_its_seed_and_number_alone():
     def bytes_of(seed, index):
-        picture, shown, quality = scenes.draw(seed, index)
+        picture, shown, quality = drawing.draw(seed, index)
         return picture.size, picture.tobytes(), shown, quality
 
     first = bytes_of(3, 5)
@@ -272,7 +272,7 @@ def test_no_class_is_rare_or_everywhere():
     count, of = collections.Counter(), 300
     for index in range(of):
         scene = composed(index)
-        shown = scenes.annotate(scenes.render(scene), [thing.name for thing in scene.things])
+        shown = drawing.annotate(drawing.render(scene), [thing.name for thing in scene.things])
         count.update({each.name for each in shown if not each.difficult})
     assert set(count) == set(objects.CLASSES)
     assert all(0.08 * of < n < 0.6 * of for n in count.values()), count

@@ -6,6 +6,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
 
 from ssl_common.evaluation import liblinear, solver, svm
+from ssl_common.evaluation.examples import read_examples
 from ssl_common.streams import DataError
 
 
@@ -20,7 +21,7 @@ def made(count=60, width=12, seed=0):
 def on(rows, tmp_path, solver="liblinear"):
     """Return a solver for ROWS, which are of length 1."""
     files = write(tmp_path, ["a"] * len(rows), features=rows)
-    return svm.solving(solver, svm.read_examples(*files, {}), 0, 0, "cpu")
+    return svm.solving(solver, read_examples(*files, {}), 0, 0, "cpu")
 
 
 def ignore(_costs):
@@ -149,7 +150,7 @@ def test_one_class_of_every_image_has_no_classifier(tmp_path):
 def test_normalised_rows(tmp_path, kind):
     features = np.arange(2500 * 3).reshape(2500, 3) % 7
     files = write(tmp_path, [""] * 2500, features=features.astype(kind))
-    rows = np.concatenate(list(svm.read_examples(*files, {}).normalised()))
+    rows = np.concatenate(list(read_examples(*files, {}).normalised()))
     wide = features.astype(np.float64)
     expected = wide / (np.sqrt((wide**2).sum(axis=1)) + 1e-5)[:, None]
     np.testing.assert_allclose(rows, expected, rtol=1e-14)
@@ -172,7 +173,7 @@ def test_shape_changes_nothing(tmp_path, width, solver):
     features[3] = features[8]
     labels = ["a", "b", "a", "", "a", "b", "b", "", ""]
     files = write(tmp_path, labels, features=features)
-    examples = svm.read_examples(*files, {})
+    examples = read_examples(*files, {})
     whole = np.concatenate(list(examples.normalised()))
     found = svm.train(*files, {}, 0, 0, lambda *_: None, solver=solver)
     for c in range(2):

@@ -210,7 +210,7 @@ def test_bad_command_lines(scratch):
     _, err = finish(start(scratch, "m.pt", *TWO, "--permutations", "fifo"), 1)
     assert "fifo: every rank reads it" in err
     _, err = finish(start(scratch, "m.pt", "--gpus", "2", env={"CUDA_VISIBLE_DEVICES": ""}), 1)
-    assert err == "pretrain: --gpus 2: no GPU here: --device cpu trains on processors\n"
+    assert err == "pretrain: --gpus 2: no GPU here: --device cpu runs on processors\n"
 
 
 def agents(folder, count, ranks):

@@ -120,6 +120,13 @@ def test_bad_manifests(run, scratch):
         refused(run("train-svm", "-", name, stdin=features), f"{name}:", words)
 
 
+def test_no_gpu(run, scratch):
+    done = run(
+        "train-svm", "train.npy", "train.tsv", "--device", "cuda", env={"CUDA_VISIBLE_DEVICES": ""}
+    )
+    refused(done, "--device cuda: no GPU here")
+
+
 def test_bad_command_lines(run, scratch):
     for options in (["-", "-"], ["train.npy"], ["train.npy", "train.tsv", "--tag", "conv5"]):
         done = run("train-svm", *options, stdin=b"")

@@ -2,7 +2,7 @@
 
 import click
 
-from ssl_common import cli, records, streams
+from ssl_common import cli, streams
 
 
 @cli.command("convert-weights")
@@ -49,7 +49,7 @@ def main(file, form, inspect, prefix, channels, tags, output):
             stream.writelines(f"{line}\n".encode() for line in found.inspect())
         cli.say(f"{found.path}: {len(found.taken)} of {len(found.values)} names are of a trunk")
     else:
-        said = weights.convert(found, output, form == "torchvision", records.typed(tags))
+        said = weights.convert(found, output, form == "torchvision", tags)
         cli.say(f"{found.path}: {said}")
 
 

@@ -1,7 +1,5 @@
 """eval-linear: how often the classifiers of train-linear are right on other images."""
 
-import datetime
-
 import click
 
 from ssl_common import cli, records, streams
@@ -25,8 +23,7 @@ def main(model, manifest, tags, output, **running):
     """
     from ssl_common.evaluation import linear
 
-    made = records.provenance("eval-linear")
-    made["time_utc"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    made = records.stamp("eval-linear")
     with streams.writing(output, binary=False) as stream, cli.Progress("images") as progress:
         found = list(linear.evaluate(model, manifest, tags, progress=progress, **running))
         for record in found:

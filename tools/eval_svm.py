@@ -1,7 +1,6 @@
 """eval-svm: the average precision of train-svm's classifiers on other images."""
 
 import contextlib
-import datetime
 
 import click
 
@@ -37,17 +36,15 @@ def main(svm, features, manifest, train_features, scores, bootstrap, tags, outpu
         raise click.UsageError("only one operand can be standard input")
     if scores == output:
         raise click.UsageError("--scores and the record need two files")
-    from ssl_common.evaluation import svm as svms
+    from ssl_common.evaluation import scoring
 
     writing_scores = streams.writing(scores) if scores else contextlib.nullcontext()
     with streams.writing(output, binary=False) as stream, writing_scores as values:
         extra = {"train_features": train_features, "scores": values, "bootstrap": bootstrap}
-        found = svms.evaluate(svm, features, manifest, tags, **extra, seed=seed)
+        found = scoring.evaluate(svm, features, manifest, tags, **extra, seed=seed)
         for record in found:
-            record |= records.provenance("eval-svm")
-            record["time_utc"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            stream.write(records.line(record))
-    cli.say(svms.said(found))
+            stream.write(records.line(record | records.stamp("eval-svm")))
+    cli.say(scoring.said(found))
 
 
 if __name__ == "__main__":

@@ -43,16 +43,14 @@ def main(model, manifest, layers, output, show_layers, gpus, device, seed, **run
     torchvision:ARCH:FILE, a state dict. ARCH is alexnet, resnet50 or any network that torchvision
     classifies with. Beside a named output goes a sidecar, FILE.json: what the features are.
     """
-    if show_layers:
-        from ssl_common.evaluation import features
-
-        with streams.writing(output, binary=False) as stream:
-            stream.writelines(features.Layers(model, layers, seed).table())
-        return
-    if len(set(layers)) != 1 and not streams.is_folder(output):
+    if not show_layers and len(set(layers)) != 1 and not streams.is_folder(output):
         raise click.UsageError("a file takes one layer: give one --layer, or a folder, -o DIR/")
     from ssl_common.evaluation import features
 
+    if show_layers:
+        with streams.writing(output, binary=False) as stream:
+            stream.writelines(features.Layers(model, layers, seed).table())
+        return
     with cli.Progress("images") as progress:
         running |= {"progress": progress}
         said = features.extract(model, layers, seed, manifest, output, gpus, device, **running)

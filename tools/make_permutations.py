@@ -5,7 +5,7 @@ import click
 from ssl_common import cli, streams
 
 
-def parse_first(_ctx, _param, value):
+def _parse_first(_ctx, _param, value):
     try:
         return None if value is None else [int(tile) for tile in value.split(",")]
     except ValueError:
@@ -25,7 +25,7 @@ def parse_first(_ctx, _param, value):
     " chosen before is made great.",
 )
 @click.option(
-    "--first", metavar="TILE,...", callback=parse_first, help="First row, from 0; drawn otherwise."
+    "--first", metavar="TILE,...", callback=_parse_first, help="First row, from 0; drawn otherwise."
 )
 @click.option("--check", metavar="FILE", help="Tell the distances in FILE, and make nothing.")
 @cli.seed_option

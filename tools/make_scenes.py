@@ -23,7 +23,8 @@ def main(count, output, seed, workers):
 
     DIR is new, or empty. Fewer scenes are the beginning of more of the same seed.
     """
-    from ssl_common.data import devkit, layouts
+    from ssl_common.data import layouts
+    from ssl_common.scenes import devkit
 
     with (
         streams.writing_folder(output) as folder,

@@ -18,17 +18,23 @@ def _known_suffix(_ctx, _param, path):
 @cli.command("report")
 @click.argument("results", nargs=-1, metavar="[RESULTS]...")
 @click.option(
-    "--format", "form", type=click.Choice(["markdown", "tsv", "json"]), default="markdown",
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "tsv", "json"]),
+    default="markdown",
     help="Form of the table.",
-)  # fmt: skip
+)
 @click.option(
-    "--plot", metavar="FILE", callback=_known_suffix,
+    "--plot",
+    metavar="FILE",
+    callback=_known_suffix,
     help="Draw the rows too, by layer: a .png, .svg or .pdf file.",
-)  # fmt: skip
+)
 @click.option(
-    "--against", metavar="FIELD",
+    "--against",
+    metavar="FIELD",
     help="Plot the best layer against a number of the records, as images.",
-)  # fmt: skip
+)
 @cli.output_option
 def main(results, form, plot, against, output):
     """Make a table of the records in RESULTS: a row a network, a column a layer.

@@ -7,7 +7,7 @@ import click
 from ssl_common import cli, streams
 
 
-class Count(click.ParamType):
+class _Count(click.ParamType):
     """A number of photos, or all of them."""
 
     name = "count"
@@ -18,7 +18,7 @@ class Count(click.ParamType):
 
 @cli.command("sample-yfcc")
 @click.argument("listings", nargs=-1, metavar="[LISTING]...")
-@click.option("-n", "--count", type=Count(), metavar="N", required=True, help="Photos, or all.")
+@click.option("-n", "--count", type=_Count(), metavar="N", required=True, help="Photos, or all.")
 @click.option(
     "--format",
     "form",
@@ -26,12 +26,7 @@ class Count(click.ParamType):
     default="path",
     help="What to write of a photo: where its image lies in the bucket, or another field.",
 )
-@click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    default=0.001,
-    help="Share of the lines that may not parse.",
-)
+@cli.max_bad("0.1%", "Lines that may not parse; more are an error.")
 @cli.seed_option
 @cli.output_option
 def main(listings, count, form, max_bad, seed, output):

@@ -31,10 +31,9 @@ def main(pretext, operands, output, seed, **given):
         raise click.UsageError("name an IMAGE after MODEL.pt")
     if model and task.get("permutations"):
         raise click.UsageError(f"{model} holds its permutations: leave --permutations out")
-    if pretext == "colorization" and not model:
-        raise click.UsageError("name a MODEL.pt first")
-    if not (model or task["permutations"]):
-        raise click.UsageError("name a MODEL.pt first, or give --permutations")
+    if not model and not any(task.values()):
+        instead = "".join(f", or give --{name}" for name in TAKES[pretext])
+        raise click.UsageError(f"name a MODEL.pt first{instead}")
     from ssl_common.reporting import colorings, puzzles
 
     shows = {"jigsaw": puzzles.show, "colorization": colorings.show}

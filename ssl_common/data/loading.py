@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from ssl_common.cli import born_deaf, die_with_parent
 from ssl_common.data import images
 from ssl_common.data.mixing import GOLDEN, mix
+from ssl_common.processes import born_deaf, die_with_parent
 from ssl_common.streams import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB

@@ -69,6 +69,7 @@ def write(manifest, ks, samples, seed, folder):
 
 
 def file_name(number, k):
+    """Return what the file of sample NUMBER of K positives is called."""
     return f"sample{number}_k{k}.npy"
 
 

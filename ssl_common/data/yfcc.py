@@ -40,7 +40,7 @@ SLACK = 16  # a sample of n is pruned when it holds n / SLACK too many
 CHUNK = 1 << 13  # photos at a time where a sample is moved or written
 
 
-def sample(listings, count, seed, form="path", max_bad=0.001, progress=None):
+def sample(listings, count, seed, form="path", max_bad=0.001, progress=lambda *_: None):
     """Draw COUNT photos from LISTINGS in one pass; return (lines, Tally), lines an iterator.
 
     LISTINGS are files or "-", plain, gzip or bzip2; COUNT may be math.inf, all photos. A photo is
@@ -61,8 +61,7 @@ def sample(listings, count, seed, form="path", max_bad=0.001, progress=None):
                 tally.add(part, listing)
                 drawn.add(part.keys, part.texts)
                 done = before + position() if position else done + part.size
-                if progress:
-                    progress(done, total, f"{tally.photos:,} photos")
+                progress(done, total, f"{tally.photos:,} photos")
     tally.refuse()
     drawn.prune()
     tally.drawn = len(drawn)

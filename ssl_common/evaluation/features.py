@@ -10,20 +10,19 @@ import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
-from ssl_common.cli import Stopped, deferring_stop
 from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, weights
 from ssl_common.pretext.color import READERS
+from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
 SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
 PARTIALS = "SSL_BENCH_PARTIALS"  # the files that ranks write into
-OF_THE_MODEL = ("arch", "pretext", "seed", "permutations", "neighbors", "images")
-OF_THE_MODEL += ("data", "data_name")
+OF_THE_MODEL = ("arch", "pretext", "seed", *records.SIZES, "images", "data", "data_name")
 
 
 class Warp:

@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 
 from ssl_common import streams
-from ssl_common.cli import born_deaf
+from ssl_common.processes import born_deaf
 
 MAX_ITERATIONS = 2000
 POSITIVE_WEIGHT = 2
@@ -15,7 +15,6 @@ POSITIVE_WEIGHT = 2
 class Liblinear:
     """Solves problems on ROWS (N, D), those that normalise() yields, in WORKERS processes."""
 
-    name = "liblinear"
     block = 80  # classes cross-validated together
     map = staticmethod(map)
 

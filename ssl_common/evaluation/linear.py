@@ -4,7 +4,6 @@ Task 3 of the paper: Places205, ImageNet, or any images with one class each.
 """
 
 import contextlib
-import itertools
 import math
 import os
 import shutil
@@ -16,28 +15,19 @@ from torch.nn import functional
 from torch.utils.data import BatchSampler, Dataset, SequentialSampler
 
 from ssl_common import records, streams
-from ssl_common.cli import Stopped
-from ssl_common.data.images import crop, resize, resize_short
+from ssl_common.data import augmentation
 from ssl_common.data.loading import Drawn, InOrder, batches
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation import features
 from ssl_common.evaluation.metrics import places
-from ssl_common.evaluation.svm import path_hashes
 from ssl_common.models import networks, registry
+from ssl_common.processes import Stopped
 from ssl_common.streams import DataError
 from ssl_common.training import recipes, torchrun
 from ssl_common.training.driving import drive
 
-SHORT_SIDE = 256  # pixels, before the crop
-AREA, ASPECT, TRIES = (0.08, 1), (3 / 4, 4 / 3), 10  # of a crop of any size
-# Where in its draws an image finds its own: crop, mirror, changes of colour and their order, light.
+# Where in its draws an image finds its own: crop (10 tries of 5), mirror, colour, order, light.
 CROP, FLIP, JITTER, ORDER, LIGHT = slice(0, 50), 50, slice(51, 54), 54, slice(55, 58)
-ORDERS = list(itertools.permutations(range(3)))  # of brightness, contrast, saturation
-GRAY = (0.299, 0.587, 0.114)
-# The principal components of ImageNet's colours, a column each, and their standard deviations
-# (Krizhevsky et al., NIPS 2012; the numbers are fb.resnet.torch's).
-COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
-DEVIATIONS = (0.2175, 0.0188, 0.0045)
 FORGOTTEN = 10  # what batch norm keeps is to forget its start by e**-10 in a run, however short
 BATCH = 64  # images, where nothing is trained
 
@@ -62,9 +52,9 @@ class Linear:
         """Return the part of an RGB IMAGE that is shown, as uint8 S x S x 3."""
         size, how = self.trunk.input_size, self.settings["crop"]
         if how == "sized":
-            return sized_crop(image, size, drawn[CROP].reshape(TRIES, 5))
+            return augmentation.sized_crop(image, size, drawn[CROP].reshape(-1, 5))
         where = drawn[CROP][:2] if how == "random" else None
-        return shown(image, size, self.settings["warp"], where)
+        return augmentation.shown(image, size, self.settings["warp"], where)
 
     def augmented(self, pixels, drawn):
         """Return uint8 PIXELS (N x S x S x 3) as N x 3 x S x S, 0 to 255, as they are shown."""
@@ -74,9 +64,9 @@ class Linear:
             mirrored = (drawn[:, FLIP] < 0.5).view(-1, 1, 1, 1)
             pixels = torch.where(mirrored, pixels.flip(3), pixels)
         if strength := self.settings["jitter"]:
-            pixels = jittered(pixels, drawn[:, JITTER], drawn[:, ORDER], strength)
+            pixels = augmentation.jittered(pixels, drawn[:, JITTER], drawn[:, ORDER], strength)
         if deviation := self.settings["lighting"]:
-            pixels = pixels + 255 * light(drawn[:, LIGHT], deviation)
+            pixels = pixels + 255 * augmentation.light(drawn[:, LIGHT], deviation)
         return pixels
 
     def features(self, pixels, drawn):
@@ -126,66 +116,6 @@ class Heads(nn.Module):
 
     def forward(self, features):
         return [head(each) for head, each in zip(self.heads, features, strict=True)]
-
-
-# ---- How an image is shown ----------------------------------------------------------------------
-
-
-def shown(image, size, warp, where=None):
-    """Return a SIZE x SIZE part of IMAGE (H x W x 3), its short side 256: the middle, or WHERE.
-
-    WARP makes a square of it before.
-    """
-    image = resize(image, (SHORT_SIDE,) * 2) if warp else resize_short(image, SHORT_SIDE)
-    return crop(image, size, (0.5, 0.5) if where is None else where)
-
-
-def sized_crop(image, size, drawn):
-    """Return a part of IMAGE (H x W x 3) of any area, place and shape, resized to SIZE x SIZE.
-
-    The first of DRAWN (area, shape, turned, x, y) that lies in the image, else the middle.
-    """
-    height, width = image.shape[:2]
-    for area, aspect, turned, x, y in drawn:
-        area = (AREA[0] + (AREA[1] - AREA[0]) * area) * height * width
-        aspect = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * aspect
-        wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if turned < 0.5:
-            wide, high = high, wide
-        if 0 < wide <= width and 0 < high <= height:
-            left, top = int(x * (width - wide + 1)), int(y * (height - high + 1))
-            return resize(image[top : top + high, left : left + wide], (size, size))
-    return crop(resize_short(image, size), size, (0.5, 0.5))
-
-
-def jittered(pixels, amounts, order, strength):
-    """Return PIXELS (N x 3 x H x W), real, with brightness, contrast and saturation changed.
-
-    Each is mixed with black, its mean gray and itself in gray, by 1 +- STRENGTH as AMOUNTS (N, 3)
-    say; ORDER (N) tells which comes first.
-    """
-    orders = torch.tensor(ORDERS, device=pixels.device)[(order * len(ORDERS)).long()]
-    kept = (1 + strength * (2 * amounts - 1)).float().gather(1, orders)
-    pixels = pixels.float()
-    for which, share in zip(orders.unbind(1), kept.unbind(1), strict=True):
-        which, share = which.view(-1, 1, 1, 1), share.view(-1, 1, 1, 1)
-        gray = torch.einsum("c,nchw->nhw", torch.tensor(GRAY, device=pixels.device), pixels)[
-            :, None
-        ]
-        flat = torch.where(which == 0, 0.0, gray.mean((2, 3), keepdim=True))
-        pixels = share * pixels + (1 - share) * torch.where(which == 2, gray, flat)
-    return pixels
-
-
-def light(drawn, deviation):
-    """Return what is added to the colours, 0 to 1, of each image, float32 N x 3 x 1 x 1.
-
-    DRAWN (N, 3) become normal numbers of that DEVIATION, along the principal components of colour.
-    """
-    amounts = torch.special.ndtri(drawn + 2**-54) * deviation  # never of 0
-    amounts = amounts * torch.tensor(DEVIATIONS, dtype=drawn.dtype, device=drawn.device)
-    added = amounts @ torch.tensor(COMPONENTS, dtype=drawn.dtype, device=drawn.device).T
-    return added.float()[:, :, None, None]
 
 
 # ---- Training -----------------------------------------------------------------------------------
@@ -303,7 +233,7 @@ class _Training:
         if self.settings["cache"] and torchrun.RANK == 0:
             shutil.rmtree(self.cached)
         frozen = {key: value.cpu() for key, value in self.layers.trunk.state_dict().items()}
-        paths = torch.from_numpy(path_hashes(self.images).view(np.int64).copy())
+        paths = torch.from_numpy(self.images.path_hashes().view(np.int64).copy())
         shapes = [list(shape) for shape in self.layers.shapes.values()]
         return {
             "frozen": frozen, "heads": state, "classes": self.classes, "shapes": shapes,
@@ -312,13 +242,13 @@ class _Training:
 
 
 class Shown:
-    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: its middle, as shown() does."""
+    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: its middle, as augmentation.shown() does."""
 
     def __init__(self, size, warp):
         self.size, self.warp = size, warp
 
     def __call__(self, image):
-        return shown(image, self.size, self.warp).permute(2, 0, 1)
+        return augmentation.shown(image, self.size, self.warp).permute(2, 0, 1)
 
 
 class _Cached(Dataset):
@@ -345,16 +275,14 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
     heads name for the middle of the image. Raises DataError for another file, for images it was
     trained on, and for what single_labels() refuses.
     """
-    content = networks.load(model)
+    content = networks.load(model, "train-linear")
     if "heads" not in content:
         raise DataError(f"{model}: not a file of train-linear: train classifiers on it")
     settings, classes = content["settings"], content["classes"]
     images = Manifest(manifest)
     _classes, labels = single_labels(images, classes)
-    known = np.flatnonzero(np.isin(path_hashes(images), content["paths"].numpy().view(np.uint64)))
-    if len(known):
-        message = f"{model} was trained on {images[known[0]].path} ({len(known)} such lines)"
-        raise images.error(int(known[0]) + 1, f"{message}: evaluate on others")
+    images.check_unseen(content["paths"].numpy().view(np.uint64), model)
+    common = _said(content, model, images, tags)
     device = torch.device(torchrun.chosen(device, 1, False))
     trunk = registry.build(settings["arch"], 0)
     trunk.load_state_dict(content["frozen"])
@@ -377,23 +305,6 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
                 raise DataError(f"{model}: its classifiers give no finite numbers: train it again")
             found[:, rows] = [places(each, labels[rows]) for each in logits]
             progress(done, len(images))
-    trained = ("recipe", "steps", "batch", "lr", "cache")
-    common = content["about"] | {
-        "task": "linear",
-        "data_set": streams.stem(manifest),
-        "metric": "top-1",
-        "classes": len(classes),
-        "linear_seed": settings["seed"],
-        **{key: settings[key] for key in trained},
-        "train_images": settings["images"],
-        "train_manifest": settings["data"],
-        "test_images": len(images),
-        "test_manifest": images.digest(),
-        "inputs": {"model": streams.file_digest(model), "manifest": streams.digest(
-            repr(tuple(row)).encode() for row in images
-        )},
-        **tags,
-    }  # fmt: skip
     counts = np.bincount(labels, minlength=len(classes))
     for layer, shape, place in zip(settings["layers"], content["shapes"], found, strict=True):
         right = np.bincount(labels, place == 0, len(classes))
@@ -408,3 +319,22 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
             "top_5": 100 * float((place < 5).mean()),
             "per_class": per_class,
         }
+
+
+def _said(content, model, images, tags):
+    """Return what all records of MODEL, which holds CONTENT, say on IMAGES; TAGS add to it."""
+    settings = content["settings"]
+    said = content["about"] | {
+        "task": "linear",
+        "data_set": tags.get("data_set", streams.stem(images.path)),
+        "metric": "top-1",
+        "classes": len(content["classes"]),
+        "linear_seed": settings["seed"],
+        **{key: settings[key] for key in ("recipe", "steps", "batch", "lr", "cache")},
+        "train_images": settings["images"],
+        "train_manifest": settings["data"],
+        "test_images": len(images),
+        "test_manifest": images.digest(),
+        "inputs": {"model": streams.file_digest(model), "manifest": images.digest_of_rows()},
+    }
+    return records.tagged(said, tags, model)

@@ -3,7 +3,6 @@
 As the published protocol has it; train-svm(1) and eval-svm(1) say what that means.
 """
 
-import io
 import json
 from typing import NamedTuple
 
@@ -12,8 +11,9 @@ import numpy as np
 from ssl_common import streams
 from ssl_common.data import lowshot
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
-from ssl_common.evaluation import svm
+from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision
+from ssl_common.evaluation.svm import COSTS
 from ssl_common.streams import DataError
 
 FORMAT = 1
@@ -40,6 +40,7 @@ class LowShot(NamedTuple):
     fields: dict
 
     def summary(self):
+        """Return what train-svm says of its work."""
         ks = sorted({k for k, _sample in self.machines})
         said = f"{len(self.classes)} classes, k = {', '.join(map(str, ks))}"
         fits = f"{self.fields['fits']:,} fits"
@@ -49,12 +50,14 @@ class LowShot(NamedTuple):
 
 def train(features, manifest, folder, tags, seed, threads, progress, device=None):
     """Train on each sample in FOLDER of the files FEATURES and MANIFEST; return LowShot."""
-    examples = svm.read_labelled(features, manifest, tags)
+    from ssl_common.evaluation.exact import Exact
+
+    examples = read_labelled(features, manifest, tags)
     samples = lowshot.read(folder, examples.labels, examples.manifest)
     used = np.unique(np.concatenate([np.flatnonzero((m >= 0).any(1)) for m in samples.values()]))
-    exact = svm.Exact(examples, seed, threads, device)
-    solve = exact.on_parts(used)
-    fits = len(svm.COSTS) * sum(int((m == 1).any(axis=0).sum()) for m in samples.values())
+    exact = Exact(examples, seed, threads, device)
+    solve = exact.on_parts(used, COSTS)
+    fits = len(COSTS) * sum(int((m == 1).any(axis=0).sum()) for m in samples.values())
     # The products of a fit grow with the square of its rows.
     total = sum(((m >= 0).sum(axis=0, dtype=float) ** 2).sum() for m in samples.values())
     groups = _groups(samples)
@@ -62,7 +65,7 @@ def train(features, manifest, folder, tags, seed, threads, progress, device=None
     def solve_one(group):
         key, chosen, index = group
         signs = np.where(samples[key][chosen, index] == 1, 1, -1).astype(np.int8)
-        return solve(chosen, np.repeat(signs[None], len(svm.COSTS), axis=0))
+        return solve(chosen, np.repeat(signs[None], len(COSTS), axis=0))
 
     found, unconverged, done = {key: [] for key in samples}, 0, 0
     for (key, chosen, index), solved in zip(groups, exact.map(solve_one, groups), strict=True):
@@ -83,11 +86,11 @@ def train(features, manifest, folder, tags, seed, threads, progress, device=None
         "train_manifest": examples.manifest.digest(),
         "train_features": _digest(examples.features),
         "svm_seed": seed,
-        "solver": exact.name,
+        "solver": "exact",
         "fits": fits,
         "unconverged": unconverged,
     }
-    paths = np.sort(svm.path_hashes(examples.manifest))
+    paths = np.sort(examples.manifest.path_hashes())
     return LowShot(examples.classes, machines, examples.scale(), paths, fields)
 
 
@@ -102,30 +105,28 @@ def _groups(samples):
 
 def _digest(features):
     return streams.digest(
-        np.ascontiguousarray(features[start : start + svm.BLOCK]).tobytes()
-        for start in range(0, len(features), svm.BLOCK)
+        np.ascontiguousarray(features[start : start + BLOCK]).tobytes()
+        for start in range(0, len(features), BLOCK)
     )
 
 
 def save(stream, trained):
-    """Write TRAINED as .npz, the same bytes to a file and a pipe."""
+    """Write TRAINED as .npz."""
     arrays = {}
     for (k, number), machines in trained.machines.items():
         for name, array in machines._asdict().items():
             arrays[f"{name}_sample{number}_k{k}"] = array
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
+    streams.write_arrays(
+        stream,
         lowshot_format=np.int64(FORMAT),
         classes=np.array(trained.classes),
-        costs=svm.COSTS,
+        costs=COSTS,
         scale=trained.scale,
         paths=trained.paths,
         samples=np.array([(number, k) for k, number in trained.machines]),
         fields=np.array(json.dumps(trained.fields, sort_keys=True)),
         **arrays,
     )
-    stream.write(buffer.getvalue())
 
 
 def load(arrays, name):
@@ -154,7 +155,7 @@ def evaluate(path, trained, train_features, examples):
     if _digest(features) != trained.fields["train_features"]:
         message = f"not the features that {streams.name(path)} was trained on"
         raise DataError(f"{streams.name(train_features)}: {message}")
-    svm.check_fit(path, trained, features.shape[1], examples)
+    examples.check_fit(path, trained, features.shape[1])
     known = [name for name in trained.classes if name in examples.classes]
     columns = [examples.classes.index(name) for name in known]
     labels = np.full((len(examples.features), len(trained.classes)), -1, np.int8)
@@ -176,7 +177,7 @@ def evaluate(path, trained, train_features, examples):
         values = [100 * ap if here else None for ap, here in zip(means.tolist(), seen, strict=True)]
         same = {
             "task": "low-shot",
-            "data_set": svm.data_set(trained.fields, examples),
+            "data_set": examples.data_set(trained.fields),
             "k": k,
             "samples": len(found),
             "classes": int(seen.sum()),
@@ -194,7 +195,7 @@ def _summary(values):
     return {
         "value": float(chosen.mean()),
         **{"min": float(chosen.min()), "max": float(chosen.max()), "std": float(chosen.std())},
-        **{"cost": float(svm.COSTS[best]), "cost_from": "test"},
+        **{"cost": float(COSTS[best]), "cost_from": "test"},
     }, best
 
 
@@ -223,8 +224,8 @@ def _measure(machines, products, labels):
     NaN where there is none. The top-1 is over the images that show a class with a classifier.
     """
     index, found = products
-    scores = np.full((len(svm.COSTS), labels.shape[1], len(labels)), -np.inf)
-    ap = np.full((labels.shape[1], len(svm.COSTS)), np.nan)
+    scores = np.full((len(COSTS), labels.shape[1], len(labels)), -np.inf)
+    ap = np.full((labels.shape[1], len(COSTS)), np.nan)
     start = 0
     for c in np.flatnonzero(machines.counts):
         part = slice(start, start := start + machines.counts[c])
@@ -235,4 +236,4 @@ def _measure(machines, products, labels):
         ap[c] = [average_precision(each, truth) for each in scores[:, c, clear]]
     asked = (labels[:, machines.counts > 0] == POSITIVE).any(axis=1)
     right = labels[np.arange(len(labels)), scores.argmax(axis=1)] == POSITIVE  # (K, N)
-    return ap, right[:, asked].mean(axis=1) if asked.any() else np.zeros(len(svm.COSTS))
+    return ap, right[:, asked].mean(axis=1) if asked.any() else np.zeros(len(COSTS))

@@ -78,6 +78,7 @@ class Rows:
             yield part, tensor(self.features[part], dtype, self.device), self.scale[part].to(dtype)
 
     def image(self, weights):
+        """Return w.x_i, (P, N), of WEIGHTS (P, D + 1)."""
         check(self)
         found = weights.new_empty(len(weights), self.count)
         for part, rows, scale in self._blocks(weights.dtype):
@@ -85,6 +86,7 @@ class Rows:
         return found
 
     def combination(self, coefficients):
+        """Return the weights sum_i a_i x_i, (P, D + 1), of COEFFICIENTS (P, N)."""
         found = coefficients.new_zeros(len(coefficients), self.width)
         for part, rows, scale in self._blocks(coefficients.dtype):
             found[:, :-1] += (coefficients[:, part] * scale) @ rows
@@ -92,6 +94,7 @@ class Rows:
         return found
 
     def dual(self, weights, _image):
+        """Return what an inner product multiplies plainly with other weights."""
         return weights
 
 

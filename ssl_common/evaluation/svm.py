@@ -5,17 +5,15 @@ train-svm(1).
 """
 
 import contextlib
-import hashlib
-import io
 import json
-import os
 import threading
 from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import records, streams
-from ssl_common.data.manifest import DIFFICULT, POSITIVE, Manifest, label_matrix
+from ssl_common import streams
+from ssl_common.data.manifest import DIFFICULT, POSITIVE
+from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.streams import DataError
 
@@ -23,45 +21,8 @@ FORMAT = 1
 # The published command line asks for the powers of ten, the published code adds those of a half.
 COSTS = np.array(sorted([float(f"1e{e}") for e in range(-7, 3)] + [0.5**e for e in range(4, 20)]))
 FOLDS = 3
-GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
 LONELY_COST = 1.0  # of a class that cannot be cross-validated, where no other class was
-BLOCK = 1024  # rows normalised at a time
 DRAWS = 100  # bootstrap samples at a time
-
-
-class Examples(NamedTuple):
-    """Features with the manifest they were made from, and what is known of them."""
-
-    name: str
-    features: np.ndarray  # (N, D), any real type
-    manifest: Manifest
-    classes: list  # of the manifest, in the order of their bytes
-    labels: np.ndarray  # (N, C): POSITIVE, DIFFICULT or NEGATIVE
-    fields: dict  # sidecar and tags
-
-    def normalised(self):
-        """Yield the rows as x / (||x|| + 1e-5), float64, a block at a time."""
-        for rows, scale in self._blocks():
-            yield rows * scale[:, None]
-
-    def scale(self):
-        """Return 1 / (||x|| + 1e-5) of each row, (N,) float64."""
-        return np.concatenate([scale for _rows, scale in self._blocks()])
-
-    def _blocks(self):
-        """Yield rows, float64, and their scale, a block at a time.
-
-        Raises DataError naming the line of a row that holds NaN or infinity.
-        """
-        for start in range(0, len(self.features), BLOCK):
-            rows = self.features[start : start + BLOCK].astype(np.float64)
-            norms = np.linalg.norm(rows, axis=1)
-            bad = np.flatnonzero(~np.isfinite(norms))
-            if len(bad):
-                line = start + bad[0] + 1
-                where = f"row {line}, line {line} of {streams.name(self.manifest.path)}"
-                raise DataError(f"{self.name}: NaN or infinity in {where}: extract it again")
-            yield rows, 1 / (norms + 1e-5)
 
 
 class Classifiers(NamedTuple):
@@ -97,135 +58,6 @@ class Classifiers(NamedTuple):
         return "; ".join(said)
 
 
-def read_examples(features, manifest, tags):
-    """Read FEATURES (.npy or pipe) and MANIFEST; raise DataError where they do not fit together."""
-    name, sidecar = streams.name(features), records.read_sidecar(features)
-    for key, value in records.typed(tags).items():
-        if sidecar.get(key) not in (None, value):
-            raise DataError(f"--tag {key}={value}: {records.sidecar(features)} says {sidecar[key]}")
-        sidecar[key] = value
-    array, rows = streams.read_array(features), Manifest(manifest)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
-        shape = " x ".join(map(str, array.shape)) or "a single number"
-        raise DataError(f"{name}: {shape} of {array.dtype}: features are images x numbers")
-    if len(array) != len(rows):
-        other = streams.name(manifest)
-        raise DataError(f"{name}: {len(array)} rows, but {other} has {len(rows)} lines")
-    if sidecar.get("manifest") not in (None, rows.digest()):
-        message = f"made from another manifest than {streams.name(manifest)}: extract them again"
-        raise DataError(f"{name}: {message}")
-    classes, labels = label_matrix(rows)
-    fields = {k: v for k, v in sidecar.items() if k not in ("format", "manifest")}
-    return Examples(name, array, rows, classes, labels, fields)
-
-
-def read_labelled(features, manifest, tags):
-    """Read examples to train on; raise DataError where none has a label."""
-    examples = read_examples(features, manifest, tags)
-    if not examples.classes:
-        message = f"{streams.name(manifest)}: no labels: write path<TAB>label,label"
-        raise DataError(message)
-    return examples
-
-
-class Exact:
-    """Solves the problems of EXAMPLES together, with THREADS on DEVICE: see solver."""
-
-    name = "exact"
-
-    def __init__(self, examples, seed, threads, device):
-        import torch
-
-        from ssl_common.evaluation import solver
-
-        self.solver, self.torch, self.threads = solver, torch, max(1, threads)
-        torch.set_num_threads(self.threads)
-        self.features = examples.features
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.scale = torch.from_numpy(examples.scale())
-        self.seed, self.all = seed, None
-
-    def on_all(self):
-        """Get ready for problems on all rows; return self."""
-        if len(self.features) <= min(self.features.shape[1], GRAM):
-            space, self.block = self._gram(slice(None)), 10
-        else:  # a pass over all features is to serve many problems
-            space, self.block = self.solver.Rows(self.features, self.scale, self.device), 80
-        self.all = space, self.solver.Preconditioner(space, self.seed)
-        return self
-
-    def on_parts(self, used):
-        """Return a function that solves on some of the rows USED, at each of COSTS.
-
-        It takes the rows and their signs (K, n), and returns (coefficients (K, n), unconverged).
-        """
-        whole = self._gram(used) if len(used) <= GRAM else None
-
-        def solve(rows, signs):
-            if len(rows) > self.features.shape[1]:
-                space = self.solver.Rows(self.features[rows], self.scale[rows], self.device)
-            elif whole:
-                space = whole.part(np.searchsorted(used, rows))
-            else:
-                space = self._gram(rows)
-            preconditioner = self.solver.Preconditioner(space, self.seed)
-            weights, images, gaps = self._solve(space, preconditioner, signs, COSTS)
-            if isinstance(space, self.solver.Rows):
-                signs, costs = (self.torch.from_numpy(a).to(self.device) for a in (signs, COSTS))
-                weights = self.solver.coefficients(signs, costs, images)
-            return weights.cpu().numpy(), self._unconverged(gaps)
-
-        return solve
-
-    def map(self, function, items):
-        """Yield FUNCTION(item) of ITEMS in their order, several at a time where there are several.
-
-        Small products gain little from threads of their own, and lose much on a busy machine.
-        """
-        from concurrent.futures import ThreadPoolExecutor
-
-        items = list(items)
-        side_by_side = min(self.threads, len(items)) if self.device == "cpu" else 1
-        each = self.threads // side_by_side
-        with ThreadPoolExecutor(side_by_side, "", self.torch.set_num_threads, (each,)) as pool:
-            try:
-                yield from pool.map(function, items)
-            except BaseException:
-                if self.all:
-                    self.all[0].halted = True
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    def _gram(self, rows):
-        part = self.features[rows], self.scale[rows]
-        return self.solver.Gram(self.solver.gram(*part, self.device))
-
-    def path(self, signs, costs, advance):
-        """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS."""
-        start = None
-        for cost in costs:
-            costs = np.full(len(signs), cost)
-            start = self._solve(*self.all, signs, costs, start[:2] if start else None)
-            advance(np.full(len(signs), cost))
-            yield start[1].cpu().numpy(), self._unconverged(start[2])
-
-    def fit(self, signs, costs, advance):
-        """Return (weights (P, D + 1) with the bias last, unconverged) at COSTS (P,)."""
-        weights, _images, gaps = self._solve(*self.all, signs, costs)
-        if isinstance(self.all[0], self.solver.Gram):
-            rows = self.solver.Rows(self.features, self.scale, self.device)
-            weights = rows.combination(weights)
-        advance(costs)
-        return weights.cpu().numpy(), self._unconverged(gaps)
-
-    def _solve(self, space, preconditioner, signs, costs, start=None):
-        signs, costs = (self.torch.from_numpy(a).to(self.device) for a in (signs, costs))
-        return self.solver.solve(space, preconditioner, signs, costs, start)
-
-    def _unconverged(self, gaps):
-        return int((gaps > self.solver.TOLERANCE).sum())
-
-
 def train(features, manifest, tags, seed, workers, progress, *, solver="exact", device=None):
     """Train a classifier per class on the files FEATURES and MANIFEST; return Classifiers.
 
@@ -256,13 +88,15 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
         "fits": fits,
         "unconverged": early + late,
     }
-    paths = np.sort(path_hashes(examples.manifest))
+    paths = np.sort(examples.manifest.path_hashes())
     return Classifiers(examples.classes, weights, cost, chosen, ap, paths, fields)
 
 
 def solving(solver, examples, seed, workers, device):
     """Return a context that yields the SOLVER of that name for EXAMPLES."""
     if solver == "exact":
+        from ssl_common.evaluation.exact import Exact
+
         return contextlib.nullcontext(Exact(examples, seed, workers, device).on_all())
     from ssl_common.evaluation.liblinear import Liblinear
 
@@ -334,17 +168,10 @@ def choose(ap, rarer):
     return cost, ["folds" if n >= FOLDS else few if n else "none" for n in rarer]
 
 
-def path_hashes(manifest):
-    """Return the first 8 bytes of the SHA-256 of each path, uint64 (N,)."""
-    digests = (hashlib.sha256(row.path.encode()).digest()[:8] for row in manifest)
-    return np.frombuffer(b"".join(digests), "<u8")
-
-
 def save(stream, trained):
-    """Write TRAINED as .npz, the same bytes to a file and a pipe."""
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
+    """Write TRAINED as .npz."""
+    streams.write_arrays(
+        stream,
         format=np.int64(FORMAT),
         classes=np.array(trained.classes),
         coef=trained.weights[:, :-1],
@@ -356,7 +183,6 @@ def save(stream, trained):
         paths=trained.paths,
         fields=np.array(json.dumps(trained.fields, sort_keys=True)),
     )
-    stream.write(buffer.getvalue())
 
 
 def load(arrays, name):
@@ -375,72 +201,14 @@ def load(arrays, name):
         raise DataError(f"{name}: not written by train-svm ({error})") from error
 
 
-def evaluate(
-    path, features, manifest, tags, *, train_features=None, scores=None, bootstrap=0, seed=0
-):
-    """Return the records of the classifiers in the file PATH on the files FEATURES and MANIFEST.
+def evaluate(path, trained, examples, scores=None, bootstrap=0, seed=0):
+    """Return what a record says of the classifiers TRAINED, read from PATH, on EXAMPLES.
 
-    They lack their provenance. Average precision per class over its not difficult images; its mean,
-    in percent, over the classes that have one. Low-shot classifiers need TRAIN_FEATURES, what they
-    were trained on, and give a record each k and metric. SCORES, a stream, gets the decision values
-    (N, C) as .npy; BOOTSTRAP samples, drawn from SEED, add an interval of the mean. Raises
-    DataError for features the classifiers were not made for, or made from.
+    Average precision per class over its not difficult images; its mean, in percent, over the
+    classes that have one. SCORES, a stream, gets the decision values (N, C) as .npy; BOOTSTRAP
+    samples, drawn from SEED, add an interval of the mean.
     """
-    from ssl_common.evaluation import lowshot
-
-    arrays, examples = streams.read_arrays(path), read_examples(features, manifest, tags)
-    few = "lowshot_format" in arrays
-    if few != (train_features is not None):
-        kind = "low-shot classifiers: add" if few else "not low-shot classifiers: leave out"
-        raise DataError(f"{streams.name(path)}: {kind} --train-features")
-    if few and (scores or bootstrap):
-        option = "--scores" if scores else "--bootstrap"
-        raise DataError(f"{streams.name(path)}: low-shot classifiers: leave out {option}")
-    if few:
-        trained = lowshot.load(arrays, streams.name(path))
-        found = list(lowshot.evaluate(path, trained, train_features, examples))
-    else:
-        trained = load(arrays, streams.name(path))
-        found = [_measure(path, trained, examples, scores, bootstrap, seed)]
-    same = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
-    inputs = {
-        "svm": _digest(path),
-        "features": _digest(features),
-        # Its labels too, unlike test_manifest; and the same from a pipe.
-        "manifest": streams.digest(repr(tuple(row)).encode() for row in examples.manifest),
-    }
-    same |= {
-        "unseen": [name for name in examples.classes if name not in trained.classes],
-        "test_images": len(examples.features),
-        "test_manifest": examples.manifest.digest(),
-        "inputs": inputs,
-    }
-    return [same | record for record in found]
-
-
-def said(found):
-    """Return what eval-svm says of the records FOUND."""
-    first = found[0]
-    texts = [
-        f"{record['value']:.2f} {record['metric']}"
-        + (f" at k = {record['k']}" if "k" in record else "")
-        + ("" if "interval" not in record else " ({:.2f} to {:.2f})".format(*record["interval"]))
-        for record in found
-    ]
-    over = f"over {first['classes']} of {len(first['per_class'])} classes"
-    text = f"{', '.join(texts)} {over}, {first['test_images']} images"
-    return text + (f"; not trained: {', '.join(first['unseen'])}" if first["unseen"] else "")
-
-
-def data_set(fields, examples):
-    """Return the data set in records: what tags of EXAMPLES or the training say, or its file."""
-    said = examples.fields.get("data_set") or fields.get("data_set")
-    return said or streams.stem(examples.manifest.path)
-
-
-def _measure(path, trained, examples, scores, bootstrap, seed):
-    """Return what a record says of the classifiers TRAINED, read from PATH, on EXAMPLES."""
-    check_fit(path, trained, trained.weights.shape[1] - 1, examples)
+    examples.check_fit(path, trained, trained.weights.shape[1] - 1)
     values = np.concatenate([r @ trained.weights[:, :-1].T for r in examples.normalised()])
     values += trained.weights[:, -1]
     if scores:
@@ -465,7 +233,7 @@ def _measure(path, trained, examples, scores, bootstrap, seed):
         raise DataError(f"{where}: shows no class of {streams.name(path)}: see its labels")
     record = {
         "task": "svm",
-        "data_set": data_set(trained.fields, examples),
+        "data_set": examples.data_set(trained.fields),
         "metric": "mAP",
         "value": float(np.mean(measured)),
         "classes": len(measured),
@@ -496,31 +264,3 @@ def _counts(images, samples, seed):
             ])  # fmt: skip
 
     return counts
-
-
-def _digest(path):
-    """Return the digest of the file PATH, None for a pipe."""
-    return streams.file_digest(path) if os.path.isfile(path) else None
-
-
-def check_fit(path, trained, width, examples):
-    """Raise DataError where EXAMPLES are not for the classifiers TRAINED, read from PATH.
-
-    WIDTH is how many numbers an image they take.
-    """
-    for key in ("layer", "model"):
-        ours, theirs = trained.fields.get(key), examples.fields.get(key)
-        if None not in (ours, theirs) and ours != theirs:
-            message = f"{key} {theirs}, but {streams.name(path)} was trained on {key} {ours}"
-            raise DataError(f"{examples.name}: {message}")
-    if examples.features.shape[1] != width:
-        message = (
-            f"{examples.features.shape[1]} numbers an image, but {streams.name(path)} takes {width}"
-        )
-        raise DataError(f"{examples.name}: {message}")
-    known = np.flatnonzero(np.isin(path_hashes(examples.manifest), trained.paths))
-    if len(known):
-        line = int(known[0]) + 1
-        shown = examples.manifest[known[0]].path
-        message = f"{streams.name(path)} was trained on {shown} ({len(known)} such lines)"
-        raise examples.manifest.error(line, f"{message}: evaluate on others")

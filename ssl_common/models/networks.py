@@ -19,11 +19,11 @@ def save(path, content):
             raise
 
 
-def load(path):
-    """Return what save() wrote to PATH. Raises DataError for anything else; runs no code."""
-    content = streams.read_tensors(path, "a file of pretrain")
+def load(path, command="pretrain"):
+    """Return what save() wrote to PATH for COMMAND; run no code. Raises DataError for another."""
+    content = streams.read_tensors(path, f"a file of {command}")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path}: not a file of pretrain")
+        raise DataError(f"{path}: not a file of {command}")
     return content
 
 

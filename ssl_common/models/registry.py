@@ -8,11 +8,11 @@ import contextlib
 import torch
 from torch.nn import functional
 
+from ssl_common import streams
 from ssl_common.models.alexnet import AlexNet, AlexNetLab
 from ssl_common.models.backbones import Backbone
 from ssl_common.models.caffenet import CaffeNet
 from ssl_common.models.resnet import ResNet50, ResNet50Lab
-from ssl_common.streams import digest
 
 TRUNKS = {
     "alexnet": AlexNet,
@@ -75,7 +75,7 @@ def pooled(trunk, layer, feature_map):
 def weights_digest(trunk):
     """Return the digest of a trunk's names and weights: the identity of a model."""
     state = trunk.state_dict()
-    return digest(
+    return streams.digest(
         piece
         for name, tensor in state.items()
         for piece in (name.encode(), tensor.cpu().contiguous().numpy().tobytes())

@@ -8,7 +8,7 @@ import re
 
 import torch
 
-from ssl_common import streams
+from ssl_common import records, streams
 from ssl_common.data.loading import STD
 from ssl_common.models import naming, networks, pickles, registry
 from ssl_common.models.backbones import Backbone
@@ -264,13 +264,10 @@ def convert(weights, output, torchvision, tags):
 def _settings(weights, tags):
     """Return what is known of the network and of its training, as pretrain writes it."""
     known = {name: getattr(weights, name) for name in ("arch", "reads", "pretext", "permutations")}
-    for key, value in tags.items():
-        if known.get(key) not in (None, value):
-            raise DataError(f"--tag {key}={value}: {weights.path} says {known[key]}")
     source = {"digest": weights.digest, "kind": weights.layout.kind}
     source |= {"settings": weights.settings(), "left_out": weights.left_out()}
     unknown = dict.fromkeys(("images", "data", "data_name", "seed"))
-    return unknown | known | tags | {"converted": source}
+    return records.tagged(unknown | known, tags, weights.path) | {"converted": source}
 
 
 def _of_torchvision(weights, trunk):

@@ -1,16 +1,16 @@
 """Bins of the ab plane: colours as soft labels over them, and how often they occur in images."""
 
-import io
 import math
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
+from ssl_common import streams
 from ssl_common.data import images
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.pretext.color import lab8
-from ssl_common.streams import DataError, name, read_arrays
+from ssl_common.streams import DataError
 
 # a -> the first and last b of the bins of Zhang et al. (ECCV 2016), both in steps of 10; taken from
 # their pts_in_hull.npy (richzhang/colorization). No rule of the sRGB gamut gives these 313.
@@ -196,27 +196,25 @@ def prior(histogram, points):
 
 
 def save(stream, points, prior):
-    """Write POINTS (Q, 2) and their PRIOR (Q) as .npz, the same bytes to a file and a pipe."""
-    buffer = io.BytesIO()
-    np.savez(buffer, format=np.int64(FORMAT), points=points, prior=prior)
-    stream.write(buffer.getvalue())
+    """Write POINTS (Q, 2) and their PRIOR (Q) as .npz."""
+    streams.write_arrays(stream, format=np.int64(FORMAT), points=points, prior=prior)
 
 
 def load(path):
     """Return (points, prior) of the file PATH of make-color-bins; raise DataError for another."""
-    arrays = read_arrays(path)
+    arrays, where = streams.read_arrays(path), streams.name(path)
     advice = "make one by make-color-bins"
     if not {"format", "points", "prior"} <= set(arrays) or arrays["format"] != FORMAT:
-        raise DataError(f"{name(path)}: no arrays points and prior of format {FORMAT}: {advice}")
+        raise DataError(f"{where}: no arrays points and prior of format {FORMAT}: {advice}")
     points, prior = arrays["points"], arrays["prior"]
     if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind != "i" or len(points) < 2:
-        raise DataError(f"{name(path)}: points are no integers (Q, 2): {advice}")
+        raise DataError(f"{where}: points are no integers (Q, 2): {advice}")
     if len(points) > MOST:
-        raise DataError(f"{name(path)}: {len(points)} points, more than {MOST}: {advice}")
+        raise DataError(f"{where}: {len(points)} points, more than {MOST}: {advice}")
     if (abs(points) > 128).any() or len(np.unique(points, axis=0)) < len(points):
-        raise DataError(f"{name(path)}: a point twice, or outside -128 ... 127: {advice}")
+        raise DataError(f"{where}: a point twice, or outside -128 ... 127: {advice}")
     if prior.shape != points.shape[:1] or prior.dtype.kind != "f":
-        raise DataError(f"{name(path)}: the prior is not {len(points)} real numbers: {advice}")
+        raise DataError(f"{where}: the prior is not {len(points)} real numbers: {advice}")
     if not (prior >= 0).all() or abs(prior.sum() - 1) > 1e-6:
-        raise DataError(f"{name(path)}: the prior is not of sum 1: {advice}")
+        raise DataError(f"{where}: the prior is not of sum 1: {advice}")
     return points.astype(np.int64), prior.astype(np.float64)

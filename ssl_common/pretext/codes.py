@@ -50,6 +50,7 @@ TRANSLATIONS = np.array([[(x + u) % 3 * 3 + (y + v) % 3 for x, y in PLANE] for u
 
 
 def linear(a, b, c, d):
+    """Return the map (x, y) -> (a x + b y, c x + d y) of the plane, as a list of 9 points."""
     return [(a * x + b * y) % 3 * 3 + (c * x + d * y) % 3 for x, y in PLANE]
 
 
@@ -65,6 +66,7 @@ INFINITY = 8
 
 
 def times(a, b):
+    """Return the product of A and B in GF(8), each 0 to 7."""
     return POWERS[(POWERS.index(a) + POWERS.index(b)) % 7] if a and b else 0
 
 
@@ -127,16 +129,19 @@ def orbit(permutation, turn):
 
 
 def orbit_heads(turn, members):
+    """Return the heads of the union of the orbits of MEMBERS, a text of permutations, (n, 9)."""
     images = np.vstack([orbit(np.array(list(map(int, x))), turn) for x in members.split()])
     return np.unique(images[images[:, 0] == 0], axis=0)  # one of each block, each block once
 
 
 def fixing_zero():
+    """Return the 8! permutations that leave 0 where it is, (40320, 9)."""
     rest = lexicographic(TILES - 1) + 1
     return np.vstack([np.zeros(rest.shape[1], np.uint8), rest]).T
 
 
 def even(permutations):
+    """Return those of PERMUTATIONS (N, 9) that are made of an even number of swaps."""
     swapped = [a > b for a, b in itertools.combinations(permutations.T, 2)]
     return permutations[np.logical_xor.reduce(swapped) == 0]
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ssl_common import streams
 from ssl_common.data.images import crop, resize_short
 from ssl_common.pretext import bins as ab_bins
 from ssl_common.pretext import color
-from ssl_common.streams import digest
 
 SHORT_SIDE, CROP = 256, 179  # pixels; Zhang et al. cropped 176 and 180
 STRIDE = 16  # pixels from one place of the last map to the next, of both networks
@@ -51,7 +51,7 @@ class Colorization:
     def settings(self):
         """Return what of the task decides the result, plain values."""
         points, prior = self.bins.points, self.bins.prior
-        made = digest(points.tobytes() + (b"" if prior is None else prior.tobytes()))
+        made = streams.digest(points.tobytes() + (b"" if prior is None else prior.tobytes()))
         found = {"bins": len(points), "bins_digest": made, "neighbors": self.neighbors}
         return found | {"rebalanced": prior is not None}
 

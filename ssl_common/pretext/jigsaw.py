@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ssl_common import streams
 from ssl_common.data import images
 from ssl_common.data.loading import standardize
 from ssl_common.pretext.permutations import load as load_permutations
-from ssl_common.streams import DataError, digest, name
+from ssl_common.streams import DataError
 
 SHORT_SIDE, CROP, GRID, CELL, TILE = 256, 255, 3, 85, 64  # pixels, but GRID
 TILES = GRID * GRID
@@ -44,8 +45,9 @@ class Jigsaw:
         """Return the task over the file PERMUTATIONS; raise DataError unless it has 9 tiles."""
         chosen = load_permutations(permutations)
         if chosen.shape[1] != TILES:
-            message = f"{name(permutations)}: {chosen.shape[1]} tiles, but the puzzle has {TILES}"
-            raise DataError(f"{message}: make-permutations -t {TILES}")
+            message = f"{chosen.shape[1]} tiles, but the puzzle has {TILES}"
+            fix = f"make-permutations -t {TILES}"
+            raise DataError(f"{streams.name(permutations)}: {message}: {fix}")
         return cls(chosen, color_projection)
 
     @classmethod
@@ -57,7 +59,7 @@ class Jigsaw:
 
     def settings(self):
         """Return what of the task decides the result, plain values."""
-        made = digest(self.permutations.tobytes())
+        made = streams.digest(self.permutations.tobytes())
         return {
             "permutations": len(self.permutations),
             "permutations_digest": made,

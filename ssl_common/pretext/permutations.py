@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from ssl_common import streams
 from ssl_common.pretext import codes, greedy
-from ssl_common.streams import DataError, name, read_array
+from ssl_common.streams import DataError
 
 
 def make(count, tiles=9, method="code", first=None, seed=0, progress=lambda done, total: None):
@@ -75,11 +76,11 @@ def load(path):
     authors released some. Raises DataError naming the row that is not a permutation or stands
     twice; rows are counted from 0, as in the labels of the puzzle.
     """
-    array = read_array(path)
+    array, where = streams.read_array(path), streams.name(path)
     if array.ndim != 2 or not array.size:
-        raise DataError(f"{name(path)}: shape {array.shape}: permutations are (N, tiles)")
+        raise DataError(f"{where}: shape {array.shape}: permutations are (N, tiles)")
     if array.dtype.newbyteorder("=") not in (np.int32, np.int64, np.uint8):
-        raise DataError(f"{name(path)}: {array.dtype}: permutations are int64, int32 or uint8")
+        raise DataError(f"{where}: {array.dtype}: permutations are int64, int32 or uint8")
     permutations = np.array(array, np.int64, order="C")
     base = 1 if permutations[0].min() == 1 else 0
     permutations -= base
@@ -89,10 +90,10 @@ def load(path):
         row = int(wrong.argmax())
         found = " ".join(map(str, array[row, :16]))
         what = f"not a permutation of {base} to {tiles - 1 + base}: {found}"
-        raise DataError(f"{name(path)}: row {row} is {what}; write it again by make-permutations")
+        raise DataError(f"{where}: row {row} is {what}; write it again by make-permutations")
     seen = {}
     for row, permutation in enumerate(permutations):
         first = seen.setdefault(permutation.tobytes(), row)
         if first != row:
-            raise DataError(f"{name(path)}: row {row} is row {first} again: delete it")
+            raise DataError(f"{where}: row {row} is row {first} again: delete it")
     return permutations

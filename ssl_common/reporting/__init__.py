@@ -1,1 +1,1 @@
-"""Records to tables."""
+"""What people look at: tables and plots of results, pictures of the puzzles."""

@@ -10,6 +10,7 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
+from ssl_common import records
 from ssl_common.reporting import report, tables
 from ssl_common.reporting.report import BEST, NO_LAYER
 from ssl_common.streams import DataError
@@ -214,7 +215,7 @@ def _against_axis(ax, lines, against):
         ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _place: short(x)))
-    name = {"permutations": "permutations |P|", "neighbors": "neighbors K"}.get(against, against)
+    name = f"{against} {records.SIZES.get(against, '')}".rstrip()
     ax.set_xlabel(name + (" (log scale)" if decades else ""))
     return {x: x for x in numbers}
 

@@ -10,7 +10,7 @@ from ssl_common.streams import DataError
 
 # What makes two records the same measurement, but for the layer: the last one counts.
 IDENTITY = ("task", "data_set", "metric", "model", "arch", "pretext", "data_name", "images")
-IDENTITY += ("permutations", "neighbors", "seed", "svm_seed", "k", "samples")
+IDENTITY += (*records.SIZES, "seed", "svm_seed", "k", "samples")
 IDENTITY += ("linear_seed", "recipe", "steps", "cache")
 NO_LAYER = "-"  # the column of a value that belongs to no layer
 BEST = "best"  # where a published row gives only the best layer
@@ -91,9 +91,9 @@ def label(record):
     said = [str(record[name]) for name in ("arch", "pretext") if record.get(name)]
     if not said:
         said = [str(record.get("model") or "?")]
-    for mark, name in (("P", "permutations"), ("K", "neighbors")):
+    for name, mark in records.SIZES.items():
         if record.get(name) is not None:
-            said.append(f"{mark}={record[name]}")
+            said.append(f"{mark.strip('|')}={record[name]}")
     data = [str(record["data_name"])] if record.get("data_name") else []
     if isinstance(record.get("images"), int):
         data.append(f"{record['images']:,} images")

@@ -35,7 +35,7 @@ class Run:
         """Tell whether the network is there, trained with these settings."""
         if not os.path.exists(self.output):
             return False
-        self._check(self.output, networks.load(self.output))
+        self._check(self.output, networks.load(self.output, self.command))
         self._sweep()  # what one that was killed in finish() left
         return True
 
@@ -50,7 +50,7 @@ class Run:
         names = self._checkpoints()
         state = None
         if names:
-            state = networks.load(names[-1])
+            state = networks.load(names[-1], self.command)
             self._check(names[-1], state)
         self._log.truncate(state["log_bytes"] if state else 0)
         return state

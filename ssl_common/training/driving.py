@@ -4,9 +4,10 @@ import os
 
 import torch
 
-from ssl_common.cli import Stopped
+from ssl_common import streams
 from ssl_common.data.manifest import Manifest, index_files
-from ssl_common.streams import DataError, name, stem
+from ssl_common.processes import Stopped
+from ssl_common.streams import DataError
 from ssl_common.training import checkpoints, torchrun
 from ssl_common.training.loop import train
 
@@ -44,11 +45,12 @@ def drive(
         torchrun.share_input(leads)
     images = Manifest(manifest, index_files(manifest, index_dir))
     if len(images) < batch:
-        message = f"{name(manifest)}: {len(images)} images are less than one batch"
+        message = f"{streams.name(manifest)}: {len(images)} images are less than one batch"
         raise DataError(f"{message}: give --batch {len(images)} or less")
     work = make(images, options)
     settings = work.settings
-    settings |= {"images": len(images), "data": images.digest(), "data_name": stem(manifest)}
+    settings |= {"images": len(images), "data": images.digest()}
+    settings["data_name"] = streams.stem(manifest)
     keeping = len(images) // batch if keep_epochs else 0
     run = checkpoints.Run(output, settings, keeping, work.command)
     if leads and not run.complete():

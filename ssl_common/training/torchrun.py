@@ -1,4 +1,4 @@
-"""Many processes, the ranks of a torchrun: one that pretrain starts, or one that started it.
+"""Many processes, the ranks of a torchrun: one that a command starts, or one that started it.
 
 torchrun (torch.distributed.run) brings the ranks together. By itself it would end them on a signal,
 turn every exit status into 1 and talk at length, so the parent here keeps signals, status and talk
@@ -21,7 +21,7 @@ import torch
 from torch import distributed
 
 from ssl_common import streams
-from ssl_common.cli import LAST_WORDS, STOPPED, UNSURE, die_with_parent
+from ssl_common.processes import LAST_WORDS, STOPPED, UNSURE, die_with_parent
 from ssl_common.streams import DataError
 
 FOLDER = "SSL_BENCH_RANKS"  # the folder where ranks leave process ids and last words for a parent
@@ -51,7 +51,7 @@ def lead(ranks, restarts, stopping):
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)  # torchrun alone would say 1
-    with tempfile.TemporaryDirectory(prefix="pretrain-") as name:
+    with tempfile.TemporaryDirectory(prefix="ranks-") as name:
         folder = pathlib.Path(name)
         torchrun += ["--nnodes=1", f"--nproc-per-node={ranks}", "--local-addr=127.0.0.1"]
         torchrun += [f"--log-dir={folder / 'torchrun'}", f"--max-restarts={restarts}"]
@@ -263,7 +263,7 @@ def chosen(device, ranks, leads):
     """
     found = torch.cuda.device_count()
     if leads and not found and device is None:
-        raise DataError(f"--gpus {ranks}: no GPU here: --device cpu trains on processors")
+        raise DataError(f"--gpus {ranks}: no GPU here: --device cpu runs on processors")
     if device == "cuda" and not found:
         raise DataError("--device cuda: no GPU here that torch can use: see nvidia-smi")
     device = device or ("cuda" if found else "cpu")

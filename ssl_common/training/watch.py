@@ -4,8 +4,9 @@ import math
 
 import torch
 
+from ssl_common import streams
 from ssl_common.data.loading import Shuffled
-from ssl_common.streams import DataError, name
+from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
 NAMED = 20  # lines of the manifest that one line of the log or an error names
@@ -101,7 +102,7 @@ class Finite:
         lines = sorted(index + 1 for _, index in list(order)[part])
         named = ", ".join(map(str, lines[:NAMED])) + (", ..." if lines[NAMED:] else "")
         message = f"the loss is not finite at step {step + 1}, on the images of lines {named}"
-        raise DataError(f"{name(manifest.path)}: {message}: {ADVICE}")
+        raise DataError(f"{streams.name(manifest.path)}: {message}: {ADVICE}")
 
 
 def check_weights(network, step):
@@ -119,7 +120,7 @@ def check_readable(manifest, tally, seen, most):
     named = f"line {lines[0] + 1}: {manifest[lines[0]].path}" if lines else "the log names them"
     share = f"{tally.unreadable:,} of {seen:,} images cannot be read ({named})"
     message = f"{share}, more than --max-bad {most:.3%}: mend them, check --root, or raise it"
-    raise DataError(f"{name(manifest.path)}: {message}")
+    raise DataError(f"{streams.name(manifest.path)}: {message}")
 
 
 def chance_step(epoch_steps):

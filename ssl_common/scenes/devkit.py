@@ -7,9 +7,9 @@ import os
 import numpy as np
 
 from ssl_common import streams
-from ssl_common.cli import born_deaf
-from ssl_common.data import objects, scenes
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE, Row
+from ssl_common.processes import born_deaf
+from ssl_common.scenes import drawing, objects
 from ssl_common.streams import DataError
 
 SPLITS = {"train": (0,), "val": (2,), "trainval": (0, 2), "test": (1, 3)}  # index modulo 4
@@ -43,7 +43,7 @@ def name(index):
 
 def _write_scene(folder, seed, index):
     """Draw and write one scene; return what it shows."""
-    picture, shown, quality = scenes.draw(seed, index)
+    picture, shown, quality = drawing.draw(seed, index)
     encoded = io.BytesIO()  # Pillow itself takes no notice of a full disk
     picture.save(encoded, "JPEG", quality=quality)
     text = annotation(name(index), picture.size, shown)

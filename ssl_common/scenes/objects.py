@@ -5,12 +5,13 @@ An object stands at the origin of its own frame, y up; its length runs along x, 
 
 import numpy as np
 
-from ssl_common.data.rendering import CUBE, CYLINDER, SPHERE, Faces, Solid, noise
+from ssl_common.scenes.rendering import CUBE, CYLINDER, SPHERE, Faces, Solid, noise
 
 # ---- Skins and cuts ---------------------------------------------------------------------------
 
 
 def rgb(*values):
+    """Return a colour, red, green and blue from 0 to 1, as float32 (3, 1)."""
     return np.array(values, np.float32)[:, None]
 
 
@@ -21,6 +22,7 @@ def tint(rng, *values, spread=0.15):
 
 
 def speckle(p, texel, blur):
+    """Return noise at the points P (3, N)."""
     return noise(p[0] + 0.7 * p[2] + 0.3 * p[1], p[1] - 0.6 * p[2], texel, blur)
 
 
@@ -91,6 +93,7 @@ def rustle(p, texel, blur):
 
 
 def foliage(colour):
+    """COLOUR with much noise."""
     return lambda p, n, blur: colour * (1 + 0.5 * rustle(p, 0.04, blur)).clip(0.2)
 
 
@@ -121,10 +124,12 @@ def bar(start, end, radius, skin, shape=CYLINDER):
 
 
 def block(centre, size, skin, shape=CUBE, **more):
+    """Return a solid around CENTRE of whole SIZE (x, y, z)."""
     return Solid(shape, centre, np.array(size) / 2, skin, **more)
 
 
 def ball_of(centre, size, skin, **more):
+    """Return an ellipsoid around CENTRE of whole SIZE (x, y, z)."""
     return Solid(SPHERE, centre, np.array(size) / 2, skin, **more)
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ssl_common.data import objects, places
-from ssl_common.data.rendering import Camera, View
+from ssl_common.scenes import objects, places
+from ssl_common.scenes.rendering import Camera, View
 
 DETAIL = 1.5  # rendered pixels to one of the picture, which is their mean
 SIZES = [(320, 240), (320, 216), (320, 212), (240, 320), (216, 320), (256, 256)]  # width, height
@@ -45,6 +45,8 @@ class Thing(NamedTuple):
 
 
 class Scene(NamedTuple):
+    """What a picture is rendered from: the view, the place, and the list of its Thing."""
+
     camera: Camera
     sky: places.Sky
     ground: places.Ground

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from ssl_common.data.objects import rgb, tint
-from ssl_common.data.rendering import Light, noise
+from ssl_common.scenes.objects import rgb, tint
+from ssl_common.scenes.rendering import Light, noise
 
 # How often each class is drawn, place by place.
 ODDS = {

@@ -1,0 +1,77 @@
+"""How an image is shown in training: which part of it, in which colours.
+
+Nothing is drawn here: the numbers that decide are given, in [0, 1).
+"""
+
+import itertools
+import math
+
+import torch
+
+from ssl_common.data.images import crop, resize, resize_short
+
+SHORT_SIDE = 256  # pixels, before the crop
+AREA, ASPECT = (0.08, 1), (3 / 4, 4 / 3)  # of a crop of any size
+ORDERS = list(itertools.permutations(range(3)))  # of brightness, contrast, saturation
+GRAY = (0.299, 0.587, 0.114)
+# The principal components of ImageNet's colours, a column each, and their standard deviations
+# (Krizhevsky et al., NIPS 2012; the numbers are fb.resnet.torch's).
+COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+DEVIATIONS = (0.2175, 0.0188, 0.0045)
+
+
+def shown(image, size, warp, where=None):
+    """Return a SIZE x SIZE part of IMAGE (H x W x 3), its short side 256: the middle, or WHERE.
+
+    WARP makes a square of it before.
+    """
+    image = resize(image, (SHORT_SIDE,) * 2) if warp else resize_short(image, SHORT_SIDE)
+    return crop(image, size, (0.5, 0.5) if where is None else where)
+
+
+def sized_crop(image, size, drawn):
+    """Return a part of IMAGE (H x W x 3) of any area, place and shape, resized to SIZE x SIZE.
+
+    The first of DRAWN (area, shape, turned, x, y) that lies in the image, else the middle.
+    """
+    height, width = image.shape[:2]
+    for area, aspect, turned, x, y in drawn:
+        area = (AREA[0] + (AREA[1] - AREA[0]) * area) * height * width
+        aspect = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * aspect
+        wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if turned < 0.5:
+            wide, high = high, wide
+        if 0 < wide <= width and 0 < high <= height:
+            left, top = int(x * (width - wide + 1)), int(y * (height - high + 1))
+            return resize(image[top : top + high, left : left + wide], (size, size))
+    return crop(resize_short(image, size), size, (0.5, 0.5))
+
+
+def jittered(pixels, amounts, order, strength):
+    """Return PIXELS (N x 3 x H x W), real, with brightness, contrast and saturation changed.
+
+    Each is mixed with black, its mean gray and itself in gray, by 1 +- STRENGTH as AMOUNTS (N, 3)
+    say; ORDER (N) tells which comes first.
+    """
+    orders = torch.tensor(ORDERS, device=pixels.device)[(order * len(ORDERS)).long()]
+    kept = (1 + strength * (2 * amounts - 1)).float().gather(1, orders)
+    pixels = pixels.float()
+    for which, share in zip(orders.unbind(1), kept.unbind(1), strict=True):
+        which, share = which.view(-1, 1, 1, 1), share.view(-1, 1, 1, 1)
+        gray = torch.einsum("c,nchw->nhw", torch.tensor(GRAY, device=pixels.device), pixels)[
+            :, None
+        ]
+        flat = torch.where(which == 0, 0.0, gray.mean((2, 3), keepdim=True))
+        pixels = share * pixels + (1 - share) * torch.where(which == 2, gray, flat)
+    return pixels
+
+
+def light(drawn, deviation):
+    """Return what is added to the colours, 0 to 1, of each image, float32 N x 3 x 1 x 1.
+
+    DRAWN (N, 3) become normal numbers of that DEVIATION, along the principal components of colour.
+    """
+    amounts = torch.special.ndtri(drawn + 2**-54) * deviation  # never of 0
+    amounts = amounts * torch.tensor(DEVIATIONS, dtype=drawn.dtype, device=drawn.device)
+    added = amounts @ torch.tensor(COMPONENTS, dtype=drawn.dtype, device=drawn.device).T
+    return added.float()[:, :, None, None]

@@ -1,0 +1,65 @@
+"""What eval-svm tells of classifiers of either kind, train-svm's own and low-shot's, on images."""
+
+import os
+
+from ssl_common import streams
+from ssl_common.evaluation import lowshot, svm
+from ssl_common.evaluation.examples import read_examples
+from ssl_common.streams import DataError
+
+
+def evaluate(
+    path, features, manifest, tags, *, train_features=None, scores=None, bootstrap=0, seed=0
+):
+    """Return the records of the classifiers in the file PATH on the files FEATURES and MANIFEST.
+
+    They lack their provenance. Low-shot classifiers need TRAIN_FEATURES, what they were trained on,
+    and give a record each k and metric; others take SCORES, BOOTSTRAP and SEED as svm.evaluate
+    does. Raises DataError for features the classifiers were not made for, or made from.
+    """
+    arrays, examples = streams.read_arrays(path), read_examples(features, manifest, tags)
+    few = "lowshot_format" in arrays
+    if few != (train_features is not None):
+        kind = "low-shot classifiers: add" if few else "not low-shot classifiers: leave out"
+        raise DataError(f"{streams.name(path)}: {kind} --train-features")
+    if few and (scores or bootstrap):
+        option = "--scores" if scores else "--bootstrap"
+        raise DataError(f"{streams.name(path)}: low-shot classifiers: leave out {option}")
+    if few:
+        trained = lowshot.load(arrays, streams.name(path))
+        found = list(lowshot.evaluate(path, trained, train_features, examples))
+    else:
+        trained = svm.load(arrays, streams.name(path))
+        found = [svm.evaluate(path, trained, examples, scores, bootstrap, seed)]
+    same = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
+    inputs = {
+        "svm": _digest(path),
+        "features": _digest(features),
+        "manifest": examples.manifest.digest_of_rows(),  # its labels too, unlike test_manifest
+    }
+    same |= {
+        "unseen": [name for name in examples.classes if name not in trained.classes],
+        "test_images": len(examples.features),
+        "test_manifest": examples.manifest.digest(),
+        "inputs": inputs,
+    }
+    return [same | record for record in found]
+
+
+def said(found):
+    """Return what eval-svm says of the records FOUND."""
+    first = found[0]
+    texts = [
+        f"{record['value']:.2f} {record['metric']}"
+        + (f" at k = {record['k']}" if "k" in record else "")
+        + ("" if "interval" not in record else " ({:.2f} to {:.2f})".format(*record["interval"]))
+        for record in found
+    ]
+    over = f"over {first['classes']} of {len(first['per_class'])} classes"
+    text = f"{', '.join(texts)} {over}, {first['test_images']} images"
+    return text + (f"; not trained: {', '.join(first['unseen'])}" if first["unseen"] else "")
+
+
+def _digest(path):
+    """Return the digest of the file PATH, None for a pipe."""
+    return streams.file_digest(path) if os.path.isfile(path) else None

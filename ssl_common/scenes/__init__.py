@@ -1,0 +1,1 @@
+"""A data set of our own: scenes that are generated, as a PASCAL VOC devkit."""
