@@ -139,6 +139,23 @@ def test_lists_it_was_not_trained_for(trained, monkeypatch, text, wrong):
     assert str(error.value).startswith(wrong)
 
 
+def test_tags_are_typed_and_contradict_nothing(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+
+    def evaluate(tags):
+        return list(linear.evaluate("heads.pt", "seven-test.tsv", tags, ".", "cpu", 0, print))
+
+    record = evaluate({"images": "50", "data_set": "7"})[0]
+    assert (record["images"], record["data_set"]) == (50, "7")
+    for tags, wrong in [
+        ({"arch": "resnet50"}, "heads.pt says tiny"),
+        ({"layer": "conv1"}, "heads.pt has one for each layer"),
+        ({"images": "many"}, "images, seed are whole numbers"),
+    ]:
+        with pytest.raises(DataError, match=f"--tag.*{wrong}"):
+            evaluate(tags)
+
+
 def test_another_file_is_refused(tmp_path):
     torch.save({"format": 1, "trunk": {}, "settings": {}}, tmp_path / "network.pt")
     with pytest.raises(DataError, match="network.pt: not a file of train-linear: "):

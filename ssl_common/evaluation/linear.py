@@ -40,6 +40,7 @@ COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, 
 DEVIATIONS = (0.2175, 0.0188, 0.0045)
 FORGOTTEN = 10  # what batch norm keeps is to forget its start by e**-10 in a run, however short
 BATCH = 64  # images, where nothing is trained
+OF_A_LAYER = ("layer", "shape", "value", "top_5", "per_class")  # fields of a record
 
 
 class Linear:
@@ -355,6 +356,27 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
     if len(known):
         message = f"{model} was trained on {images[known[0]].path} ({len(known)} such lines)"
         raise images.error(int(known[0]) + 1, f"{message}: evaluate on others")
+    trained = ("recipe", "steps", "batch", "lr", "cache")
+    common = content["about"] | {
+        "task": "linear",
+        "data_set": streams.stem(manifest),
+        "metric": "top-1",
+        "classes": len(classes),
+        "linear_seed": settings["seed"],
+        **{key: settings[key] for key in trained},
+        "train_images": settings["images"],
+        "train_manifest": settings["data"],
+        "test_images": len(images),
+        "test_manifest": images.digest(),
+        "inputs": {"model": streams.file_digest(model), "manifest": streams.digest(
+            repr(tuple(row)).encode() for row in images
+        )},
+    }  # fmt: skip
+    for key, value in records.typed(tags).items():
+        if key in OF_A_LAYER or key != "data_set" and common.get(key) not in (None, value):
+            said = f"says {common[key]}" if key in common else "has one for each layer"
+            raise DataError(f"--tag {key}={value}: {model} {said}")
+        common[key] = value
     device = torch.device(torchrun.chosen(device, 1, False))
     trunk = registry.build(settings["arch"], 0)
     trunk.load_state_dict(content["frozen"])
@@ -377,23 +399,6 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
                 raise DataError(f"{model}: its classifiers give no finite numbers: train it again")
             found[:, rows] = [places(each, labels[rows]) for each in logits]
             progress(done, len(images))
-    trained = ("recipe", "steps", "batch", "lr", "cache")
-    common = content["about"] | {
-        "task": "linear",
-        "data_set": streams.stem(manifest),
-        "metric": "top-1",
-        "classes": len(classes),
-        "linear_seed": settings["seed"],
-        **{key: settings[key] for key in trained},
-        "train_images": settings["images"],
-        "train_manifest": settings["data"],
-        "test_images": len(images),
-        "test_manifest": images.digest(),
-        "inputs": {"model": streams.file_digest(model), "manifest": streams.digest(
-            repr(tuple(row)).encode() for row in images
-        )},
-        **tags,
-    }  # fmt: skip
     counts = np.bincount(labels, minlength=len(classes))
     for layer, shape, place in zip(settings["layers"], content["shapes"], found, strict=True):
         right = np.bincount(labels, place == 0, len(classes))
