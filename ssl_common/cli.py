@@ -301,7 +301,7 @@ tag_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=_parse_tags,
-    help="A field of the record that no sidecar says, as layer=conv5; may be repeated.",
+    help="A field of the record that the inputs do not say, as images=1000000; may be repeated.",
 )
 
 

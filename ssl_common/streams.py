@@ -183,11 +183,17 @@ def read_array(path):
             with reading(path) as stream:  # np.load seeks, and a pipe cannot
                 array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
     except (ValueError, EOFError, SyntaxError) as error:
-        raise DataError(f"{name(path)}: not a .npy array, or cut short ({error})") from error
+        message = f"not a .npy array, or cut short ({_without_advice(error)})"
+        raise DataError(f"{name(path)}: {message}") from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise DataError(f"{name(path)}: a .npz archive where a .npy array should be")
     return array
+
+
+def _without_advice(error):
+    """Return what NumPy says of a file: of one that is nothing it knows, to unpickle it."""
+    return "another kind of file" if "pickle" in str(error) else error
 
 
 def read_arrays(path):
@@ -200,7 +206,8 @@ def read_arrays(path):
         with reading(path) as stream, np.load(io.BytesIO(stream.read()), allow_pickle=False) as npz:
             return dict(npz)
     except (ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-        raise DataError(f"{name(path)}: not a .npz archive, or cut short ({error})") from error
+        message = f"not a .npz archive, or cut short ({_without_advice(error)})"
+        raise DataError(f"{name(path)}: {message}") from error
 
 
 def read_tensors(path, kind, stream=None):

@@ -150,6 +150,8 @@ def test_tags_are_those_of_eval_svm(trained, monkeypatch):
     assert (record["images"], record["note"]) == (1000, "1000")
     with pytest.raises(DataError, match="^--tag pretext=jigsaw: heads.pt says random$"):
         measured(pretext="jigsaw")
+    with pytest.raises(DataError, match="^--tag layer=conv1: heads.pt has one for each layer$"):
+        measured(layer="conv1")
     with pytest.raises(DataError, match="^--tag: .* are whole numbers"):
         measured(images="many")
 

@@ -9,6 +9,9 @@ from conftest import CHECKOUT, environment
 
 PAGES = sorted((CHECKOUT / "man").glob("*.[157]"))
 
+SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES"]
+SECTIONS += ["EXAMPLES", "NOTES", "DEPARTURES", "SEE ALSO"]
+
 
 def examples(page):
     """Return the command lines of PAGE: those after `$ ` within .EX and .EE, `\\` joined."""
@@ -80,6 +83,7 @@ def test_sections_stand_in_their_order(page):
     if page.suffix == ".1":
         assert found[:2] == ["NAME", "SYNOPSIS"]
         assert {"DESCRIPTION", "OPTIONS", "EXIT STATUS", "EXAMPLES"} <= set(found)
+        assert found == [name for name in SECTIONS if name in found]
         assert f".TH {page.stem.upper().replace('-', chr(92) + '-')} " in text.replace('"', "")
 
 

@@ -299,6 +299,12 @@ def test_bad_input(scratch, what, message):
     assert not (scratch / "model.pt").exists() and not (scratch / "exploded").exists()
 
 
+def test_a_network_that_is_for_measuring_alone(scratch):
+    _, err = finish(start(scratch, "model.pt", "--arch", "caffenet"), 1)
+    assert err == "pretrain: --arch caffenet: choose from alexnet, resnet50, tiny\n"
+    assert not (scratch / "model.pt.state").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(scratch):
     """The step after the one that made the weights so large, and its images; no GPU here."""
     _, err = finish(start(scratch, "model.pt", "-j", "0", "--lr", "1e30"), 1)

@@ -86,6 +86,9 @@ def test_voc2007(run, data, tmp_path):
 def test_refused(run, scratch):
     done = run("sample-low-shot", "train.tsv", "-k", "7,9", "-o", "few", check=1)
     assert done.stderr == b"sample-low-shot: train.tsv: no class has 7 images: take a lower k\n"
+    (scratch / "two.tsv").write_text("a.jpg\tcat,dog\nb.jpg\tdog\n")
+    done = run("sample-low-shot", "two.tsv", "-k", "1", "-o", "few", check=1)
+    assert done.stderr.endswith(b": no class has 1 positives and 19 negatives: list more images\n")
     assert not (scratch / "few").exists()
     for ks in ("0", "a", "1,1", ""):
         assert run("sample-low-shot", "train.tsv", "-k", ks, "-o", "few").returncode == 2

@@ -156,8 +156,9 @@ WHOLE = array_bytes(np.arange(100))
 )
 def test_a_broken_array_is_one_error_that_names_it(tmp_path, content):
     (tmp_path / "a.npy").write_bytes(content)
-    with pytest.raises(DataError, match="a.npy"):
+    with pytest.raises(DataError, match="a.npy") as error:
         streams.read_array(str(tmp_path / "a.npy"))
+    assert "allow_pickle" not in str(error.value)  # the user cannot give it, and should not
 
 
 def test_an_archive_is_no_array_and_an_array_no_archive(tmp_path):

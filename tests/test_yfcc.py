@@ -333,7 +333,7 @@ def test_another_file_is_refused_before_its_end(tmp_path, monkeypatch):
 @pytest.mark.parametrize("count", [1, math.inf])
 @pytest.mark.parametrize("lines", [[], LINES[:1]], ids=["empty", "a video"])
 def test_a_listing_without_a_photo_is_an_error(tmp_path, count, lines):
-    with pytest.raises(DataError, match="l.tsv: 0 photos$"):
+    with pytest.raises(DataError, match="l.tsv: 0 photos: is it yfcc100m_dataset"):
         draw([write(tmp_path / "l.tsv", lines)], count)
 
 

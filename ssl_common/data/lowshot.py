@@ -63,8 +63,10 @@ def write(manifest, ks, samples, seed, folder):
                 with streams.writing(os.path.join(partial, names[-1])) as stream:
                     streams.write_array(stream, chosen)
         if not names:
-            needed = f"{min(ks)} images" if single else f"{min(ks)} positives and 19 times that"
-            raise DataError(f"{streams.name(manifest.path)}: no class has {needed}: take a lower k")
+            k = min(ks)
+            needed = f"{k} images" if single else f"{k} positives and {NEGATIVES * k} negatives"
+            advice = "take a lower k" if k > 1 else "list more images"
+            raise DataError(f"{streams.name(manifest.path)}: no class has {needed}: {advice}")
     return names, small
 
 

@@ -67,7 +67,7 @@ def sample(listings, count, seed, form="path", max_bad=0.001, progress=lambda *_
     tally.drawn = len(drawn)
     if not tally.drawn or (tally.drawn < count and np.isfinite(count)):
         where = " ".join(streams.name(listing) for listing in listings)
-        advice = f", not {count}: ask for -n all" if tally.drawn else ""
+        advice = f", not {count}: ask for -n all" if tally.drawn else ": is it yfcc100m_dataset?"
         raise DataError(f"{where}: {tally.drawn} photos{advice}")
     shown = path if form == "path" else bytes
     return (shown(text) + b"\n" for text in drawn), tally

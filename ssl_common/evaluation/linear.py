@@ -30,6 +30,7 @@ from ssl_common.training.driving import drive
 CROP, FLIP, JITTER, ORDER, LIGHT = slice(0, 50), 50, slice(51, 54), 54, slice(55, 58)
 FORGOTTEN = 10  # what batch norm keeps is to forget its start by e**-10 in a run, however short
 BATCH = 64  # images, where nothing is trained
+OF_A_LAYER = ("layer", "shape", "value", "top_5", "per_class")  # fields of a record
 
 
 class Linear:
@@ -337,4 +338,7 @@ def _said(content, model, images, tags):
         "test_manifest": images.digest(),
         "inputs": {"model": streams.file_digest(model), "manifest": images.digest_of_rows()},
     }
+    for key in tags:
+        if key in OF_A_LAYER:
+            raise DataError(f"--tag {key}={tags[key]}: {model} has one for each layer")
     return records.tagged(said, tags, model)

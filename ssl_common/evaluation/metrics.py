@@ -2,6 +2,8 @@
 
 import numpy as np
 
+RULES = ("envelope", "steps", "eleven")
+
 
 def average_precision(scores, positive, rule="envelope", weights=None):
     """Return the area under the precision-recall curve, in [0, 1].
@@ -10,7 +12,8 @@ def average_precision(scores, positive, rule="envelope", weights=None):
     be left out before. NaN where none is positive. RULE says what the precision at a recall is:
 
     - envelope: the highest at that recall or above (VOC2010 development kit, section 3.4.1);
-    - steps: that of the next point of the curve, not interpolated (scikit-learn).
+    - steps: that of the next point of the curve, not interpolated (scikit-learn);
+    - eleven: as envelope, the mean of recalls 0, 0.1 ... 1 (VOC2007, section 4.2 of its kit).
 
     Images of equal score enter together, so the curve has one point per distinct score and no
     order of the rows changes it. (The published code lets an unstable argsort order them.)
@@ -26,7 +29,13 @@ def average_precision(scores, positive, rule="envelope", weights=None):
         recall, precision = hits / hits[:, -1:], np.nan_to_num(hits / seen)
     if rule != "steps":
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    found = np.sum(np.diff(recall, prepend=0, axis=1) * precision, axis=1)
+    if rule == "eleven":
+        # Tenths of the hits in whole numbers: recall 3 of 10 is 0.3, whatever 0.3 is in binary.
+        first = [(10 * hits < tenth * hits[:, -1:]).sum(axis=1) for tenth in range(11)]
+        found = np.mean([np.take_along_axis(precision, f[:, None], 1)[:, 0] for f in first], axis=0)
+        found = np.where(hits[:, -1] > 0, found, np.nan)
+    else:
+        found = np.sum(np.diff(recall, prepend=0, axis=1) * precision, axis=1)
     return float(found[0]) if weights is None else found
 
 

@@ -33,6 +33,11 @@ def build(arch, seed, reads="rgb"):
         return TRUNKS[arch]() if arch in TRUNKS else Backbone(arch)
 
 
+def trainable():
+    """Return the names of the trunks that can be trained: they come in a form for each pretext."""
+    return [arch for arch in TRUNKS if f"{arch}-lab" in TRUNKS]
+
+
 def name_of(trunk):
     """Return the name by which build() makes a trunk like TRUNK."""
     if isinstance(trunk, Backbone):

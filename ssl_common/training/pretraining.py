@@ -18,7 +18,9 @@ def pretrain(*, pretext, task, recipe, root, **driving):
     recipes.resolve() takes besides the images. They and the options (arch, and those of drive())
     decide the result; DRIVING is as drive() takes it.
     """
-    kind = PRETEXTS[pretext]
+    kind, arch = PRETEXTS[pretext], driving["options"]["arch"]
+    if arch not in (known := registry.trainable()):
+        raise DataError(f"--arch {arch}: choose from {', '.join(known)}")
 
     def make(images, options):
         return _Pretraining(kind.load(**task), images, recipe, options, root)

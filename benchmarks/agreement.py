@@ -1,0 +1,112 @@
+"""Compare the exact solver with LIBLINEAR at every class, cost and fold of the protocol.
+
+    python benchmarks/agreement.py TRAIN.npy TRAIN.tsv TEST.npy TEST.tsv
+    python benchmarks/agreement.py      # 5,011 x 8,192 generated, 2,000 to test (20 minutes)
+
+Writes a table on standard output; RESULTS.md keeps what it said.
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+from bench import made, write_manifest
+from sklearn.model_selection import StratifiedKFold
+
+from ssl_common.evaluation.metrics import average_precision
+from ssl_common.evaluation.svm import COSTS, FOLDS, choose, read_labelled, solving
+
+POSITIVE_WEIGHT = 2
+
+
+def objective(length, scores, signs, cost):
+    """Return |w|^2 / 2 + cost x the weighted squared hinge of SCORES (P, N), (P,): LIBLINEAR's."""
+    share = np.where(signs == 1, POSITIVE_WEIGHT, np.abs(signs))  # 0: takes no part
+    return length / 2 + cost * (share * (1 - signs * scores).clip(0) ** 2).sum(axis=1)
+
+
+def exact_path(solve, signs):
+    start = None
+    for cost in COSTS:
+        start = solve._solve(*solve.all, signs, np.full(len(signs), cost), start and start[:2])
+        weights, scores = start[:2]
+        length = (weights * solve.all[0].dual(weights, scores)).sum(1)
+        yield length.cpu().numpy(), scores.cpu().numpy()
+
+
+def liblinear_path(solve, signs):
+    for cost in COSTS:
+        weights, _ = solve._solve(signs, np.full(len(signs), cost), lambda _costs: None)
+        yield (weights**2).sum(axis=1), weights[:, :-1] @ solve.rows.T + weights[:, -1:]
+
+
+def compare(train, test):
+    """Yield (what, exact's, LIBLINEAR's) on the Examples TRAIN and TEST."""
+    signs = np.where(train.labels.T == 1, 1, -1).astype(np.int8)
+    rarer = np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
+    signs = signs[kept := rarer >= FOLDS]
+    tests = [part for sign in signs for _, part in StratifiedKFold(FOLDS).split(sign, sign)]
+    folds = np.repeat(signs, FOLDS, axis=0)
+    for sign, part in zip(folds, tests, strict=True):
+        sign[part] = 0
+    excess, ap, weights = [], np.empty((2, len(tests), len(COSTS))), []
+    solvers = [
+        solving(name, train, 0, len(os.sched_getaffinity(0)), None)
+        for name in ("exact", "liblinear")
+    ]
+    with solvers[0] as exact, solvers[1] as liblinear:
+        both = exact_path(exact, folds), liblinear_path(liblinear, folds)
+        for k, found in enumerate(zip(*both, strict=True)):
+            values = np.array([objective(*each, folds, COSTS[k]) for each in found])
+            excess.append(values / values.min(axis=0) - 1)
+            for each, (_length, scores) in zip(ap, found, strict=True):
+                for p, part in enumerate(tests):
+                    truth = signs[p // FOLDS, part] == 1
+                    each[p, k] = average_precision(scores[p, part], truth, "steps")
+        ap = 100 * ap.reshape(2, len(signs), FOLDS, -1).mean(axis=2)  # (2, C, K)
+        costs = [choose(each, rarer[kept])[0] for each in ap]
+        for solve, cost in zip((exact, liblinear), costs, strict=True):
+            weights.append(solve.fit(signs, cost, lambda _costs: None)[0])
+    excess = np.array(excess)  # (K, 2, P)
+    yield "problems", excess[:, 0].size, excess[:, 1].size
+    yield "the other's objective is less, most (relative)", *excess.max(axis=(0, 2))
+    for limit in (1e-6, 1e-4):
+        yield f"... by more than {limit:g}, problems", *(excess > limit).sum(axis=(0, 2))
+    yield "mAP in the folds, best cost", *ap.max(axis=2).mean(axis=1)
+    chosen = [np.searchsorted(COSTS, cost) for cost in costs]
+    same, every = (chosen[0] == chosen[1]).sum(), len(signs)
+    yield "classes with the cost of the other, of all", same, every
+    lost = [e.max(1) - e[range(every), other] for e, other in zip(ap, chosen[::-1], strict=True)]
+    yield "AP lost in the folds with the other's cost, most", *(each.max() for each in lost)
+    at = [test.classes.index(name) for name in np.array(train.classes)[kept]]
+    data = np.concatenate(list(test.normalised()))
+    mean = []
+    for each in weights:
+        scores, labels = data @ each[:, :-1].T + each[:, -1], test.labels[:, at]
+        columns = zip(scores.T, labels.T, strict=True)  # difficult ones are left out
+        mean.append(np.mean([average_precision(s[t != 0], t[t != 0] == 1) for s, t in columns]))
+    yield "mAP in test", *(100 * each for each in mean)
+
+
+def generated(folder):
+    """Write features and manifests to train and to test below FOLDER; return their four paths."""
+    labels = made(7011, 8192, 20, folder / "all.npy")
+    rows = np.load(folder / "all.npy", mmap_mode="r")
+    for name, part in (("train", slice(5011)), ("test", slice(5011, None))):
+        np.save(folder / f"{name}.npy", rows[part])
+        write_manifest(folder / f"{name}.tsv", labels[part])
+    return [folder / f"{name}.{end}" for name in ("train", "test") for end in ("npy", "tsv")]
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="agreement-") as folder:
+        paths = [str(p) for p in sys.argv[1:] or generated(pathlib.Path(folder))]
+        train, test = (read_labelled(*pair, {}) for pair in (paths[:2], paths[2:]))
+        for what, *values in compare(train, test):
+            sys.stdout.write("\t".join([what, *(f"{value:.6g}" for value in values)]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
