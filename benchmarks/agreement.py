@@ -1,9 +1,10 @@
 """Compare the exact solver with LIBLINEAR at every class, cost and fold of the protocol.
 
-    python benchmarks/agreement.py TRAIN.npy TRAIN.tsv TEST.npy TEST.tsv
-    python benchmarks/agreement.py      # 5,011 x 8,192 generated, 2,000 to test (20 minutes)
+    python benchmarks/agreement.py TRAIN.npy TRAIN.tsv TEST.npy TEST.tsv [ITERATIONS]
+    python benchmarks/agreement.py      # 5,011 x 8,192 generated, 2,000 to test (10 minutes)
 
-Writes a table on standard output; RESULTS.md keeps what it said.
+LIBLINEAR stops after 2,000 ITERATIONS, as in train-svm, or after others, on one core. Writes a
+table on standard output; RESULTS.md keeps what it said.
 """
 
 import os
@@ -15,8 +16,10 @@ import numpy as np
 from bench import made, write_manifest
 from sklearn.model_selection import StratifiedKFold
 
+from ssl_common.evaluation import liblinear
+from ssl_common.evaluation.examples import read_labelled
 from ssl_common.evaluation.metrics import average_precision
-from ssl_common.evaluation.svm import COSTS, FOLDS, choose, read_labelled, solving
+from ssl_common.evaluation.svm import COSTS, FOLDS, choose, solving
 
 POSITIVE_WEIGHT = 2
 
@@ -42,8 +45,8 @@ def liblinear_path(solve, signs):
         yield (weights**2).sum(axis=1), weights[:, :-1] @ solve.rows.T + weights[:, -1:]
 
 
-def compare(train, test):
-    """Yield (what, exact's, LIBLINEAR's) on the Examples TRAIN and TEST."""
+def compare(train, test, workers):
+    """Yield (what, exact's, LIBLINEAR's, with WORKERS) on the Examples TRAIN and TEST."""
     signs = np.where(train.labels.T == 1, 1, -1).astype(np.int8)
     rarer = np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
     signs = signs[kept := rarer >= FOLDS]
@@ -52,12 +55,9 @@ def compare(train, test):
     for sign, part in zip(folds, tests, strict=True):
         sign[part] = 0
     excess, ap, weights = [], np.empty((2, len(tests), len(COSTS))), []
-    solvers = [
-        solving(name, train, 0, len(os.sched_getaffinity(0)), None)
-        for name in ("exact", "liblinear")
-    ]
-    with solvers[0] as exact, solvers[1] as liblinear:
-        both = exact_path(exact, folds), liblinear_path(liblinear, folds)
+    solvers = [solving(name, train, 0, workers, None) for name in ("exact", "liblinear")]
+    with solvers[0] as ours, solvers[1] as theirs:
+        both = exact_path(ours, folds), liblinear_path(theirs, folds)
         for k, found in enumerate(zip(*both, strict=True)):
             values = np.array([objective(*each, folds, COSTS[k]) for each in found])
             excess.append(values / values.min(axis=0) - 1)
@@ -67,7 +67,7 @@ def compare(train, test):
                     each[p, k] = average_precision(scores[p, part], truth, "steps")
         ap = 100 * ap.reshape(2, len(signs), FOLDS, -1).mean(axis=2)  # (2, C, K)
         costs = [choose(each, rarer[kept])[0] for each in ap]
-        for solve, cost in zip((exact, liblinear), costs, strict=True):
+        for solve, cost in zip((ours, theirs), costs, strict=True):
             weights.append(solve.fit(signs, cost, lambda _costs: None)[0])
     excess = np.array(excess)  # (K, 2, P)
     yield "problems", excess[:, 0].size, excess[:, 1].size
@@ -86,7 +86,7 @@ def compare(train, test):
     for each in weights:
         scores, labels = data @ each[:, :-1].T + each[:, -1], test.labels[:, at]
         columns = zip(scores.T, labels.T, strict=True)  # difficult ones are left out
-        mean.append(np.mean([average_precision(s[t != 0], t[t != 0] == 1) for s, t in columns]))
+        mean.append(np.nanmean([average_precision(s[t != 0], t[t != 0] == 1) for s, t in columns]))
     yield "mAP in test", *(100 * each for each in mean)
 
 
@@ -97,14 +97,17 @@ def generated(folder):
     for name, part in (("train", slice(5011)), ("test", slice(5011, None))):
         np.save(folder / f"{name}.npy", rows[part])
         write_manifest(folder / f"{name}.tsv", labels[part])
-    return [folder / f"{name}.{end}" for name in ("train", "test") for end in ("npy", "tsv")]
+    return [str(folder / f"{name}.{end}") for name in ("train", "test") for end in ("npy", "tsv")]
 
 
 def main():
     with tempfile.TemporaryDirectory(prefix="agreement-") as folder:
-        paths = [str(p) for p in sys.argv[1:] or generated(pathlib.Path(folder))]
+        paths = sys.argv[1:5] or generated(pathlib.Path(folder))
+        workers = len(os.sched_getaffinity(0))
+        if sys.argv[5:]:  # here alone, not in processes
+            liblinear.MAX_ITERATIONS, workers = int(sys.argv[5]), 1
         train, test = (read_labelled(*pair, {}) for pair in (paths[:2], paths[2:]))
-        for what, *values in compare(train, test):
+        for what, *values in compare(train, test, workers):
             sys.stdout.write("\t".join([what, *(f"{value:.6g}" for value in values)]) + "\n")
 
 

@@ -133,6 +133,7 @@ def resnet_digest(folder, content, **options):
     return registry.weights_digest(weights.Weights(str(folder / "w"), **options).trunk())
 
 
+@pytest.mark.slow
 def test_every_kind_of_file_gives_the_same_resnet(theirs, tmp_path):
     state = {k: v for k, v in theirs.state_dict().items() if "num_batches" not in k}
     features_only = {f"_feature_blocks.{name}": tensor for name, tensor in state.items()}

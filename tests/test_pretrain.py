@@ -19,6 +19,7 @@ from ssl_common.training.driving import has_bf16
 
 ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--batch", "4"]
 EPOCHS = 60  # of 3 steps
+SLOW = pytest.mark.slow
 
 
 def start(folder, output, *extra, stdout=subprocess.PIPE, env=None, **more):
@@ -85,7 +86,9 @@ def test_workers_do_not_change_the_result(whole, scratch):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
-@pytest.mark.parametrize("workers", ["0", "1", "3"])
+@pytest.mark.parametrize(
+    "workers", [pytest.param("0", marks=SLOW), "1", pytest.param("3", marks=SLOW)]
+)
 def test_killed_at_any_step_is_uninterrupted(scratch, workers):
     """40 steps are 17, kill -9 and the rest, to the last bit; also for a network that draws."""
     drawing = {"env": {"DROPOUT": "1"}}
@@ -104,6 +107,7 @@ def test_killed_at_any_step_is_uninterrupted(scratch, workers):
     assert (scratch / "model.pt").read_bytes() == (scratch / "whole.pt").read_bytes()
 
 
+@SLOW
 def test_another_number_of_threads_is_said(scratch):
     words = ("--iterations", "40", "-j", "0", "--checkpoint-every", "17steps")
     process = start(scratch, "model.pt", *words)
@@ -115,7 +119,11 @@ def test_another_number_of_threads_is_said(scratch):
     assert "began with 1 threads, now it has 2: last bits may differ" in err
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGTERM, signal.SIGKILL]
+    + [pytest.param(each, marks=SLOW) for each in (signal.SIGINT, signal.SIGUSR1)],
+)
 def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
     process = start(scratch, "model.pt", "-j", "2", "--checkpoint-every", "20steps")
     seen = [process.stdout.readline() for _ in range(2)]  # the settings, step 50
@@ -131,6 +139,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
+@SLOW
 def test_two_runs_do_not_share_a_state(whole, scratch):
     process = start(scratch, "model.pt", "-j", "0")
     process.stdout.readline()
@@ -174,7 +183,7 @@ def test_seed_changes_the_network(whole, scratch):
     assert (scratch / "model.pt").read_bytes() != whole[1]
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("0", marks=SLOW), "2"])
 def test_reader_of_the_log_leaves(whole, scratch, workers):
     with start(scratch, "model.pt", "-j", workers) as process:
         process.stdout.readline()
@@ -191,7 +200,10 @@ def test_full_disk_under_the_log(scratch):
     assert err == "pretrain: standard output: No space left on device\n"
 
 
-@pytest.mark.parametrize("every, failed", [("30min", "model.pt"), ("20steps", "model.pt.state/")])
+@pytest.mark.parametrize(
+    "every, failed",
+    [pytest.param("30min", "model.pt", marks=SLOW), ("20steps", "model.pt.state/")],
+)
 def test_full_disk_under_the_network_and_a_checkpoint(whole, scratch, every, failed):
     """No file may grow beyond 100 kB, which the log never does; with more room it goes on."""
     words = ["-j", "0", "--checkpoint-every", every]
@@ -322,7 +334,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.slow
+@SLOW
 def test_sixteen_photographs_four_permutations(run, data, tmp_path):
     photographs = sorted(data("voc2007_A").rglob("*.jpg"))[:16]
     (tmp_path / "m.tsv").write_text("".join(f"{path}\n" for path in photographs))

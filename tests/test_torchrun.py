@@ -18,6 +18,7 @@ from test_pretrain import ARGV, EPOCHS, finish, start, steps, tail
 
 TWO = ("--gpus", "2", "--device", "cpu", "-j", "0")
 FROZEN = {"FROZEN": "1"}
+SLOW = pytest.mark.slow
 
 
 def losses(log):
@@ -70,6 +71,7 @@ def whole(scratch_template, tmp_path_factory):
     return log, (folder / "model.pt").read_bytes()
 
 
+@SLOW
 def test_ranks_and_accumulation_take_the_same_steps(scratch):
     """Batch norm frozen, it is the same sum of gradients, however it is cut."""
 
@@ -85,7 +87,14 @@ def test_ranks_and_accumulation_take_the_same_steps(scratch):
     assert abs(run("d.pt", "0.1") / one - 1).max() > 2e-3
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGUSR1, marks=SLOW),
+        pytest.param(signal.SIGINT, marks=SLOW),
+    ],
+)
 def test_stopped_and_resumed_is_uninterrupted(whole, scratch, tmp_path_factory, how):
     folder = tmp_path_factory.mktemp("tmp")
     process = start(scratch, "model.pt", *TWO, env={"TMPDIR": str(folder)})
@@ -104,6 +113,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, scratch, tmp_path_factory, 
     assert steps(log) == steps(whole[0])
 
 
+@SLOW
 def test_one_process_goes_on_with_the_micro_batches_of_two(scratch):
     process = start(scratch, "model.pt", *TWO)
     until_step_50(process)
@@ -115,6 +125,7 @@ def test_one_process_goes_on_with_the_micro_batches_of_two(scratch):
     assert "made with micro_batch 2, not 4" in err
 
 
+@SLOW
 def test_a_signal_to_every_process_is_one_signal(whole, scratch):
     """As a batch system sends it: to the parent, its torchrun and the ranks alike."""
     process = start(scratch, "model.pt", *TWO)
@@ -128,6 +139,7 @@ def test_a_signal_to_every_process_is_one_signal(whole, scratch):
     assert steps(log) == steps(whole[0])
 
 
+@SLOW
 def test_a_second_signal_ends_it_at_once(scratch):
     process = start(scratch, "model.pt", *TWO)
     torchrun, ranks = until_step_50(process)
@@ -140,7 +152,7 @@ def test_a_second_signal_ends_it_at_once(scratch):
     wait_for(lambda: not any(map(alive, (torchrun, *ranks))))
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=SLOW), 1])
 def test_a_rank_that_dies_is_started_again(whole, scratch, rank):
     """The group goes on from the checkpoint and ends as if nothing had been."""
     process = start(scratch, "model.pt", *TWO, "--checkpoint-every", "20steps")
@@ -154,6 +166,7 @@ def test_a_rank_that_dies_is_started_again(whole, scratch, rank):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
+@SLOW
 def test_a_rank_that_dies_too_often_is_named(whole, scratch):
     words = (*TWO, "--checkpoint-every", "20steps", "--max-restarts", "0")
     process = start(scratch, "model.pt", *words)
@@ -166,6 +179,7 @@ def test_a_rank_that_dies_too_often_is_named(whole, scratch):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
+@SLOW
 def test_nothing_outlives_the_parent(scratch):
     process = start(scratch, "model.pt", *TWO)
     below = until_step_50(process)
@@ -175,6 +189,7 @@ def test_nothing_outlives_the_parent(scratch):
     assert list((scratch / "model.pt.state").glob("*.pt"))  # and they lost no step
 
 
+@SLOW
 def test_the_manifest_may_come_from_a_pipe(whole, scratch):
     words = ["-" if word == "train.tsv" else word for word in ARGV]
     done = subprocess.run(
@@ -185,6 +200,7 @@ def test_the_manifest_may_come_from_a_pipe(whole, scratch):
     assert losses(done.stdout.decode()).tolist() == losses(whole[0]).tolist()
 
 
+@SLOW
 def test_the_reader_of_the_log_leaves(scratch):
     with start(scratch, "model.pt", *TWO) as process:
         process.stdout.readline()
@@ -193,6 +209,7 @@ def test_the_reader_of_the_log_leaves(scratch):
     assert list((scratch / "model.pt.state").glob("*.pt"))
 
 
+@SLOW
 def test_what_a_rank_complains_of_is_said_once(scratch):
     (scratch / "train.tsv").write_text("".join(f"gone-{n}.jpg\n" for n in range(8)))
     _, err = finish(start(scratch, "model.pt", *TWO), 1)
@@ -234,7 +251,7 @@ def agents(folder, count, ranks):
     ]
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("count, ranks", [(1, 2), (2, 1)])
 def test_started_by_torchrun(whole, scratch, count, ranks):
     """Two ranks, of one torchrun or of two: the log on one standard output, the same network."""
@@ -244,7 +261,7 @@ def test_started_by_torchrun(whole, scratch, count, ranks):
         assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
-@pytest.mark.slow
+@SLOW
 def test_torchrun_told_to_stop_leaves_a_checkpoint(whole, scratch):
     (process,) = agents(scratch, 1, 2)
     assert [json.loads(process.stdout.readline()) for _ in range(2)][1]["step"] == 50
