@@ -93,7 +93,15 @@ class Drawn(Dataset):
         images.hasten()
 
     def __getitem__(self, item):
-        epoch, index = item
+        return self.__getitems__([item])[0]
+
+    def __getitems__(self, items):
+        """Return a batch: drawn for at once, which takes no longer than for one image."""
+        epochs, indices = zip(*items, strict=True)
+        drawn = draws(self.seed, epochs, indices, self.pretext.draws)
+        return [self._read(*each) for each in zip(epochs, indices, drawn, strict=True)]
+
+    def _read(self, epoch, index, drawn):
         reason = None
         for passed in range(min(MAX_UNREADABLE, len(self.manifest))):
             line = (index + passed) % len(self.manifest)
@@ -102,7 +110,6 @@ class Drawn(Dataset):
             except images.Unreadable as error:
                 reason = reason or error
                 continue
-            (drawn,) = draws(self.seed, [epoch], [index], self.pretext.draws)
             return passed, epoch, index, self.pretext.crop(image, drawn)
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
         raise self.manifest.error(index + 1, f"{message}: {reason}")
@@ -156,7 +163,8 @@ class _Guarded(Dataset):
 
     def __getitems__(self, items):
         try:
-            return [self.dataset[item] for item in items]
+            at_once = getattr(self.dataset, "__getitems__", None)
+            return at_once(items) if at_once else [self.dataset[item] for item in items]
         except DataError as error:
             return error
 
