@@ -56,7 +56,7 @@ demo: $(STAMP) ## The whole pipeline on 300 generated scenes, with a table and a
 evidence: $(STAMP) ## Jigsaw against random on generated scenes, 3 seeds (20 minutes).
 	benchmarks/evidence
 
-bench: $(STAMP) ## Our speed, what else one would use, and their ratio (10 minutes; nothing else running).
+bench: $(STAMP) ## Our speed, what else one would use, and their ratio (15 minutes; nothing else running).
 	$(RUN)/python benchmarks/bench.py
 
 test: $(STAMP) ## Run the tests, save the slow ones (minutes).
