@@ -25,8 +25,13 @@ NETWORKS = {
     "shufflenet_v2_x0_5": {"stage2": (48, 28, 14), "conv5": (1024, 7, 3)},
 }
 
+FAST = ("resnet18", "mobilenet_v3_small")
 
-@pytest.mark.parametrize("arch", NETWORKS)
+
+@pytest.mark.parametrize(
+    "arch",
+    [arch if arch in FAST else pytest.param(arch, marks=pytest.mark.slow) for arch in NETWORKS],
+)
 def test_maps_are_those_of_torchvision(arch):
     trunk = registry.build(arch, 3).eval()
     torch.manual_seed(3)

@@ -95,6 +95,7 @@ def resnet_maps(network, images):
     return found
 
 
+@pytest.mark.slow
 def test_features_of_the_jigsaw_resnet_are_those_of_torchvision(theirs, scratch, run):
     """As a process, from the file that Python 2 wrote to the features of photographs."""
     blobs = caffe2.jigsaw(theirs.state_dict(), 5000, np.random.default_rng(0))

@@ -43,6 +43,7 @@ def test_examples_are_found_and_unescaped():
     assert examples(page) == ["list-images voc A | awk '{ print }'", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.suffix == ".1"], ids=lambda page: page.name
 )

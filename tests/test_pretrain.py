@@ -151,6 +151,7 @@ def test_two_runs_do_not_share_a_state(whole, scratch):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
+@SLOW
 def test_killed_and_started_again_at_once(whole, scratch):
     """Its workers, which hold its files open too, end with it."""
     process = start(scratch, "model.pt", "-j", "2", "--checkpoint-every", "20steps")
@@ -235,7 +236,7 @@ def test_unreadable_images_are_counted(scratch):
     assert all(line["unreadable_lines"] == named for line in steps(log)[1:-1])
 
 
-@pytest.mark.parametrize("share, status", [("20%", 1), ("0.25", 0)])
+@pytest.mark.parametrize("share, status", [("20%", 1), pytest.param("0.25", 0, marks=SLOW)])
 def test_too_many_unreadable_images_stop_the_run(scratch, share, status):
     """Judged after 1,000 images: step 63 of 16, of which 4 cannot be read."""
     with open(scratch / "train.tsv", "a", encoding="utf-8") as stream:
