@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -18,6 +19,11 @@ from PIL import Image
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 TINY = CHECKOUT / "tests/tiny.py"  # a command with a network of three layers
 BIN = pathlib.Path(sys.executable).parent  # not resolved: the folder of the virtual environment
+
+# `make test &` in a script, and nohup, let the tests, and what they start, be deaf to these.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def environment(extra=None):
