@@ -218,12 +218,10 @@ def colours(_folder):
 
 def pretraining(folder):
     """pretrain's own figure; theirs is the same step on a batch that lies ready: its limit."""
-    import torch
-
-    from ssl_common.training.driving import has_bf16
+    from ssl_common.training.driving import lacks_bf16
 
     shell("make-permutations -q -n 100 -o p100.npy", folder)
-    for precision in ("fp32", "bf16") if has_bf16(torch.cpu.get_capabilities()) else ("fp32",):
+    for precision in ("fp32",) if lacks_bf16() else ("fp32", "bf16"):
         command = "pretrain jigsaw scenes.tsv --permutations p100.npy --batch 64 --epochs 25"
         shell(f"{command} --precision {precision} -q -o {precision}.pt > log.jsonl", folder)
         *_, line = (folder / "log.jsonl").read_text().splitlines()

@@ -35,8 +35,8 @@ def drive(
     options["precision"] = options["precision"] or ("bf16" if device == "cuda" else "fp32")
     if options["synced_ranks"] > 1 and device == "cpu":
         raise DataError("--sync-bn: torch synchronises batch norm between GPUs only")
-    bare = device == "cpu" and not has_bf16(torch.cpu.get_capabilities())
-    if bare and options["precision"] == "bf16" and not leads and torchrun.RANK == 0:
+    speaks = torchrun.RANK == 0 and not leads
+    if speaks and (device, options["precision"]) == ("cpu", "bf16") and lacks_bf16():
         running["say"]("this processor has no instructions for bf16: fp32 is faster")
     for path in (manifest, *files) if leads else ():
         if path not in (None, "-") and os.path.exists(path) and not os.path.isfile(path):
@@ -78,9 +78,10 @@ def drive(
     return said if done and torchrun.RANK == 0 else None
 
 
-def has_bf16(capabilities):
-    """Return whether a processor of such CAPABILITIES, torch's, multiplies bf16 in hardware."""
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
+def lacks_bf16():
+    """Return whether the processor has no instructions to multiply bf16."""
+    has = torch.cpu.get_capabilities()
+    return not any(has.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
 
 
 def _train(run, work, device, *, workers, stopping, **running):
