@@ -16,17 +16,16 @@ import numpy as np
 from bench import made, write_manifest
 from sklearn.model_selection import StratifiedKFold
 
+from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation import liblinear
 from ssl_common.evaluation.examples import read_labelled
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm import COSTS, FOLDS, choose, solving
 
-POSITIVE_WEIGHT = 2
-
 
 def objective(length, scores, signs, cost):
     """Return |w|^2 / 2 + cost x the weighted squared hinge of SCORES (P, N), (P,): LIBLINEAR's."""
-    share = np.where(signs == 1, POSITIVE_WEIGHT, np.abs(signs))  # 0: takes no part
+    share = np.where(signs == 1, liblinear.POSITIVE_WEIGHT, np.abs(signs))  # 0: takes no part
     return length / 2 + cost * (share * (1 - signs * scores).clip(0) ** 2).sum(axis=1)
 
 
@@ -47,7 +46,7 @@ def liblinear_path(solve, signs):
 
 def compare(train, test, workers):
     """Yield (what, exact's, LIBLINEAR's, with WORKERS) on the Examples TRAIN and TEST."""
-    signs = np.where(train.labels.T == 1, 1, -1).astype(np.int8)
+    signs = np.where(train.labels.T == POSITIVE, 1, -1).astype(np.int8)
     rarer = np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
     signs = signs[kept := rarer >= FOLDS]
     tests = [part for sign in signs for _, part in StratifiedKFold(FOLDS).split(sign, sign)]
@@ -85,8 +84,9 @@ def compare(train, test, workers):
     mean = []
     for each in weights:
         scores, labels = data @ each[:, :-1].T + each[:, -1], test.labels[:, at]
-        columns = zip(scores.T, labels.T, strict=True)  # difficult ones are left out
-        mean.append(np.nanmean([average_precision(s[t != 0], t[t != 0] == 1) for s, t in columns]))
+        clear = labels != DIFFICULT
+        columns = zip(scores.T, labels.T == POSITIVE, clear.T, strict=True)
+        mean.append(np.nanmean([average_precision(s[c], p[c]) for s, p, c in columns]))
     yield "mAP in test", *(100 * each for each in mean)
 
 
