@@ -14,11 +14,10 @@ import time
 import numpy as np
 import pytest
 from conftest import TINY, environment
-from test_pretrain import ARGV, EPOCHS, finish, start, steps, tail
+from test_pretrain import ARGV, EPOCHS, SLOW, finish, start, steps, tail
 
 TWO = ("--gpus", "2", "--device", "cpu", "-j", "0")
 FROZEN = {"FROZEN": "1"}
-SLOW = pytest.mark.slow
 
 
 def losses(log):
@@ -89,11 +88,7 @@ def test_ranks_and_accumulation_take_the_same_steps(scratch):
 
 @pytest.mark.parametrize(
     "how",
-    [
-        signal.SIGTERM,
-        pytest.param(signal.SIGUSR1, marks=SLOW),
-        pytest.param(signal.SIGINT, marks=SLOW),
-    ],
+    [signal.SIGTERM] + [pytest.param(each, marks=SLOW) for each in (signal.SIGUSR1, signal.SIGINT)],
 )
 def test_stopped_and_resumed_is_uninterrupted(whole, scratch, tmp_path_factory, how):
     folder = tmp_path_factory.mktemp("tmp")
