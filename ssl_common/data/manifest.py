@@ -19,6 +19,10 @@ BLOCK = 64  # lines between two remembered offsets: 12 MB for 100 million lines
 PIECE = 1 << 20  # bytes read at a time: they stay in the cache of the processor
 SMALL = 1 << 26  # bytes of a manifest that is read anew in a moment: its index is not kept
 LABELS = re.compile(rb"(\t[^\n]*)")
+SURROGATE = re.compile("[\ud800-\udfff]")
+MARK = "\ufeff"  # of byte order: some editors write it before the first line
+# What no line holds, or what no path begins with: a piece with any of it is read line by line.
+ODD = re.compile(rb"[\r\0]|(?:^|\n)\?|" + MARK.encode())
 FORMAT, HEAD = 1, 7  # of the index; numbers before its offsets
 POSITIVE, DIFFICULT, NEGATIVE = 1, 0, -1
 
@@ -34,13 +38,15 @@ class Row(NamedTuple):
 def format_row(row):
     """Return ROW as a line of a manifest, bytes with their newline.
 
-    Raises DataError where a name holds what the format gives a meaning.
+    Raises DataError where a name holds what the format gives a meaning, or is not UTF-8.
     """
     for part in (row.path, *row.labels, *row.difficult):
-        if not part or any(mark in part for mark in "\t\n\r") or part.startswith("?"):
+        if not part or any(mark in part for mark in "\t\n\r\0") or part.startswith(("?", MARK)):
             raise DataError(
                 f"{part!r}: a name may not be empty, hold a TAB or newline, or start with ?"
             )
+        if not part.isascii() and SURROGATE.search(part):  # how Python holds what is not UTF-8
+            raise DataError(f"{part!r}: the name is not UTF-8: rename it")
     for label in (*row.labels, *row.difficult):
         if "," in label:
             raise DataError(f"{label!r} ({row.path}): a label may not hold a comma")
@@ -49,7 +55,7 @@ def format_row(row):
 
 
 def _class_order(label):
-    return label.lstrip("?").encode()
+    return label.removeprefix("?").encode()
 
 
 def index_files(path, folder=None):
@@ -195,7 +201,7 @@ class Manifest:
         else:
             paths, kinds = piece, ()
             empty = ends[0] == 0 or (np.diff(ends) == 1).any()
-        if empty or b"\r" in piece or not all(map(self._are_labels, kinds)):
+        if empty or ODD.search(piece) or not all(map(self._are_labels, kinds)):
             for line, text in enumerate(piece[:-1].split(b"\n"), before + 1):
                 self._parse(text, line)
         return paths
@@ -231,15 +237,23 @@ class Manifest:
 
     def _parse(self, line_bytes, line):
         path, *fields = line_bytes.decode().split("\t")
+        if b"\r" in line_bytes:
+            raise self.error(line, "holds a carriage return: convert it with dos2unix")
+        if b"\0" in line_bytes:
+            raise self.error(line, "holds a zero byte: is it a list of images?")
+        if path.startswith(MARK):
+            raise self.error(line, "starts with a byte-order mark: save it as UTF-8 without one")
         if not path:
             raise self.error(line, "no path: delete the line")
-        if path.endswith("\r") or (fields and fields[-1].endswith("\r")):
-            raise self.error(line, "ends in a carriage return: convert it with dos2unix")
+        if path.startswith("?"):
+            raise self.error(line, "a path may not start with a question mark: write ./?...")
         if len(fields) > 1:
             raise self.error(line, "more than one TAB: write path<TAB>label,label")
         labels = fields[0].split(",") if fields and fields[0] else []
         if any(label in ("", "?") for label in labels):
             raise self.error(line, "an empty label: write path<TAB>label,label")
+        if any(label.startswith("??") for label in labels):
+            raise self.error(line, "a label may not start with a question mark, but for one ?")
         return Row(
             path,
             tuple(label for label in labels if label[0] != "?"),
