@@ -284,7 +284,7 @@ def test_files_that_are_no_images_are_counted(tmp_path):
     others = collections.Counter()
     rows = list(folder(root, others))
     assert [row.labels for row in rows] == [("a",), ("a",)]
-    said = layouts.write(io.BytesIO(), rows, others)
+    said = layouts.write(io.BytesIO(), rows, others=others)
     kinds = ".heic (2), no suffix (1), .txt (1)"
     assert said == f"2 images, 1 classes; left out 4 files that are no images: {kinds}"
 

@@ -48,7 +48,7 @@ def main(layout, root, listing, split, output):
         "folder": lambda: layouts.folder(root, others),
     }[layout]()
     with streams.writing(output, binary=False) as stream, cli.Progress("images") as progress:
-        written = layouts.write(stream, rows, others, progress)
+        written = layouts.write(stream, rows, progress, others)
     cli.say(written)
 
 

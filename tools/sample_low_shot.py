@@ -27,8 +27,14 @@ def _parse_ks(_ctx, _param, value):
 )
 @click.option("--samples", type=click.IntRange(min=1), default=5, help="Samples of each k.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="New folder of the samples.")
+@click.option(
+    "--labels",
+    type=click.Choice(["single", "several"]),
+    show_default="as the manifest tells",
+    help="Whether an image shows a single class, or may show several.",
+)
 @cli.seed_option
-def main(manifest, ks, samples, output, seed):
+def main(manifest, ks, samples, output, labels, seed):
     """Draw samples with K positives of each class of MANIFEST; write DIR/sampleS_kK.npy.
 
     \b
@@ -40,12 +46,10 @@ def main(manifest, ks, samples, output, seed):
     from ssl_common.data import lowshot
     from ssl_common.data.manifest import Manifest
 
-    names, small = lowshot.write(Manifest(manifest), ks, samples, seed, output)
+    names, said = lowshot.write(Manifest(manifest), ks, samples, seed, output, labels)
     for name in names:
         click.echo(f"{output.rstrip('/')}/{name}")
-    said = [f"{len(names)} samples"]
-    said += [f"k={k} without {', '.join(classes)}" for k, classes in small.items() if classes]
-    cli.say("; ".join(said))
+    cli.say(said)
 
 
 if __name__ == "__main__":

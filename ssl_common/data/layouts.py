@@ -21,8 +21,8 @@ NAMED = 5  # suffixes that one line names
 def write(
     stream: BinaryIO,
     rows: Iterable[Row],
-    others: collections.Counter[str] | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    others: collections.Counter[str] | None = None,
 ) -> str:
     """Write ROWS as a manifest to STREAM; return what was written, in words.
 

@@ -8,6 +8,7 @@ import stat
 import tempfile
 import weakref
 import zlib
+from array import array
 from typing import NamedTuple
 
 import numpy as np
@@ -299,28 +300,65 @@ class Manifest:
             self._index = streams.read_array(self._index)
 
 
+class ClassRows(NamedTuple):
+    """The rows, counted from 0 and ascending, that show each class: 4 bytes a label in memory."""
+
+    count: int  # rows in all
+    classes: list[str]  # all that occur, in the order of their bytes
+    positive: list[np.ndarray]  # int32, of each class
+    difficult: list[np.ndarray]
+
+
+def class_rows(manifest: Manifest) -> ClassRows:
+    """Return the rows of each class of MANIFEST, in one pass.
+
+    Raises DataError where a path is repeated or a line says two things.
+    """
+    hashes = np.empty(len(manifest), np.int64)
+    rows = {}  # class -> (positive, difficult)
+    for index, row in enumerate(manifest):
+        hashes[index] = hash(row.path)
+        names = (*row.labels, *row.difficult)
+        if len(names) > 1 and len(set(names)) < len(names):
+            raise manifest.error(index + 1, "a label stands twice: delete one")
+        for place, name in enumerate(names):
+            pair = rows.get(name) or rows.setdefault(name, (array("i"), array("i")))
+            pair[place >= len(row.labels)].append(index)
+    _refuse_repeated(manifest, hashes)
+    classes = sorted(rows, key=str.encode)
+    positive, difficult = (
+        [np.frombuffer(rows[name][which], np.int32) for name in classes] for which in (0, 1)
+    )
+    return ClassRows(len(manifest), classes, positive, difficult)
+
+
+def _refuse_repeated(manifest, hashes):
+    """Raise DataError for the first line whose path stands before: its hash does, in HASHES."""
+    ordered = np.sort(hashes)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    first = {}
+    for index in np.flatnonzero(np.isin(hashes, twice)).tolist() if len(twice) else ():
+        path = manifest[index].path
+        if (line := first.setdefault(path, index + 1)) <= index:
+            message = f"{path} stands on line {line} already: delete one"
+            raise manifest.error(index + 1, message)
+
+
 def label_matrix(manifest, classes=None):
     """Return (classes, labels): labels[i, c] is POSITIVE, DIFFICULT or NEGATIVE, int8 (N, C).
 
     Without CLASSES they are all that occur, in the order of their bytes. A label outside CLASSES
-    is left out of the matrix. Raises DataError where a path is repeated or a line says two things.
+    is left out of the matrix. Raises DataError for what class_rows() refuses.
     """
-    rows, seen = list(manifest), {}
-    for line, row in enumerate(rows, 1):
-        if seen.setdefault(row.path, line) != line:
-            message = f"{row.path} stands on line {seen[row.path]} already: delete one"
-            raise manifest.error(line, message)
-        said = [*row.labels, *row.difficult]
-        if len(set(said)) < len(said):
-            raise manifest.error(line, "a label stands twice: delete one")
-    if classes is None:
-        classes = sorted({c for row in rows for c in (*row.labels, *row.difficult)}, key=str.encode)
+    found = class_rows(manifest)
+    classes = list(found.classes if classes is None else classes)
     column = {name: index for index, name in enumerate(classes)}
-    labels = np.full((len(rows), len(classes)), NEGATIVE, np.int8)
-    for index, row in enumerate(rows):
-        for names, value in ((row.labels, POSITIVE), (row.difficult, DIFFICULT)):
-            labels[index, [column[name] for name in names if name in column]] = value
-    return list(classes), labels
+    labels = np.full((found.count, len(classes)), NEGATIVE, np.int8)
+    for name, positive, difficult in zip(*found[1:], strict=True):
+        if name in column:
+            labels[positive, column[name]] = POSITIVE
+            labels[difficult, column[name]] = DIFFICULT
+    return classes, labels
 
 
 def single_labels(manifest, classes=None):
