@@ -1,6 +1,8 @@
 """The image list: by line number, in any size, against a plain split of the file."""
 
+import bz2
 import contextlib
+import gzip
 import os
 import pathlib
 import pickle
@@ -170,6 +172,12 @@ def test_a_line_that_is_wrong_is_named(tmp_path, line, message):
 def test_a_line_that_looks_wrong_and_is_not(tmp_path, line):
     content = f"fine.jpg\n{line}\nlast.jpg\tcat\n"
     assert list(manifest(tmp_path, content)) == plainly(content)
+
+
+@pytest.mark.parametrize("pack, by", [(gzip.compress, "gzip"), (bz2.compress, "bzip2")])
+def test_a_packed_manifest_is_named(tmp_path, pack, by):
+    with pytest.raises(DataError, match=rf"list\.tsv:\d+: packed: unpack it with {by} -dc"):
+        manifest(tmp_path, pack(b"".join(b"%d.jpg\n" % (i * i) for i in range(999))))
 
 
 def test_no_line_at_all(tmp_path):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_common import streams
+from ssl_common.data import packed
 from ssl_common.streams import DataError
 
 BLOCK = 64  # lines between two remembered offsets: 12 MB for 100 million lines
@@ -194,7 +195,11 @@ class Manifest:
                 piece.decode()
             except UnicodeDecodeError as error:
                 line = before + piece.count(b"\n", 0, error.start) + 1
-                raise self.error(line, "not UTF-8: convert it with iconv") from error
+                by = packed.command(os.pread(self._file, packed.LONGEST, 0))
+                advice = (
+                    f"packed: unpack it with {by}" if by else "not UTF-8: convert it with iconv"
+                )
+                raise self.error(line, advice) from error
         if b"\t" in piece:
             parts = LABELS.split(piece)
             paths, kinds = b"".join(parts[::2]), set(parts[1::2])  # labels recur
