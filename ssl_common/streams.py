@@ -1,12 +1,24 @@
 """Files and pipes: read them whole, write them whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
 import re
 import shutil
 import sys
+
+# What the machine lacks, or a disk or server does not give: never the fault of what the file holds.
+SHORTAGE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOMEM", "EMFILE", "ENFILE", "ENOBUFS", "ENOLCK", "ENOSPC", "EDQUOT"),
+        *("EIO", "EREMOTEIO", "EBADMSG", "EUCLEAN"),
+        *("ESTALE", "ENOTCONN", "ESHUTDOWN", "ETIMEDOUT", "ECONNREFUSED", "ECONNRESET"),
+        *("ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+    )
+)
 
 
 class DataError(Exception):
