@@ -334,6 +334,13 @@ def writing_folder(path):
         raise
 
 
+def temporary_folder(purpose):
+    """Return the context of a folder of this process alone, in TMPDIR; killed ones' are removed."""
+    import tempfile
+
+    return partials.folder(os.path.join(tempfile.gettempdir(), f"ssl-bench-{purpose}"), 0o700)
+
+
 @contextlib.contextmanager
 def naming(path, alias=None):
     """Let an OSError that names no file, or ALIAS, name PATH: the file that the user knows."""

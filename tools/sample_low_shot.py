@@ -1,8 +1,10 @@
 """sample-low-shot: a few positives of each class, drawn several times."""
 
+import os
+
 import click
 
-from ssl_common import cli
+from ssl_common import cli, streams
 
 
 def _parse_ks(_ctx, _param, value):
@@ -40,9 +42,10 @@ def main(manifest, ks, samples, output, seed):
     from ssl_common.data import lowshot
     from ssl_common.data.manifest import Manifest
 
-    names, small = lowshot.write(Manifest(manifest), ks, samples, seed, output)
-    for name in names:
-        click.echo(f"{output.rstrip('/')}/{name}")
+    with streams.writing("-", binary=False) as stream:
+        names, small = lowshot.write(Manifest(manifest), ks, samples, seed, output)
+        for name in names:
+            stream.write(os.fsencode(f"{output.rstrip('/')}/{name}\n"))
     said = [f"{len(names)} samples"]
     said += [f"k={k} without {', '.join(classes)}" for k, classes in small.items() if classes]
     cli.say("; ".join(said))

@@ -165,7 +165,7 @@ def _class_labels(main, name, split, images):
 def _read(main, stem):
     """Return (path, [(line number, fields)]) of the list STEM; empty lines are left out."""
     path = os.path.join(main, f"{stem}.txt")
-    with streams.reading(path) as stream:
+    with streams.regular(path) as stream:
         lines = [(number, line.split()) for number, line in enumerate(stream, 1)]
     try:
         return path, [(number, [f.decode() for f in fields]) for number, fields in lines if fields]
