@@ -19,19 +19,30 @@ class Tool(click.Command):
     debug = False
 
     def main(self, args=None, prog_name=None, **_extra):
-        try:
-            status = super().main(args, prog_name=self.name, standalone_mode=False)
-        except click.UsageError as error:
-            status = self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
-        except click.exceptions.Abort:
-            status = processes.STOPPED
+        streams.settle()
+        with processes.stopping():
+            try:
+                status = self.obey(args)
+                processes.finish()
+            except processes.Stopped as error:
+                status = self.stopped(str(error))
         sys.exit(status)
+
+    def obey(self, args):
+        """Do what the command line ARGS says; return the exit status."""
+        try:
+            return super().main(args, prog_name=self.name, standalone_mode=False)
+        except click.UsageError as error:
+            return self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
+        except click.exceptions.Abort:
+            return self.stopped("SIGINT")
+        except OSError as error:  # --help on a full disk
+            return self.failed(error)
 
     def invoke(self, ctx):
         try:
-            with processes.stopping():
-                super().invoke(ctx)
-                sys.stdout.flush()
+            super().invoke(ctx)
+            sys.stdout.flush()
             return 0
         except (click.UsageError, click.exceptions.Exit):
             raise
@@ -43,9 +54,7 @@ class Tool(click.Command):
             streams.abandon(1)
             return self.complain("", 1)  # the reader left: it knows
         except OSError as error:
-            streams.abandon(1)
-            reason = error.strerror or str(error)
-            return self.complain(f"{error.filename or 'standard output'}: {reason}", 1)
+            return self.failed(error)
         except (processes.Stopped, KeyboardInterrupt) as error:
             return self.stopped(str(error) or "SIGINT")
         except MemoryError:
@@ -62,12 +71,19 @@ class Tool(click.Command):
         streams.abandon(1)
         return self.complain(f"stopped by {reason}: run it again to go on", processes.STOPPED)
 
+    def failed(self, error):
+        """Say which file could not be read or written, and why; return the status."""
+        streams.abandon(1)
+        where = "standard output" if error.filename is None else error.filename
+        return self.complain(f"{where}: {error.strerror or error}", 1)
+
     def complain(self, message, status, sure=True):
         """Say MESSAGE in one line on stderr (with the traceback under --debug); return STATUS.
 
         One of many processes of a command leaves it to the parent, which says that of the first;
         unless it is SURE, the reason may be that another one died.
         """
+        processes.finish()
         if self.debug:
             traceback.print_exc()
         line = " ".join(message.split())
@@ -96,7 +112,7 @@ def journal(unit, patient):
             stream.write(line)
             stream.flush()
 
-        yield {"emit": emit, "say": say, "stopping": stopping, "progress": progress}
+        yield {"emit": emit, "say": remark, "stopping": stopping, "progress": progress}
 
 
 def command(name):
@@ -326,7 +342,13 @@ def taken(given, kind, takes, needs):
 
 
 def say(message):
-    """Say one line on stderr, unless -q."""
+    """Say how it ended, in one line on stderr unless -q: all is written, no signal undoes it."""
+    processes.finish()
+    remark(message)
+
+
+def remark(message):
+    """Say one line on stderr while work goes on, unless -q."""
     ctx = click.get_current_context()
     if not ctx.meta.get("quiet"):
         _talk(f"{ctx.command.name}: {message}")

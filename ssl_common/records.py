@@ -88,7 +88,7 @@ def read_sidecar(path):
     if path == "-" or not os.path.exists(sidecar(path)):
         return {}
     try:
-        with open(sidecar(path), encoding="utf-8") as stream:
+        with streams.regular(sidecar(path)) as stream:
             fields = json.load(stream)
     except ValueError as error:
         raise DataError(f"{sidecar(path)}: not JSON ({error})") from error

@@ -1,8 +1,10 @@
 """sample-low-shot: a few positives of each class, drawn several times."""
 
+import os
+
 import click
 
-from ssl_common import cli
+from ssl_common import cli, streams
 
 
 def _parse_ks(_ctx, _param, value):
@@ -46,9 +48,10 @@ def main(manifest, ks, samples, output, labels, seed):
     from ssl_common.data import lowshot
     from ssl_common.data.manifest import Manifest
 
-    names, said = lowshot.write(Manifest(manifest), ks, samples, seed, output, labels)
-    for name in names:
-        click.echo(f"{output.rstrip('/')}/{name}")
+    with streams.writing("-", binary=False) as stream:
+        names, said = lowshot.write(Manifest(manifest), ks, samples, seed, output, labels)
+        for name in names:
+            stream.write(os.fsencode(f"{output.rstrip('/')}/{name}\n"))
     cli.say(said)
 
 

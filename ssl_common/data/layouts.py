@@ -170,7 +170,7 @@ def _annotated(root, images):
 def _objects(path):
     """Return the classes of the objects in the annotation PATH: those seen well, and the others."""
     try:
-        with streams.reading(path) as stream:
+        with streams.regular(path) as stream:
             places = ElementTree.parse(stream).getroot().findall("object")
     except ElementTree.ParseError as error:
         raise DataError(f"{path}: not XML, or damaged ({error})") from error
@@ -251,13 +251,16 @@ def _class_labels(main, name, split, images):
 def _read(main, stem):
     """Return (path, [(line number, fields)]) of the list STEM; empty lines are left out."""
     path = os.path.join(main, f"{stem}.txt")
-    lines = [(line, re.findall(r"\S+", text, re.ASCII)) for line, text in _text_lines(path)]
+    lines = [
+        (line, re.findall(r"\S+", text, re.ASCII))
+        for line, text in _text_lines(path, streams.regular)
+    ]
     return path, [(number, fields) for number, fields in lines if fields]
 
 
-def _text_lines(path):
-    """Yield (line number, text) of the file PATH, without a byte-order mark."""
-    with streams.reading(path) as stream:
+def _text_lines(path, opened):
+    """Yield (line number, text) of the file PATH that OPENED opens, without a byte-order mark."""
+    with opened(path) as stream:
         for number, line in enumerate(stream, 1):
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -276,7 +279,7 @@ def places205(root: str, listing: str) -> list[Row]:
     and where a class has two numbers or a number two classes.
     """
     where, rows, numbers, names = streams.name(listing), {}, {}, {}
-    for line, text in _text_lines(listing):
+    for line, text in _text_lines(listing, streams.reading):
         path, _space, number = text.rstrip("\r\n").rpartition(" ")
         match = LETTER.fullmatch(path)
         if not match or not number.isdecimal():

@@ -51,7 +51,7 @@ def lead(ranks, restarts, stopping):
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)  # torchrun alone would say 1
-    with tempfile.TemporaryDirectory(prefix="ranks-") as name:
+    with streams.temporary_folder("ranks") as name:
         folder = pathlib.Path(name)
         torchrun += ["--nnodes=1", f"--nproc-per-node={ranks}", "--local-addr=127.0.0.1"]
         torchrun += [f"--log-dir={folder / 'torchrun'}", f"--max-restarts={restarts}"]
