@@ -9,6 +9,9 @@ import re
 import shutil
 import sys
 
+from ssl_common import legible
+from ssl_common.shortage import unfinished
+
 # What the machine lacks, or a disk or server does not give: never the fault of what the file holds.
 SHORTAGE = frozenset(
     getattr(errno, name)
@@ -31,7 +34,7 @@ class TerminalError(Exception):
 
 def name(path):
     """Return how messages call PATH."""
-    return {"-": "standard input"}.get(path, str(path))
+    return {"-": "standard input"}.get(path) or legible.text(path)
 
 
 @contextlib.contextmanager
@@ -95,6 +98,7 @@ def writing_together(paths, removed=()):
             opened = []
             for path, partial in partials.items():
                 with naming(path, partial):
+                    unfinished(partial)
                     opened.append(stack.enter_context(open(partial, "wb")))
             yield opened
             for path, stream in zip(paths, opened, strict=True):
@@ -149,6 +153,7 @@ def writing_folder(path):
     partial = f"{target}.{os.getpid()}.partial"
     try:
         with naming(path, partial):
+            unfinished(partial)
             os.mkdir(partial)
             yield partial
             os.rename(partial, target)

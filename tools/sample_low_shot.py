@@ -2,17 +2,7 @@
 
 import click
 
-from ssl_common import cli
-
-
-def _parse_ks(_ctx, _param, value):
-    try:
-        ks = [int(k) for k in value.split(",")]
-    except ValueError:
-        ks = [0]
-    if min(ks) < 1 or len(set(ks)) < len(ks):
-        raise click.BadParameter(f"{value!r} is not like 1,2,4")
-    return ks
+from ssl_common import cli, values
 
 
 @cli.command("sample-low-shot")
@@ -20,12 +10,12 @@ def _parse_ks(_ctx, _param, value):
 @click.option(
     "-k",
     "ks",
+    type=values.Wholes(1, values.MANY, "1,2,4"),
     default="1,2,4,8,16,32,64,96",
     metavar="K,K,...",
-    callback=_parse_ks,
     help="Positives a class.",
 )
-@click.option("--samples", type=click.IntRange(min=1), default=5, help="Samples of each k.")
+@click.option("--samples", type=values.Whole(1, 10_000), default=5, help="Samples of each k.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="New folder of the samples.")
 @cli.seed_option
 def main(manifest, ks, samples, output, seed):
