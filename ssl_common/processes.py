@@ -10,8 +10,6 @@ import time
 STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
 # A terminal sends the first, batch systems the others; SIGUSR1 is Slurm's usual warning.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-LAST_WORDS = "SSL_BENCH_LAST_WORDS"  # the file where one of many processes leaves its complaint
-UNSURE = "unsure"  # the ending it has where the reason may lie with another of them
 # Seconds in which a signal is obeyed: others that come with it do not disturb that. timeout(1) and
 # batch systems send one to a process and again to its group.
 HEEDED = 0.5
@@ -124,15 +122,33 @@ def wait(descriptor, event):
 
 @contextlib.contextmanager
 def born_deaf():
-    """Let the processes started here be deaf to signals to the group: this one stops them."""
+    """Let the processes started here be deaf to signals to the group: this one stops them.
+
+    They import as from_a_safe_path() says.
+    """
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # it would unblock the signals, were it started later
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
+    with from_a_safe_path():
+        resource_tracker.ensure_running()  # it would unblock the signals, were it started later
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
+
+
+@contextlib.contextmanager
+def from_a_safe_path():
+    """Let no process started here import what lies in the current folder: `python -c` and -m do."""
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def die_with_parent(number):

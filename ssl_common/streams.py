@@ -12,7 +12,7 @@ import stat
 import sys
 import time
 
-from ssl_common import partials, processes
+from ssl_common import legible, partials, processes
 
 BUFFER = 1 << 16  # bytes that are read or written at a time
 BINARY = "binary output to a terminal: redirect it to a file (>), or name one with -o"
@@ -39,7 +39,7 @@ class TerminalError(Exception):
 
 def name(path):
     """Return how messages call PATH."""
-    return {"-": "standard input"}.get(path, str(path))
+    return {"-": "standard input"}.get(path) or legible.text(path)
 
 
 def stem(path):

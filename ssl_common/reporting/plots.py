@@ -283,7 +283,7 @@ def render(rows, path, against=None):
     """
     try:
         import matplotlib
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise DataError("--plot needs matplotlib: pip install matplotlib") from error
     suffix = os.path.splitext(path)[1].lower()
     stream = io.BytesIO()
