@@ -276,5 +276,15 @@ def file_digest(path):
 
 
 def stem(path):
-    """Return the file name of PATH without its last ending: how records name a data set."""
-    return None if path == "-" else os.path.splitext(os.path.basename(path))[0]
+    """Return the file name of PATH without its last ending: how records name a data set.
+
+    None for a pipe: the number that /dev/fd/63 ends in says nothing.
+    """
+    if is_special(path):
+        return None
+    return utf8(os.path.splitext(os.path.basename(path))[0])
+
+
+def utf8(argument):
+    """Return an ARGUMENT of the command line, its bytes that are not UTF-8 spelled out: \\xff."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
