@@ -46,7 +46,7 @@ def stem(path):
     """Return the file name of PATH without its last ending: how records name a data set."""
     if path == "-" or descriptor(path) is not None:
         return None
-    return os.path.splitext(os.path.basename(path))[0]
+    return utf8(os.path.splitext(os.path.basename(path))[0])
 
 
 def descriptor(path):
@@ -491,3 +491,8 @@ def file_digest(path):
     """Return digest() of what the file PATH holds."""
     with open(path, "rb") as stream:
         return digest(iter(lambda: stream.read(1 << 20), b""))
+
+
+def utf8(argument):
+    """Return an ARGUMENT of the command line, its bytes that are not UTF-8 spelled out: \\xff."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

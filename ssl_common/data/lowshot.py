@@ -5,10 +5,11 @@ import re
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import records, results, streams
 from ssl_common.data.manifest import NEGATIVE, POSITIVE, ClassRows, Manifest, class_rows
 from ssl_common.streams import DataError
 
+ABOUT = "samples.json"  # beside the samples: the seed that drew them, and the digest of each
 UNUSED = -1  # in a sample, where 1 is a positive and 0 a negative
 NEGATIVES = 19  # per positive, where an image may show several classes
 SINGLE, SEVERAL = "single", "several"  # classes that an image may show: the two rules
@@ -16,7 +17,7 @@ MEANING = {
     SINGLE: "k images a class, which are negatives of all others",
     SEVERAL: "k positives and 19k negatives a class",
 }
-BLOCK = 1 << 13  # rows written at a time
+BLOCK = 1 << 13  # rows at a time
 
 
 def sample(
@@ -122,6 +123,10 @@ def write(
             )
             advice = "take a lower k" if k > 1 else "list more images"
             raise DataError(f"{where}: no class has {needed}: {advice}")
+        files = {name: streams.read_array(os.path.join(partial, name)) for name in names}
+        about = {"seed": seed, "digests": {name: _digest(each) for name, each in files.items()}}
+        with streams.writing(os.path.join(partial, ABOUT)) as stream:
+            stream.write(records.line({"format": 1} | about))
     return names, _in_words(names, rule, without, small)
 
 
@@ -164,6 +169,34 @@ def read(folder, labels, manifest):
     if not found:
         raise DataError(f"{folder}: no sampleS_kK.npy: write some with sample-low-shot")
     return dict(sorted(found.items()))
+
+
+def drawn(folder, samples):
+    """Return {k, as text: fields of a record} of SAMPLES, what read() found in FOLDER.
+
+    The seed is what the folder says, of samples that are still what it says it of.
+    """
+    path, found = os.path.join(folder, ABOUT), {}
+    about = {"seed": None, "digests": {}}
+    if os.path.exists(path):
+        about |= records.read_object(path)
+        if not (results.INDEX.holds(about["seed"]) and results.DIGESTS.holds(about["digests"])):
+            raise DataError(f"{path}: not written by sample-low-shot: remove it")
+    for (k, number), matrix in samples.items():
+        found.setdefault(k, {})[file_name(number, k)] = _digest(matrix)
+    return {
+        str(k): {
+            "sample_seed": about["seed"] if each.items() <= about["digests"].items() else None,
+            "samples_digest": streams.digest(repr(sorted(each.items())).encode()),
+        }
+        for k, each in found.items()
+    }
+
+
+def _digest(matrix):
+    """Return the digest of a MATRIX of samples, whatever the type and order of its numbers."""
+    blocks = (matrix[start : start + BLOCK] for start in range(0, len(matrix), BLOCK))
+    return streams.digest(np.asarray(block, np.int8, "C").tobytes() for block in blocks)
 
 
 def _check(path, matrix, labels, manifest):
