@@ -18,18 +18,28 @@ class Tool(click.Command):
     debug = False
 
     def main(self, args=None, prog_name=None, **_extra):
-        try:
-            if not os.environ.get(ranks.RUN):  # a rank is watched already
-                shortage.watch(self.complain)
-            status = super().main(args, prog_name=self.name, standalone_mode=False)
-        except click.UsageError as error:
-            status = self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
-        except click.exceptions.Abort:
-            status = processes.STOPPED
-        except Exception as error:
-            status = self.failed(error)
+        streams.settle()
+        with processes.stopping():
+            try:
+                if not os.environ.get(ranks.RUN):  # a rank is watched already
+                    shortage.watch(self.complain)
+                status = self.obey(args)
+                processes.finish()
+            except processes.Stopped as error:
+                status = self.stopped(str(error))
         shortage.ended()
         sys.exit(status)
+
+    def obey(self, args):
+        """Do what the command line ARGS says; return the exit status."""
+        try:
+            return super().main(args, prog_name=self.name, standalone_mode=False)
+        except click.UsageError as error:
+            return self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
+        except click.exceptions.Abort:
+            return self.stopped("SIGINT")
+        except Exception as error:  # --help on a full disk
+            return self.failed(error)
 
     def parse_args(self, ctx, args):
         """Parse ARGS; an empty value, as "$DIR" is where DIR is not set, is none of the others."""
@@ -42,9 +52,8 @@ class Tool(click.Command):
 
     def invoke(self, ctx):
         try:
-            with processes.stopping():
-                super().invoke(ctx)
-                sys.stdout.flush()
+            super().invoke(ctx)
+            sys.stdout.flush()
             return 0
         except (click.UsageError, click.exceptions.Exit):
             raise
@@ -67,7 +76,7 @@ class Tool(click.Command):
         if lacking := shortage.lacking(error) or shortage.chattered():
             return self.complain(lacking, 1)
         if isinstance(error, OSError):
-            name = legible.text(error.filename or "standard output")
+            name = legible.text("standard output" if error.filename is None else error.filename)
             return self.complain(f"{name}: {error.strerror or error}", 1)
         # A bug of ours: still one line, with the way to see more.
         what = f"{type(error).__name__}: {error}"
@@ -86,6 +95,7 @@ class Tool(click.Command):
         One of many processes of a command leaves it to the parent, which says that of the first;
         unless it is SURE, the reason may be that another one died.
         """
+        processes.finish()
         for line in traceback.format_exc().splitlines() if self.debug else ():
             _talk(line)
         line = legible.line(message)
@@ -113,7 +123,7 @@ def journal(unit, patient):
             stream.write(line)
             stream.flush()
 
-        yield {"emit": emit, "say": say, "stopping": stopping, "progress": progress}
+        yield {"emit": emit, "say": remark, "stopping": stopping, "progress": progress}
 
 
 def command(name):
@@ -323,7 +333,13 @@ def taken(given, kind, takes, needs):
 
 
 def say(message):
-    """Say one line on stderr, unless -q."""
+    """Say how it ended, in one line on stderr unless -q: all is written, no signal undoes it."""
+    processes.finish()
+    remark(message)
+
+
+def remark(message):
+    """Say one line on stderr while work goes on, unless -q."""
     ctx = click.get_current_context()
     if not ctx.meta.get("quiet"):
         _talk(f"{ctx.command.name}: {message}")

@@ -117,7 +117,10 @@ def test_a_file_and_a_pipe_read_the_same(tmp_path, monkeypatch):
 
 def test_a_closed_standard_input_is_named(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)  # as Python starts under `<&-`
-    with pytest.raises(DataError, match="standard input is closed"), streams.reading("-"):
+    with (
+        pytest.raises(DataError, match="standard input: not open for reading"),
+        streams.reading("-"),
+    ):
         pass
 
 

@@ -1,8 +1,10 @@
 """sample-low-shot: a few positives of each class, drawn several times."""
 
+import os
+
 import click
 
-from ssl_common import cli, values
+from ssl_common import cli, streams, values
 
 
 @cli.command("sample-low-shot")
@@ -17,8 +19,14 @@ from ssl_common import cli, values
 )
 @click.option("--samples", type=values.Whole(1, 10_000), default=5, help="Samples of each k.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="New folder of the samples.")
+@click.option(
+    "--labels",
+    type=click.Choice(["single", "several"]),
+    show_default="as the manifest tells",
+    help="Whether an image shows a single class, or may show several.",
+)
 @cli.seed_option
-def main(manifest, ks, samples, output, seed):
+def main(manifest, ks, samples, output, labels, seed):
     """Draw samples with K positives of each class of MANIFEST; write DIR/sampleS_kK.npy.
 
     \b
@@ -30,12 +38,11 @@ def main(manifest, ks, samples, output, seed):
     from ssl_common.data import lowshot
     from ssl_common.data.manifest import Manifest
 
-    names, small = lowshot.write(Manifest(manifest), ks, samples, seed, output)
-    for name in names:
-        click.echo(f"{output.rstrip('/')}/{name}")
-    said = [f"{len(names)} samples"]
-    said += [f"k={k} without {', '.join(classes)}" for k, classes in small.items() if classes]
-    cli.say("; ".join(said))
+    with streams.writing("-", binary=False) as stream:
+        names, said = lowshot.write(Manifest(manifest), ks, samples, seed, output, labels)
+        for name in names:
+            stream.write(os.fsencode(f"{output.rstrip('/')}/{name}\n"))
+    cli.say(said)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The reference: LIBLINEAR as scikit-learn has it, one problem after another, side by side."""
 
 import contextlib
-import tempfile
 
 import numpy as np
 
@@ -35,7 +34,7 @@ class Liblinear:
         """Let the processes share the rows: mapped from a file."""
         if self.workers > 1:
             self.folder = contextlib.ExitStack()
-            path = self.folder.enter_context(tempfile.TemporaryDirectory(prefix="train-svm-"))
+            path = self.folder.enter_context(streams.temporary_folder("train-svm"))
             with streams.writing(f"{path}/rows.npy") as stream:
                 streams.write_array(stream, self.rows)
             self.rows = np.load(f"{path}/rows.npy", mmap_mode="r")

@@ -59,7 +59,9 @@ def json_text(rows):
         layer, value = row.best()
         values = {name: row.values[name] for name in (*columns([row]), BEST) if name in row.values}
         said = row._asdict() | {"values": values, "best_layer": layer, "best": value}
-        objects.append({name: part for name, part in said.items() if name != "records"})
+        objects.append(
+            {name: part for name, part in said.items() if name not in ("records", "about")}
+        )
     return legible.dumps(objects, indent=1) + "\n"
 
 

@@ -54,7 +54,7 @@ def lead(count, restarts, stopping, tell=None):
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--no-python"]
     torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     threads = max(1, len(os.sched_getaffinity(0)) // count)  # torchrun alone would say 1
-    with tempfile.TemporaryDirectory(prefix="ranks-") as name:
+    with streams.temporary_folder("ranks") as name:
         folder = pathlib.Path(name)
         (folder / TOLD).write_text(json.dumps({"input": _input(), "tell": tell}))
         torchrun += ["--nnodes=1", f"--nproc-per-node={count}", "--local-addr=127.0.0.1"]
