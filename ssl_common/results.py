@@ -113,7 +113,7 @@ FOUND = _fields({
 })  # fmt: skip
 FIELDS = SAID | SETTINGS | MEASURED | PROVENANCE | FOUND
 # What --tag cannot say: that, and what is of a file rather than of a result.
-OURS = {*MEASURED, *PROVENANCE, *FOUND, "format", "converted", "left_out"}
+OURS = {*MEASURED, *PROVENANCE, *FOUND, "format", "converted", "left_out", "drawn"}
 
 
 def check(record, where):

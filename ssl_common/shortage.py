@@ -56,10 +56,8 @@ def lacking(error):
     """Return in words what the machine lacks, where ERROR, or one that led to it, says so."""
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
-            # Of a file, EAGAIN says that it is another's turn.
-            known = not (error.errno == errno.EAGAIN and error.filename)
-            kind = next((kind for kind in KINDS if known and error.errno in kind.numbers), None)
-            return kind and _in_words(kind, "", error.filename)
+            kind = next((kind for kind in KINDS if error.errno in kind.numbers), None)
+            return kind and _in_words(kind)  # whatever file it was about
         if isinstance(error, MemoryError):
             return _in_words(MEMORY, str(error))
         if found := told(error):
@@ -77,10 +75,9 @@ def told(message):
     return None
 
 
-def _in_words(kind, detail, file=None):
+def _in_words(kind, detail=""):
     """Return the KIND of shortage in words, with the DETAIL that is known and the limits set."""
-    words = f"{file}: {kind.words}" if file else kind.words
-    words += f": {detail[:LONGEST]}" if detail else ""
+    words = kind.words + (f": {detail[:LONGEST]}" if detail else "")
     limits = [
         f"ulimit {option} is {most // unit}"
         for option, (limit, unit) in kind.limits.items()

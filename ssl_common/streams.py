@@ -186,9 +186,10 @@ def _sending(path, binary):
     number = 1 if path == "-" else descriptor(path)
     if number == 1 and sys.stdout:
         sys.stdout.flush()
+        number = sys.stdout.fileno()
     opened = _reader_awaited(path) if number is None else number
     if not _is_open(opened, os.O_WRONLY):
-        known_as = "standard output" if number == 1 else path
+        known_as = "standard output" if path == "-" else path
         raise DataError(f"{known_as}: not open for writing: redirect it to a file (>)")
     raw = _Raw(opened, "wb", path, closefd=number is None)
     with contextlib.closing(io.BufferedWriter(raw, BUFFER)) as stream:

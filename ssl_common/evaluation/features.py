@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import records, results, streams
+from ssl_common import legible, records, results, streams
 from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
@@ -103,7 +103,7 @@ class Layers:
         """Yield a line of bytes a layer: its name, the size of its map, that of its features."""
         for name, shape in self.shapes.items():
             sizes = (" x ".join(map(str, size)) for size in (self.sizes[name], shape))
-            yield "\t".join([name, *sizes]).encode() + b"\n"
+            yield "\t".join([legible.text(name), *sizes]).encode() + b"\n"
 
 
 def extract(model, names, seed, manifest, output, gpus, device, dtype, **running):

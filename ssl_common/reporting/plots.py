@@ -10,7 +10,7 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
-from ssl_common import results
+from ssl_common import legible, results
 from ssl_common.reporting import report, tables
 from ssl_common.reporting.report import BEST, NO_LAYER
 from ssl_common.streams import DataError
@@ -177,8 +177,8 @@ def figure(rows, against=None):
         unused.remove()
     entries, notes, styles = {}, set(), {}
     for ax, ((task, data_set, metric), lines) in zip(axes, found.items(), strict=False):
-        ax.set_title(textwrap.fill(f"{task}, {data_set}", round(width * 11)))
-        ax.set_ylabel(f"{metric} of the best layer" if against else metric)
+        ax.set_title(textwrap.fill(legible.text(f"{task}, {data_set}"), round(width * 11)))
+        ax.set_ylabel(legible.text(f"{metric} of the best layer" if against else metric))
         place = _against_axis(ax, lines, against) if against else _layer_axis(ax, lines)
         shown = []
         for line in lines:
@@ -206,7 +206,8 @@ def _layer_axis(ax, lines):
     layers = {layer for line in lines for layer in (*line.points, *line.paper)} - {BEST}
     stage = {layer: re.sub(r"^res(?=\d$)", "conv", layer) for layer in layers}
     order = tables.in_order(set(stage.values()))
-    names = ["\n".join(k for k in tables.in_order(layers) if stage[k] == s) for s in order]
+    named = {layer: legible.text(layer) for layer in tables.in_order(layers)}
+    names = ["\n".join(named[k] for k in named if stage[k] == s) for s in order]
     names = ["no layer" if name == NO_LAYER else name for name in names]
     ax.set_xticks(range(len(order)), names)
     ax.set_xlim(-0.4, len(order) - 0.6)
@@ -234,7 +235,7 @@ def _against_axis(ax, lines, against):
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _place: short(x)))
     name = f"{against} {results.SIZES.get(against, '')}".rstrip()
-    ax.set_xlabel(name + (" (log scale)" if decades else ""))
+    ax.set_xlabel(legible.text(name + (" (log scale)" if decades else "")))
     return {x: x for x in numbers}
 
 
@@ -278,7 +279,7 @@ def _ring(ax, points, place, style, notes):
 def _legend(drawn, entries, notes, width):
     """Name ENTRIES, {label: line}, below the panels of a figure WIDTH inches wide, which grows."""
     room = round(width * 11)  # characters
-    names = {label: textwrap.fill(" ".join(label.split()), room) for label in entries}
+    names = {label: textwrap.fill(legible.text(label), room) for label in entries}
     order = sorted(entries, key=lambda label: -entries[label].get_ydata()[-1])
     columns = max(1, min(3, room // (max(len(name) for name in names.values()) + 8)))
     lines = sum(name.count("\n") + 1 for name in names.values()) / columns + bool(notes)
