@@ -183,7 +183,7 @@ def workers(text):
     return click.option(
         "-j",
         "--workers",
-        type=values.Whole(0, 4096),
+        type=values.Whole(0, 1024),
         default=lambda: len(os.sched_getaffinity(0)),
         show_default="one per core",
         help=text,
@@ -350,7 +350,7 @@ def _talk(message, start="", end="\n"):
     try:
         click.echo(start + legible.text(message) + end, err=True, nl=False)
     except OSError:
-        streams.abandon(2)
+        streams.abandon(sys.stderr.fileno())
 
 
 class Progress:

@@ -81,6 +81,14 @@ def environment(extra=None):
     return {**kept, "PATH": f"{BIN}{os.pathsep}{kept['PATH']}", **(extra or {})}
 
 
+def plant_modules(folder):
+    """Put modules of a user's own into FOLDER; return the file in which they leave a mark."""
+    mark = folder / "imported"
+    for name in ("signal", "torch", "json", "numpy", "struct", "threading"):
+        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write('{name} ')\n")
+    return mark
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run a command as a real process, in tmp_path; CHECK is the exit status it must have."""
