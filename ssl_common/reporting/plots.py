@@ -36,9 +36,13 @@ GOES_WITH = {
 }
 DECADE = 10  # an axis is logarithmic where its greatest value is this many times the least, or more
 # Okabe and Ito's colours, which the colour-blind tell apart, less the yellow, too light for a line.
-# 7 of them and 8 markers: 56 lines before a pair comes again.
+# 7 of them and 8 markers: 56 lines before a pair comes again. What is more has one look, OTHERS.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+LOOKS = len(COLOURS) * len(MARKERS)
+OTHERS = {"color": "#b0b0b0", "marker": "."}
+PANELS = 60  # of a picture that can be looked at
+TICKS = 40  # layers that an axis names
 STYLE = {
     **{"font.size": 9, "axes.titlesize": 10, "savefig.dpi": 150, "text.parse_math": False},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
@@ -168,6 +172,9 @@ def figure(rows, against=None):
     from matplotlib.figure import Figure
 
     found, left_out = panels(rows, against)
+    if len(found) > PANELS:
+        message = f"--plot: {len(found)} tasks and data sets, a panel each, but {PANELS} at most"
+        raise DataError(f"{message}: choose among the records, with grep for example")
     columns = 1 if len(found) == 1 else 2 if len(found) < 5 else 3
     deep = math.ceil(len(found) / columns)
     width, height = (6.8, 3.8) if len(found) == 1 else (4.4, 3.0)  # of a panel, inches
@@ -175,16 +182,21 @@ def figure(rows, against=None):
     axes = drawn.subplots(deep, columns, squeeze=False).ravel()
     for unused in axes[len(found) :]:
         unused.remove()
-    entries, notes, styles = {}, set(), {}
+    entries, notes, styles = {}, set(), _styles(found)
+    others = f"{len(styles) - LOOKS:,} others"
     for ax, ((task, data_set, metric), lines) in zip(axes, found.items(), strict=False):
         ax.set_title(textwrap.fill(f"{task}, {data_set}", round(width * 11)))
         ax.set_ylabel(f"{metric} of the best layer" if against else metric)
         place = _against_axis(ax, lines, against) if against else _layer_axis(ax, lines)
         shown = []
+        crowd = [line for line in lines if styles[line.label] is OTHERS]
+        if crowd:
+            entries.setdefault(others, _draw_crowd(ax, crowd, place))
         for line in lines:
-            style = styles.setdefault(line.label, _style(len(styles)))
-            entries.setdefault(line.label, _draw(ax, line.points, place, style, notes))
-            if not against and len(line.points) > 1:
+            style = styles[line.label]
+            if style is not OTHERS:
+                entries.setdefault(line.label, _draw(ax, line.points, place, style, notes))
+            if not against and len(line.points) > 1 and style is not OTHERS:
                 _ring(ax, line.points, place, style, notes)
             if line.paper and (line.paper_label, line.paper) not in shown:  # once for two lines
                 shown.append((line.paper_label, line.paper))
@@ -194,8 +206,18 @@ def figure(rows, against=None):
     return drawn, left_out
 
 
-def _style(index):
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+def _styles(found):
+    """Return {label: how it is drawn} of the lines FOUND; beyond LOOKS, that of the best ones."""
+    best = {}
+    for line in (line for lines in found.values() for line in lines):
+        value = max(map(statistics.fmean, line.points.values()))
+        best[line.label] = max(value, best.get(line.label, value))
+    named = sorted(best, key=best.get, reverse=True)[:LOOKS] if len(best) > LOOKS else best
+    styles = dict.fromkeys(best, OTHERS)
+    for index, label in enumerate(named):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        styles[label] = {"color": colour, "marker": marker}
+    return styles
 
 
 def _layer_axis(ax, lines):
@@ -205,15 +227,19 @@ def _layer_axis(ax, lines):
     """
     layers = {layer for line in lines for layer in (*line.points, *line.paper)} - {BEST}
     stage = {layer: re.sub(r"^res(?=\d$)", "conv", layer) for layer in layers}
-    order = tables.in_order(set(stage.values()))
-    names = ["\n".join(k for k in tables.in_order(layers) if stage[k] == s) for s in order]
-    names = ["no layer" if name == NO_LAYER else name for name in names]
-    ax.set_xticks(range(len(order)), names)
-    ax.set_xlim(-0.4, len(order) - 0.6)
+    place = {each: i for i, each in enumerate(tables.in_order(set(stage.values())))}
+    names = [""] * len(place)
+    for layer in tables.in_order(layers):
+        name = "no layer" if layer == NO_LAYER else layer
+        names[place[stage[layer]]] += f"\n{name}" if names[place[stage[layer]]] else name
+    shown = range(0, len(names), math.ceil(len(names) / TICKS))
+    names = [names[i] for i in shown]
+    ax.set_xticks(shown, names)
+    ax.set_xlim(-0.4, len(place) - 0.6)
     if sum(map(len, names)) > 11 * ax.figure.get_figwidth() / ax.get_gridspec().ncols:
         ax.tick_params("x", labelrotation=45)
     ax.set_xlabel("layer")
-    return {layer: order.index(stage[layer]) for layer in layers}
+    return {layer: place[stage[layer]] for layer in layers}
 
 
 def _against_axis(ax, lines, against):
@@ -258,11 +284,28 @@ def _draw(ax, points, place, style, notes):
     order = sorted(points, key=place.get)
     xs, means = [place[k] for k in order], [statistics.fmean(points[k]) for k in order]
     (line,) = ax.plot(xs, means, linewidth=1.6, markersize=6, **style)
-    for x, mean, values in zip(xs, means, (points[k] for k in order), strict=True):
-        if min(values) < max(values):
-            notes.add("bars: least to greatest of the seeds")
-            spread = [[mean - min(values)], [max(values) - mean]]
-            ax.errorbar(x, mean, spread, fmt="none", ecolor=style["color"], capsize=3)
+    spread = [
+        (x, mean, mean - min(points[k]), max(points[k]) - mean)
+        for x, mean, k in zip(xs, means, order, strict=True)
+        if min(points[k]) < max(points[k])
+    ]
+    if spread:
+        notes.add("bars: least to greatest of the seeds")
+        at, mean, below, above = zip(*spread, strict=True)
+        ax.errorbar(at, mean, (below, above), fmt="none", ecolor=style["color"], capsize=3)
+    return line
+
+
+def _draw_crowd(ax, lines, place):
+    """Draw the means of LINES alike, below all others, as one: it has gaps. Returns it."""
+    xs, means = [], []
+    for line in lines:
+        for key in sorted(line.points, key=place.get):
+            xs.append(place[key])
+            means.append(statistics.fmean(line.points[key]))
+        xs.append(math.nan)
+        means.append(math.nan)
+    (line,) = ax.plot(xs[:-1], means[:-1], linewidth=0.8, markersize=4, zorder=1, **OTHERS)
     return line
 
 
