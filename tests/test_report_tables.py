@@ -6,10 +6,12 @@ import re
 import sys
 
 import pytest
+from conftest import CHECKOUT
 
 from ssl_common import results
 from ssl_common.reporting import report, tables
 from ssl_common.streams import DataError
+from ssl_common.training import recipes
 
 VOC = {"task": "svm", "data_set": "voc2007", "metric": "mAP", "test_images": 4952}
 JIGSAW = {"arch": "resnet50", "pretext": "jigsaw", "permutations": 2000, "seed": 0, "model": "ab"}
@@ -241,6 +243,36 @@ def test_no_row_of_the_paper_for_another_setting(tmp_path, other):
     assert len(found) == 1
 
 
+@pytest.mark.parametrize(
+    "field, spelled, name",
+    [
+        ("data_set", "voc07", "voc2007"),
+        ("data_set", "VOC2007", "voc2007"),
+        ("data_set", "VOC_2007", "voc2007"),
+        ("data_name", "yfcc100m", "yfcc-100m"),
+        ("data_name", "yfcc-all", "yfcc-100m"),
+        ("data_name", "YFCC-100M", "yfcc-100m"),
+    ],
+)
+def test_the_papers_row_under_other_spellings(tmp_path, field, spelled, name):
+    same = measured("res4", 70.0, **YFCC)
+    found, said = rows(tmp_path, same | {field: spelled}, same)
+    assert said == "2 records, 2 rows; 1 replaced by a later one" and found[1].label == "paper"
+    assert found[0].about[field] == name
+
+
+def test_names_of_data_sets_are_those_of_the_published_rows():
+    """What the Makefile tags, and what the recipes of pretrain are called, is known there."""
+    known = report._published()
+    used = {row["setting"].get(name) for some in known.rows.values() for row in some
+            for name in ("data_set", "data_name")} - {None}  # fmt: skip
+    assert used == set(known.names.values())
+    tagged = re.findall(r"data_set=(\w+)", (CHECKOUT / "Makefile").read_text())
+    assert set(tagged) == {"scenes", "voc2007"}
+    samples = ["yfcc-1m", "yfcc-10m", "yfcc-all"]  # of the rule yfcc-%.tsv
+    assert {report._squeezed(name) for name in (*recipes.NAMES, *samples)} <= set(known.names)
+
+
 def test_published_numbers():
     """Where two sources printed the same number, and the best layers that are quoted elsewhere."""
     every = [row for some in report._published().rows.values() for row in some]
@@ -288,9 +320,11 @@ def test_cells_cannot_break_the_table(tmp_path):
         ("value", float("nan"), "not JSON (NaN is not a finite number)"),
         ("value", float("-inf"), "not JSON (-Infinity is not a finite number)"),
         ("value", None, "not a result: it has no task and value, as eval-svm writes them"),
-        ("value", True, "value is true, not a finite number"),
-        ("value", "3", 'value is "3", not a finite number'),
-        pytest.param("value", 10**399, f"value is 1{58 * '0'}…, not a finite number", id="huge"),
+        ("value", True, "value is true, not a number within 1e+300"),
+        ("value", "3", 'value is "3", not a number within 1e+300'),
+        pytest.param(
+            "value", 10**399, f"value is 1{58 * '0'}…, not a number within 1e+300", id="huge"
+        ),
         ("value", 101, "value is 101, not a percentage, 0 to 100: delete the line"),
         ("value", -1, "value is -1, not a percentage, 0 to 100: delete the line"),
         ("task", 7, "not a result: it has no task and value, as eval-svm writes them"),

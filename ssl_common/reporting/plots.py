@@ -1,5 +1,6 @@
 """Rows of a report as a picture: the metric by layer, or that of the best layer against a field."""
 
+import contextlib
 import io
 import logging
 import math
@@ -10,7 +11,7 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
-from ssl_common import results
+from ssl_common import records, results
 from ssl_common.reporting import report, tables
 from ssl_common.reporting.report import BEST, NO_LAYER
 from ssl_common.streams import DataError
@@ -42,7 +43,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 LOOKS = len(COLOURS) * len(MARKERS)
 OTHERS = {"color": "#b0b0b0", "marker": "."}
 PANELS = 60  # of a picture that can be looked at
-TICKS = 40  # layers that an axis names
+TICKS, WIDEST = 40, 24  # layers that an axis names, characters of each
 STYLE = {
     **{"font.size": 9, "axes.titlesize": 10, "savefig.dpi": 150, "text.parse_math": False},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
@@ -68,10 +69,11 @@ def panels(rows, against=None):
     seeds is one line. Raises DataError where no record has the field.
     """
     families, left_out = {}, 0
-    for row, paper in _with_paper(rows):
+    for row in (row for row in rows if not row.source):
+        paper = report.paper_row(row)
         if against:
-            said = {layer: record.get(against) for layer, record in row.records.items()}
-            kept = {k: v for k, v in row.values.items() if results.is_number(said[k])}
+            said = {layer: _number(record.get(against)) for layer, record in row.records.items()}
+            kept = {k: v for k, v in row.values.items() if said[k] is not None}
             left_out += len(row.values) - len(kept)
             row = row._replace(values=kept)
         if row.values:
@@ -83,12 +85,12 @@ def panels(rows, against=None):
             families.setdefault((row[:3], report.frozen(key)), []).append((row, paper))
     if not families:
         found = (record for row in rows for record in row.records.values())
-        known = {k for record in found for k, v in record.items() if results.is_number(v)}
+        known = {k for record in found for k, v in record.items() if _number(v) is not None}
         there = ", ".join(sorted(known - {"value"})) or "none"
         raise DataError(f"no record has a number in {against!r} (numbers: {there})")
     found = {}
     for (panel, _key), family in families.items():
-        drawn = [tuple(_record(row).get(k) for k in (against, *SEEDS)) for row, _paper in family]
+        drawn = [_drawn(row, against) for row, _paper in family]
         # A seed twice: they differ in more than the records say, and have no mean.
         apart = len(set(drawn)) < len(drawn)
         lines = [[member] for member in family] if apart else [family]
@@ -96,15 +98,18 @@ def panels(rows, against=None):
     return {panel: _labelled(lines) for panel, lines in found.items()}, left_out
 
 
-def _with_paper(rows):
-    """Return ROWS as pairs: a measured one, and the published one that stands below it or None."""
-    pairs = []
-    for row in rows:
-        if row.source:
-            pairs[-1] = (pairs[-1][0], row)
-        else:
-            pairs.append((row, None))
-    return pairs
+def _number(value):
+    """Return the number VALUE, or that which the text VALUE spells, as --tag does; else None."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = records.parse(value)
+    return float(value) if results.is_number(value) else None
+
+
+def _drawn(row, against):
+    """Return where in a line ROW stands, and for which seeds."""
+    record = _record(row)
+    return _number(record.get(against)), *map(record.get, SEEDS)
 
 
 def _record(row):
@@ -133,7 +138,7 @@ def _line(members, against):
     for row, published in members:
         values, theirs = row.values, published.values if published else {}
         if against:
-            x = _record(row)[against]
+            x = _number(_record(row)[against])
             values = {x: row.best()[1]}
             if published:  # 1,281,167 images where ours are a few less
                 theirs = {_record(published).get(against, x): published.best()[1]}
@@ -141,8 +146,8 @@ def _line(members, against):
             points.setdefault(place, []).append(value)
         paper |= {place: [value] for place, value in theirs.items()}
     about = _common([row for row, _published in members], against)
-    theirs = [row for _row, row in members if row]
-    named = f"paper: {report.label(_common(theirs, against))}" if theirs else ""
+    published = [row for _row, row in members if row]
+    named = f"paper: {report.label(_common(published, against))}" if published else ""
     return Line(report.label(about), points, named, paper), about
 
 
@@ -186,6 +191,7 @@ def figure(rows, against=None):
     others = f"{len(styles) - LOOKS:,} others"
     for ax, ((task, data_set, metric), lines) in zip(axes, found.items(), strict=False):
         ax.set_title(textwrap.fill(f"{task}, {data_set}", round(width * 11)))
+        metric = "value" if metric == report.UNKNOWN else metric
         ax.set_ylabel(f"{metric} of the best layer" if against else metric)
         place = _against_axis(ax, lines, against) if against else _layer_axis(ax, lines)
         shown = []
@@ -230,7 +236,7 @@ def _layer_axis(ax, lines):
     place = {each: i for i, each in enumerate(tables.in_order(set(stage.values())))}
     names = [""] * len(place)
     for layer in tables.in_order(layers):
-        name = "no layer" if layer == NO_LAYER else layer
+        name = "no layer" if layer == NO_LAYER else _cut(layer, WIDEST)
         names[place[stage[layer]]] += f"\n{name}" if names[place[stage[layer]]] else name
     shown = range(0, len(names), math.ceil(len(names) / TICKS))
     names = [names[i] for i in shown]
@@ -242,13 +248,17 @@ def _layer_axis(ax, lines):
     return {layer: place[stage[layer]] for layer in layers}
 
 
+def _cut(text, length):
+    return text if len(text) <= length else f"{text[: length - 1]}\u2026"
+
+
 def _against_axis(ax, lines, against):
     """Give AX the numbers of LINES, on a log axis where they span a decade; return {x: x}."""
     from matplotlib import ticker
 
     numbers = sorted({x for line in lines for x in (*line.points, *line.paper)})
     low, high = numbers[0], numbers[-1]
-    decades = low > 0 and high >= DECADE * low
+    decades = low >= 1 / results.FARTHEST and high >= DECADE * low
     ax.set_xscale("log" if decades else "linear")
     scaled = [math.log(x) if decades else x for x in numbers]
     apart = [b - a for a, b in zip(scaled, scaled[1:], strict=False)]

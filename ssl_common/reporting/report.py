@@ -11,6 +11,7 @@ from ssl_common import records, results, streams
 from ssl_common.streams import DataError
 
 NO_LAYER = "-"  # the column of a value that belongs to no layer
+UNKNOWN = "?"  # what a record does not say
 BEST = "best"  # where a published row gives only the best layer
 TOLERANCE = 0.05  # of the number of images of a data set: copies of it lose a few
 PERCENTAGES = ("mAP", "top-1")  # metrics
@@ -66,7 +67,8 @@ def gather(paths):
     """Return (rows, what is said of them) of the records in the .jsonl files or pipes PATHS.
 
     A record replaces an earlier one of the same identity. Rows stand in the order of their first
-    record, a published one below the row it matches. Raises DataError at a line that is no result.
+    record, a published one below those that it matches. Raises DataError at a line that is no
+    result.
     """
     networks, count, changed = {}, 0, 0
     for path in paths:
@@ -91,7 +93,9 @@ def gather(paths):
         labels = told_apart([row.label for row in group], [row.about for row in group])
         for row, each in zip(group, labels, strict=True):
             published = paper_row(row)
-            rows += [row._replace(label=each)] + [published] * (published is not None)
+            if published and rows and rows[-1] == published:  # once, below all that it is for
+                rows.pop()
+            rows += [row._replace(label=each)] + ([published] if published else [])
     replaced = count - sum(map(len, networks.values()))
     said = f"{count} records, {len(rows)} rows"
     said += f"; {replaced} replaced by a later one" if replaced else ""
@@ -169,7 +173,7 @@ def _row(found):
     about = results.identity(first) | {"version": first.get("version"), "where": where}
     values = {layer: record["value"] for layer, (record, _where) in found.items()}
     said = {layer: record for layer, (record, _where) in found.items()}
-    names = (first["task"], first.get("data_set") or "?", first.get("metric") or "?")
+    names = (first["task"], first.get("data_set") or UNKNOWN, first.get("metric") or UNKNOWN)
     return Row(*names, label(first), values, said, about)
 
 
@@ -180,7 +184,7 @@ def label(record):
     """Return how the report calls the network of RECORD: alexnet jigsaw P=100 (2,686 images)."""
     said = [str(record[name]) for name in ("arch", "pretext") if record.get(name)]
     if not said:
-        said = [str(record.get("model") or "?")]
+        said = [str(record.get("model") or UNKNOWN)]
     for name, mark in results.SIZES.items():
         if record.get(name) is not None:
             said.append(f"{mark.strip('|')}={record[name]}")
