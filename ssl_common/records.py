@@ -143,7 +143,7 @@ def read_sidecar(path):
 
 def read_object(path):
     """Return the JSON object in the file PATH; raise DataError for others."""
-    with open(path, "rb") as stream:
+    with streams.regular(path) as stream:
         return _parsed_object(stream.read(), path)
 
 

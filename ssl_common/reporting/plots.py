@@ -11,7 +11,7 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
-from ssl_common import records, results
+from ssl_common import legible, records, results
 from ssl_common.reporting import report, tables
 from ssl_common.reporting.report import BEST, NO_LAYER
 from ssl_common.streams import DataError
@@ -190,9 +190,9 @@ def figure(rows, against=None):
     entries, notes, styles = {}, set(), _styles(found)
     others = f"{len(styles) - LOOKS:,} others"
     for ax, ((task, data_set, metric), lines) in zip(axes, found.items(), strict=False):
-        ax.set_title(textwrap.fill(f"{task}, {data_set}", round(width * 11)))
+        ax.set_title(textwrap.fill(legible.text(f"{task}, {data_set}"), round(width * 11)))
         metric = "value" if metric == report.UNKNOWN else metric
-        ax.set_ylabel(f"{metric} of the best layer" if against else metric)
+        ax.set_ylabel(legible.text(f"{metric} of the best layer" if against else metric))
         place = _against_axis(ax, lines, against) if against else _layer_axis(ax, lines)
         shown = []
         crowd = [line for line in lines if styles[line.label] is OTHERS]
@@ -236,7 +236,7 @@ def _layer_axis(ax, lines):
     place = {each: i for i, each in enumerate(tables.in_order(set(stage.values())))}
     names = [""] * len(place)
     for layer in tables.in_order(layers):
-        name = "no layer" if layer == NO_LAYER else _cut(layer, WIDEST)
+        name = "no layer" if layer == NO_LAYER else _cut(legible.text(layer), WIDEST)
         names[place[stage[layer]]] += f"\n{name}" if names[place[stage[layer]]] else name
     shown = range(0, len(names), math.ceil(len(names) / TICKS))
     names = [names[i] for i in shown]
@@ -270,7 +270,7 @@ def _against_axis(ax, lines, against):
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _place: short(x)))
     name = f"{against} {results.SIZES.get(against, '')}".rstrip()
-    ax.set_xlabel(name + (" (log scale)" if decades else ""))
+    ax.set_xlabel(legible.text(name + (" (log scale)" if decades else "")))
     return {x: x for x in numbers}
 
 
@@ -331,7 +331,7 @@ def _ring(ax, points, place, style, notes):
 def _legend(drawn, entries, notes, width):
     """Name ENTRIES, {label: line}, below the panels of a figure WIDTH inches wide, which grows."""
     room = round(width * 11)  # characters
-    names = {label: textwrap.fill(" ".join(label.split()), room) for label in entries}
+    names = {label: textwrap.fill(legible.text(label), room) for label in entries}
     order = sorted(entries, key=lambda label: -entries[label].get_ydata()[-1])
     columns = max(1, min(3, room // (max(len(name) for name in names.values()) + 8)))
     lines = sum(name.count("\n") + 1 for name in names.values()) / columns + bool(notes)
@@ -354,7 +354,7 @@ def render(rows, path, against=None):
     """
     try:
         import matplotlib
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise DataError("--plot needs matplotlib: pip install matplotlib") from error
     suffix = os.path.splitext(path)[1].lower()
     stream = io.BytesIO()
