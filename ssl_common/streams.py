@@ -107,6 +107,7 @@ def reading(path):
     """Open PATH ("-" is standard input) for reading bytes, a file or pipe; refuse a terminal."""
     if not path:
         raise DataError("the name of an input is empty: name a file")
+    processes.heed()
     if path != "-":
         with io.BufferedReader(_Raw(path, "rb", path, opener=_at_once), BUFFER) as stream:
             _check_readable(stream, path)
@@ -211,6 +212,7 @@ def _reader_awaited(path):
         except OSError as error:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise
+        processes.heed()
         time.sleep(0.05)
 
 
@@ -222,6 +224,7 @@ def writing_together(paths, removed=()):
     then each takes its place, in their order. Whatever goes wrong before, what stood there is
     untouched.
     """
+    processes.heed()
     targets = [_replaceable(path) for path in paths]
     with contextlib.ExitStack() as stack:
         opened = []

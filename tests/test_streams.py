@@ -394,8 +394,7 @@ def signalled_soon():
 
 @pytest.fixture
 def heard(monkeypatch):
-    """Let Stopped be raised anew."""
-    monkeypatch.setattr(processes, "raised", [])
+    """Let a signal be a new one."""
     monkeypatch.setattr(processes, "_heard", -float("inf"))
 
 
@@ -443,7 +442,7 @@ def test_a_signal_sent_twice_is_one(heard):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         assert stopping() == "SIGTERM"
-        time.sleep(processes.HEEDED + 0.1)
+        time.sleep(processes.AGAIN + 0.1)
         with pytest.raises(processes.Stopped):
             signal.raise_signal(signal.SIGTERM)
 
@@ -459,6 +458,26 @@ def test_a_clean_up_is_not_disturbed_by_the_signal_that_comes_with_it(tmp_path, 
         finally:
             signal.raise_signal(signal.SIGTERM)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("way", ["reads", "writes a FIFO", "writes a file", "goes on"])
+def test_a_signal_that_somebody_made_away_with_is_heard_all_the_same(tmp_path, way):
+    """As modules in C do while they are loaded, NumPy's among them."""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(processes.Stopped, match="SIGTERM"), processes.stopping():
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        if way == "reads":
+            with streams.reading(str(tmp_path / "fifo")):
+                pass
+        elif way == "goes on":
+            with processes.deferring_stop():
+                pass
+        else:
+            write(tmp_path / {"writes a FIFO": "fifo"}.get(way, "file"), b"")
+        pytest.fail("it went on")
+    assert os.listdir(tmp_path) == ["fifo"]
 
 
 # ---- Pipes --------------------------------------------------------------------------------------
