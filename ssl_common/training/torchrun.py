@@ -27,6 +27,7 @@ from ssl_common.streams import DataError
 FOLDER = "SSL_BENCH_RANKS"  # the folder where ranks leave process ids and last words for a parent
 INPUT = "SSL_BENCH_INPUT"  # what they have for standard input
 TALK = "torchrun.log"
+CLOSED = "closed"  # ... where it says that it takes no more of them
 
 
 def _given(name, otherwise):
@@ -42,11 +43,12 @@ LOCAL_RANK, LOCAL_RANKS = _given("LOCAL_RANK", 0), _given("LOCAL_WORLD_SIZE", 1)
 # ---- The parent -------------------------------------------------------------------------------
 
 
-def lead(ranks, restarts, stopping):
+def lead(ranks, restarts, stopping, resumable=True):
     """Run this command again as RANKS ranks of a torchrun; return the error that ended it, or None.
 
     When a rank dies all go on from the last checkpoint, RESTARTS times. The signal that STOPPING()
-    names is passed on to the ranks, which agree on the step to stop after. The error is that of the
+    names is passed on to the ranks, which agree on the step to stop after; ranks that have nothing
+    to go on from, and so nothing to save (not RESUMABLE), are killed. The error is that of the
     first rank that failed, with torchrun's talk as a note.
     """
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
@@ -67,18 +69,19 @@ def lead(ranks, restarts, stopping):
                 start_new_session=True,  # Ctrl-C is for us to pass on
                 preexec_fn=lambda: die_with_parent(signal.SIGTERM),
             )
-        _wait(process, folder, stopping)
+        _wait(process, folder, stopping, resumable)
         return _complaint(folder) if process.returncode else None
 
 
-def _wait(process, folder, stopping):
+def _wait(process, folder, stopping, resumable):
     """Wait for the end of PROCESS; a signal goes to its ranks, a second one ends all at once.
 
-    What a rank complains of it would complain of again: that ends PROCESS before it can restart.
+    So does the first where they are not RESUMABLE: they would take seconds to tidy up what goes
+    away. What a rank complains of it would complain of again: that ends PROCESS before it restarts.
     """
     told, ended = set(), False
     try:
-        while process.poll() is None:
+        while process.poll() is None and (resumable or not stopping()):
             if stopping():
                 for rank in _ranks(folder) - told:
                     told.add(rank)
@@ -89,6 +92,7 @@ def _wait(process, folder, stopping):
             time.sleep(0.05)
     finally:
         if process.poll() is None:
+            (folder / CLOSED).touch()  # a rank that comes up from now on ends by itself
             process.kill()
             for rank in _ranks(folder):
                 _signal(rank, signal.SIGKILL)
@@ -150,6 +154,8 @@ def settle():
     partial = folder / f"{RANK}.partial"
     partial.write_text(str(os.getpid()))
     partial.rename(folder / f"{RANK}.pid")
+    if (folder / CLOSED).exists():  # the parent may have looked for this rank before
+        os._exit(STOPPED)
 
 
 @contextlib.contextmanager
