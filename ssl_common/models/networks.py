@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import zipfile
 
 import torch
@@ -104,4 +105,5 @@ def _check_sums(path, kind):
     except Exception as error:  # whatever a damaged directory of the archive leads to
         damaged = error
     if damaged:
-        raise DataError(f"{path}: not {kind}, or damaged ({damaged})")
+        reason = damaged if os.path.getsize(path) else "it is empty"
+        raise DataError(f"{path}: not {kind}, or damaged ({reason})")

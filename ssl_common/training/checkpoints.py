@@ -64,13 +64,18 @@ class Run:
         """Write the network, then remove the checkpoints; the log stays."""
         network |= {"format": networks.FORMAT, "settings": self.settings}
         self._with_room(lambda: networks.save(self.output, network))
-        self.log.close()
+        self.close()
         for path in self._spare(0):
             os.unlink(path)
+
+    def close(self):
+        """Let other processes have the run."""
+        self.log.close()
 
     def _check(self, path, content):
         """Raise DataError where CONTENT, of PATH, was made with other settings."""
         then, now = _as_given(content["settings"]), _as_given(self.settings)
+        del now["data_name"]  # the digest tells the images, under whatever name
         other = [
             f"{OPTIONS.get(k, k)} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]
         ]
@@ -99,7 +104,9 @@ class Run:
 
         What is written there would end up elsewhere.
         """
-        for entry in os.scandir(self.folder):
+        with os.scandir(self.folder) as entries:
+            listed = list(entries)
+        for entry in listed:
             if entry.name in (LOG, STOPPED) or CHECKPOINT.fullmatch(entry.name):
                 right = entry.is_file(follow_symlinks=False)
             else:

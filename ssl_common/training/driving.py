@@ -1,5 +1,6 @@
 """What every training command does around the loop: ranks, files, an end that is told."""
 
+import contextlib
 import json
 import os
 
@@ -75,7 +76,8 @@ def drive(
                 said = _told_again(run, running["emit"])
         else:
             said = f"{output}: {settings['epochs']:g} epochs of {len(images)} images"
-            done = _train(run, work, device, stopping=stopping, **running)
+            with contextlib.closing(run):
+                done = _train(run, work, device, stopping=stopping, **running)
     if not done and not torchrun.IS_RANK:
         raise Stopped(run.stopped())
     return said if done and torchrun.RANK == 0 else None

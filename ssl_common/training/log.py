@@ -13,7 +13,7 @@ class Log:
     """The file PATH of JSON lines. A checkpoint holds `told`, what the log was when it was made."""
 
     def __init__(self, path):
-        self.path = path
+        self.path, self._stream = path, None
 
     @property
     def told(self):
@@ -29,7 +29,8 @@ class Log:
 
     def close(self):
         """Let others have the file."""
-        self._stream.close()
+        if self._stream:
+            self._stream.close()
 
     def resume(self, state):
         """Cut the log to what belongs to the checkpoint STATE, or to nothing where that is None.
