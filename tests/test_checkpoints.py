@@ -50,6 +50,7 @@ def resumed(folder, settings=SETTINGS, step=None, **more):
     said = []
     run = Run(str(folder / "m.pt"), dict(settings), say=said.append, **more)
     runs.append(run)
+    run.open()
     found = run.resume()
     assert (found and found["step"]) == step
     return run, said
@@ -87,7 +88,7 @@ def as_of_0_2_0(path, **fields):
 
 
 def finished(path):
-    networks.save(path, {"format": 1, "settings": SETTINGS, "trunk": {}, "head": {}})
+    networks.save(str(path), {"format": 1, "settings": SETTINGS, "trunk": {}, "head": {}})
 
 
 def swapped(path):
@@ -197,8 +198,7 @@ def test_files_of_others_are_neither_read_nor_removed(tmp_path):
     others += ["step-000000000900.pth", "stopped.txt", "log.jsonl.old", "xstep-000000000900.pt"]
     for name in others:
         (tmp_path / "m.pt.state" / name).write_text("mine")
-    ours = ["step-000000000900.pt.77.partial", "stopped.77.partial"]  # of one that was killed
-    for name in ours:
+    for name in ("step-000000000900.pt.0123456789abcdef.partial", "stopped.77.partial"):  # killed
         (tmp_path / "m.pt.state" / name).write_text("half")
     run.close()
     run, said = resumed(tmp_path, step=150)
@@ -324,7 +324,7 @@ def test_a_finished_network_removes_the_checkpoints_of_its_own_run_alone(tmp_pat
         folder = tmp_path / str(other["seed"])
         folder.mkdir()
         begin(folder, settings=other)[0].close()
-        finished(str(folder / "m.pt"))
+        finished(folder / "m.pt")
         assert Run(str(folder / "m.pt"), SETTINGS).complete()
         assert len([name for name in names(folder) if name.endswith(".pt")]) == left
 
@@ -350,6 +350,7 @@ CHANGES = {
     "NaN": (lambda log: log.replace(line(100), b'{"step": 100, "loss": NaN}\n'), [0, 50, 150]),
     "no objects": (lambda log: log.replace(line(100), b"[100]\n"), [0, 50, 150]),
     "deep": (lambda log: log.replace(line(100), b"[" * 100_000 + b"\n"), [0, 50, 150]),
+    "a byte-order mark": (lambda log: b"\xef\xbb\xbf" + log, [50, 100, 150]),
     "lines of DOS": (lambda log: log.replace(b"\n", b"\r\n"), None),
     "told twice": (lambda log: log + line(150), [0, 50, 100, 150]),
 }

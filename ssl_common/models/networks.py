@@ -95,15 +95,16 @@ def _check_sums(path, kind):
 
     So it is given no damaged file, of which it says now this, now that.
     """
-    try:
-        with streams.naming(path), zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (OSError, MemoryError) as error:
-        if getattr(error, "errno", None) != errno.EINVAL:  # a place before the start of the file
-            raise
-        damaged = error
-    except Exception as error:  # whatever a damaged directory of the archive leads to
-        damaged = error
+    with streams.regular(path) as stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                damaged = archive.testzip()
+        except (OSError, MemoryError) as error:
+            if getattr(error, "errno", None) != errno.EINVAL:  # a place before the file's start
+                raise
+            damaged = error
+        except Exception as error:  # whatever a damaged directory of the archive leads to
+            damaged = error
     if damaged:
         reason = damaged if os.path.getsize(path) else "it is empty"
         raise DataError(f"{path}: not {kind}, or damaged ({reason})")

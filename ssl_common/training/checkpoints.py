@@ -15,7 +15,8 @@ KEPT = 2  # checkpoints of a run in progress
 # What a run writes into its folder. All else there is somebody else's: neither read nor removed.
 LOG, STOPPED, FEATURES = "log.jsonl", "stopped", "features"
 CHECKPOINT = re.compile(r"step-(\d{12})\.pt")
-PARTIAL = re.compile(rf"({CHECKPOINT.pattern}|{STOPPED})\..*partial")
+PARTIAL = re.compile(rf"({CHECKPOINT.pattern}|{STOPPED})\.([0-9a-f]+)\.partial")
+FILE = re.compile(f"{CHECKPOINT.pattern}|{PARTIAL.pattern}")
 # Settings that no option is called by.
 OPTIONS = {"micro_batch": "--gpus x --accumulate", "synced_ranks": "GPUs of --sync-bn"}
 
@@ -85,16 +86,20 @@ class Run:
 
     # ---- The state --------------------------------------------------------------------------
 
-    def resume(self):
-        """Return the newest whole checkpoint, or None at the start; open the log where it was."""
+    def open(self):
+        """Take the run, for as long as this process lives; raise DataError where that cannot be."""
         os.makedirs(self.folder, exist_ok=True)
         self._check_names()
         self._lock()
         self.forget_stop()
-        for name in filter(PARTIAL.fullmatch, os.listdir(self.folder)):
+        for name in filter(PARTIAL.fullmatch, os.listdir(self.folder)):  # of one that was killed
             os.unlink(os.path.join(self.folder, name))
-        state = self._newest_whole()
-        self._newest = state["step"] if state else None
+        self._state = self._newest_whole()
+        self._newest = self._state["step"] if self._state else None
+
+    def resume(self):
+        """Return the newest whole checkpoint, None at the start; leave in the log what is its."""
+        state, self._state = self._state, None
         if message := self.log.resume(state):
             self.say(message)
         return state
@@ -107,10 +112,12 @@ class Run:
         with os.scandir(self.folder) as entries:
             listed = list(entries)
         for entry in listed:
-            if entry.name in (LOG, STOPPED) or CHECKPOINT.fullmatch(entry.name):
+            if entry.name == FEATURES:
+                right = entry.is_dir(follow_symlinks=False)
+            elif entry.name in (LOG, STOPPED) or FILE.fullmatch(entry.name):
                 right = entry.is_file(follow_symlinks=False)
             else:
-                right = entry.name != FEATURES or entry.is_dir(follow_symlinks=False)
+                continue
             if not right:
                 what = "a link" if entry.is_symlink() else "no regular file"
                 raise DataError(f"{entry.path}: {what} by the name of a file of this run: move it")

@@ -34,6 +34,8 @@ def drive(
     """
     leads = gpus > 1 and not torchrun.IS_RANK
     torchrun.settle()
+    if not os.path.isfile(output):  # one that is complete may be read-only
+        streams.check_output(output)
     device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
     options["precision"] = options["precision"] or ("bf16" if device == "cuda" else "fp32")
     if options["synced_ranks"] > 1 and device == "cpu":
@@ -104,6 +106,7 @@ def _train(run, work, device, *, workers, stopping, **running):
     """Train the network of WORK to its end and write it; return whether it got there."""
     if (message := work.foretell(device)) and torchrun.RANK == 0:
         running["say"](message)
+    torchrun.of_the_first(run.open)  # before anything is made in its folder
     network = work.network()
     try:
         ready = work.dataset(run.folder, device, workers, stopping)
