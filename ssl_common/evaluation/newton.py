@@ -126,7 +126,7 @@ class Point:
 def solve(rows, signs, costs, start=None):
     """Solve the problems of SIGNS (P, N) int8 and COSTS (P,) on ROWS; return (point, gaps).
 
-    START is a Point of the same signs, at other costs, which moves. A gap is as solver.solve has it.
+    START is a Point of the same signs at other costs, which moves. A gap is as solver.solve has it.
     """
     point = start or Point(rows, signs)
     one = torch.eye(rows.width, dtype=torch.float64, device=rows.device)
