@@ -17,6 +17,7 @@ import traceback
 import warnings
 from multiprocessing import connection
 
+from ssl_common import shortage
 from ssl_common.processes import born_deaf, die_with_parent
 from ssl_common.streams import DataError
 
@@ -88,8 +89,8 @@ def _in_order(crew, tasks, room):
 def _started(work, begin, workers):
     try:
         return _Worker(work, begin)
-    except OSError as error:
-        message = f"{workers} processes cannot be started ({error.strerror})"
+    except (OSError, MemoryError) as error:
+        message = f"{workers} processes cannot be started ({shortage.lacking(error) or error})"
         raise DataError(f"{message}: give a smaller -j") from error
 
 
@@ -160,6 +161,8 @@ def _serve(pipe, work, begin):
     """Do WORK on each task that comes through PIPE, until killed."""
     try:
         die_with_parent(signal.SIGKILL)
+        for standard in (1, 2):  # libraries in C write there when memory is short
+            os.dup2(os.open(os.devnull, os.O_WRONLY), standard)
         if begin:
             begin()
         while True:

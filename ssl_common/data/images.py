@@ -4,12 +4,10 @@ An image is uint8 H x W x 3, a tensor, from here on: torch resizes it three time
 """
 
 import contextlib
-import errno
 import functools
 import io
 import os
 import re
-import stat
 import warnings
 
 import numpy as np
@@ -18,8 +16,9 @@ from PIL import Image
 from PIL.ExifTags import Base
 from torch.nn.functional import interpolate
 
+from ssl_common import shortage, streams
 from ssl_common.data import metadata
-from ssl_common.data.readable import FORMATS, UNMARKED
+from ssl_common.data.suffixes import FORMATS, UNMARKED
 from ssl_common.streams import SHORTAGE, DataError
 
 MAX_AREA = 1 << 24  # pixels after resizing: a 1-pixel-wide image would otherwise fill the memory
@@ -70,7 +69,8 @@ def read(path, root="."):
     full = os.path.join(root, path)
     try:
         # Odd tags and palettes are read all the same, and torchvision warns of its removal.
-        with warnings.catch_warnings(action="ignore"), _opened(full) as stream:
+        quiet = warnings.catch_warnings(action="ignore")
+        with quiet, _Bounded(streams.regular(full).detach()) as stream:
             return _decoded(stream, full)
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
         raise _complaint(full, error) from error
@@ -91,14 +91,13 @@ def _complaint(full, error):
 
 def lacking(error):
     """Return what the machine lacks by ERROR, and what to do; None where the input is at fault."""
-    of_torch = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    if isinstance(error, MemoryError) or of_torch:
-        return "not enough memory: give a smaller -j"
-    if not isinstance(error, OSError) or error.errno not in SHORTAGE:
-        return None
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{error.strerror}: give a smaller -j, or raise the limit (ulimit -n)"
-    return f"{error.strerror}: it is the machine that fails, not the file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return None  # its text has the name of the file, which may be anything
+    if lacks := shortage.lacking(error):
+        return f"{lacks}: give a smaller -j"
+    if isinstance(error, OSError) and error.errno in SHORTAGE:
+        return f"{error.strerror}: the disk fails, or its server, not the image"
+    return None
 
 
 class _Bounded(io.BufferedReader):
@@ -107,14 +106,6 @@ class _Bounded(io.BufferedReader):
     def read(self, size=-1):
         whole = os.fstat(self.fileno()).st_size
         return super().read(whole if size is None or not 0 <= size < whole else size)
-
-
-def _opened(path):
-    """Open the regular file PATH: of another kind of file one might wait for bytes for ever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise DataError("not a regular file")
-    flags = os.O_NONBLOCK | os.O_NOCTTY  # should it have become a FIFO or a terminal meanwhile
-    return _Bounded(open(path, "rb", 0, opener=lambda name, mode: os.open(name, mode | flags)))
 
 
 def _decoded(stream, path):
@@ -128,9 +119,10 @@ def _decoded(stream, path):
         without = None if lacking(error) else metadata.bare(stream.read())
         if without is None:
             raise
-        with contextlib.suppress(Exception):  # of the two the first error is the one to tell
+        try:
             return decode(io.BytesIO(without), path)
-        raise
+        except Exception as again:
+            raise again if lacking(again) else error from None
 
 
 def decode(stream, path):
@@ -159,10 +151,16 @@ def _load(image):
     """Decode IMAGE, which Pillow opened; raise MemoryError where there is no room for it."""
     try:
         image.load()
-    except Exception:
-        # Decoders of C call it a broken file.
+    except Exception as error:
+        # For want of memory, too, decoders say that a file is broken; and of broken ones, that
+        # memory is wanting.
         np.empty(DECODING * image.width * image.height + (1 << 24), np.uint8)
-        raise
+        wanting = shortage.lacking(error)
+        if not wanting:
+            raise
+    else:
+        return
+    raise ValueError(f"broken: {wanting}")
 
 
 def _orientation(image):
