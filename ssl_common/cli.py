@@ -180,13 +180,19 @@ seed_option = click.option(
 )
 
 
+def _usual_workers():
+    from ssl_common import crew  # here: most commands have no use for it
+
+    return crew.usual_workers()
+
+
 def workers(text):
     """Return the option -j, one per core by default, with TEXT as its help."""
     return click.option(
         "-j",
         "--workers",
         type=values.Whole(0, 1024),
-        default=lambda: len(os.sched_getaffinity(0)),
+        default=_usual_workers,
         show_default="one per core",
         help=text,
     )

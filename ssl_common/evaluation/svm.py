@@ -109,8 +109,7 @@ def solving(solver, examples, seed, workers, device):
         rows = np.empty(examples.features.shape)
         for index, block in enumerate(examples.normalised()):
             rows[index * BLOCK : index * BLOCK + len(block)] = block
-        with Liblinear(rows, seed, workers) as solve:
-            yield solve
+        yield Liblinear(rows, seed, workers)
 
 
 def effort(costs):
