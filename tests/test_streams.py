@@ -87,7 +87,7 @@ UNWRITABLE = {
     "x" * 256: "File name too long: 'xx",
     "/proc/new": "No such file or directory: '/proc/new'",  # a file system where none is made
 }
-SPECIAL = {"fifo": "fifo: not a file", "/dev/null": "/dev/null: not a file"}
+SPECIAL = {f"{name}": f"{name}: not a file" for name in ("-", "fifo", "/dev/null", "/dev/stdout")}
 
 
 def make_unwritable(monkeypatch, folder):
