@@ -182,12 +182,17 @@ def test_a_rank_that_dies_too_often_is_named(whole, scratch):
 
 @SLOW
 def test_nothing_outlives_the_parent(scratch):
-    process = start(scratch, "model.pt", *TWO)
+    (scratch / "tmp").mkdir()
+    temporary = {"TMPDIR": str(scratch / "tmp")}
+    process = start(scratch, "model.pt", *TWO, env=temporary)
     below = until_step_50(process)
     process.kill()
     process.communicate()
     wait_for(lambda: not any(map(alive, (below[0], *below[1]))))
     assert list((scratch / "model.pt.state").glob("*.pt"))  # and they lost no step
+    assert list((scratch / "tmp").glob("ssl-bench-ranks.*"))
+    finish(start(scratch, "model.pt", *TWO, env=temporary))
+    assert not list((scratch / "tmp").glob("ssl-bench-*"))  # nor its folder the next one
 
 
 @SLOW
