@@ -4,13 +4,13 @@ ssl-formats(5) has the same table in words.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ssl_common.streams import DataError
 
 LARGEST = 2**63 - 1  # of a whole number
+FARTHEST = 1e300  # from 0 that a number may be: sums of them are finite
 SLACK = 1e-9  # of a percentage: a mean of hundreds may be a bit more than a hundred
 
 
@@ -22,9 +22,9 @@ class Kind(NamedTuple):
 
 
 def is_number(value):
-    """Tell whether VALUE is a number that a float can hold, and neither NaN nor infinite."""
+    """Tell whether VALUE is a number, and neither NaN nor too large to count with."""
     is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_numeric and abs(value) <= sys.float_info.max
+    return is_numeric and abs(value) <= FARTHEST
 
 
 def _whole(least):
@@ -53,7 +53,7 @@ def _object_of(kind):
 
 TEXT = Kind("text", lambda value: isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-NUMBER = Kind("a finite number", is_number)
+NUMBER = Kind(f"a number within {FARTHEST:g}", is_number)
 POSITIVE = Kind("a number above 0", lambda value: is_number(value) and value > 0)
 PERCENT = Kind(
     "a percentage, 0 to 100", lambda value: is_number(value) and -SLACK <= value <= 100 + SLACK
@@ -113,7 +113,7 @@ FOUND = _fields({
 })  # fmt: skip
 FIELDS = SAID | SETTINGS | MEASURED | PROVENANCE | FOUND
 # What --tag cannot say: that, and what is of a file rather than of a result.
-OURS = {*MEASURED, *PROVENANCE, *FOUND, "format", "converted", "left_out"}
+OURS = {*MEASURED, *PROVENANCE, *FOUND, "format", "converted", "left_out", "drawn"}
 
 
 def check(record, where):

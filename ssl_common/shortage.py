@@ -164,20 +164,3 @@ def ended():
 def _tell(word):
     if _diary is not None:
         os.write(_diary, os.fsencode(word) + b"\0")
-
-
-@contextlib.contextmanager
-def muttering():
-    """Let the processes started here write to nobody; yield what gives what the machine lacks.
-
-    That is in words, where they have said so, else None.
-    """
-    heard, ours = os.memfd_create("muttered"), [os.dup(descriptor) for descriptor in (1, 2)]
-    for descriptor in (1, 2):
-        os.dup2(heard, descriptor)
-    try:
-        yield lambda: told(_read(heard))
-    finally:
-        for descriptor, kept in zip((1, 2), ours, strict=True):
-            os.dup2(kept, descriptor)
-            os.close(kept)

@@ -89,6 +89,13 @@ def plant_modules(folder):
     return mark
 
 
+def readers(pid):
+    """Return the processes that the command PID started to work beside it."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    lines = {int(c): pathlib.Path(f"/proc/{c}/cmdline").read_bytes() for c in children}
+    return [child for child, line in lines.items() if b"resource_tracker" not in line]
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run a command as a real process, in tmp_path; CHECK is the exit status it must have."""

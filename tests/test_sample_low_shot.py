@@ -11,7 +11,7 @@ from ssl_common.streams import DataError
 
 
 def matrices(folder):
-    return {path.name: np.load(path) for path in sorted(folder.iterdir())}
+    return {path.name: np.load(path) for path in sorted(folder.glob("*.npy"))}
 
 
 def check_several(labels, matrix, k):
