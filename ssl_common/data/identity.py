@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,12 @@ class Images(NamedTuple):
 def known(data: bytes) -> int:
     """Return by what DATA is known, 64 bits."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+def known_file(stream: BinaryIO) -> int:
+    """Return by what the bytes of STREAM, a file, are known: known(), as a signed number."""
+    data = hashlib.file_digest(stream, "sha256").digest()[:8]
+    return int.from_bytes(data, "little", signed=True)  # torch has no arrays of unsigned ones
 
 
 def _all_known(texts: Iterable[str], count: int) -> np.ndarray:

@@ -60,18 +60,22 @@ def hasten():
         _decode_jpeg = functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
 
 
-def read(path, root="."):
+def read(path, root=".", seen=lambda stream: None):
     """Return the image file PATH (relative to ROOT) as RGB, uint8 H x W x 3.
 
-    It is upright by its EXIF tag. Raises Unreadable for a file that is missing, cut short or not an
-    image, and DataError where it is the machine that lacks something.
+    It is upright by its EXIF tag. SEEN is called with the file, open at its start, once the pixels
+    are known. Raises Unreadable for a file that is missing, cut short or not an image, and
+    DataError where it is the machine that lacks something.
     """
     full = os.path.join(root, path)
     try:
         # Odd tags and palettes are read all the same, and torchvision warns of its removal.
         quiet = warnings.catch_warnings(action="ignore")
         with quiet, _Bounded(streams.regular(full).detach()) as stream:
-            return _decoded(stream, full)
+            pixels = _decoded(stream, full)
+            stream.seek(0)
+            seen(stream)
+            return pixels
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
         raise _complaint(full, error) from error
 

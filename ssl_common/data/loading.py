@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ssl_common import streams
 from ssl_common.crew import side_by_side
-from ssl_common.data import images
+from ssl_common.data import identity, images
 from ssl_common.data.mixing import GOLDEN, mix
 from ssl_common.streams import DataError
 
@@ -130,12 +130,25 @@ class InOrder(Dataset):
             images.hasten()
 
     def __getitem__(self, index):
+        return self.read(index)
+
+    def read(self, index, seen=lambda stream: None):
+        """Return the image of line INDEX, transformed; SEEN is as images.read() takes it."""
         try:
-            return self.transform(images.read(self.manifest[index].path, self.root))
+            return self.transform(images.read(self.manifest[index].path, self.root, seen))
         except images.Unreadable as error:
             raise self.manifest.error(
                 index + 1, f"{error}: mend the file or drop the line"
             ) from None
+
+
+class Known(InOrder):
+    """The same, each image with by what the bytes of its file are known, int64: see identity."""
+
+    def __getitem__(self, index):
+        contents = []
+        image = self.read(index, lambda stream: contents.append(identity.known_file(stream)))
+        return image, contents[0]
 
 
 def standardize(pixels):
