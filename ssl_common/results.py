@@ -106,7 +106,7 @@ PROVENANCE = _fields({_list_of(TEXT): "argv", TEXT: "version time_utc"})
 # What a command finds in its input, or is told by its options.
 FOUND = _fields({
     TEXT: "task metric cost_from solver train_manifest train_labels train_features train_dtype"
-    " dtype test_manifest samples_digest",
+    " dtype test_manifest sample_rule samples_digest",
     COUNT: "train_images test_images k samples",
     INDEX: "svm_seed linear_seed sample_seed",
     DIGESTS: "inputs",

@@ -184,6 +184,7 @@ def is_special(path):
 @contextlib.contextmanager
 def _sending(path, binary):
     """Open PATH, which is special, for writing: a rename over /dev/null would destroy it."""
+    processes.heed()
     number = 1 if path == "-" else descriptor(path)
     if number == 1 and sys.stdout:
         sys.stdout.flush()
@@ -267,8 +268,8 @@ def _replaceable(path):
         old = os.stat(path)
     if path.endswith("/") or (old and stat.S_ISDIR(old.st_mode)):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if old and not stat.S_ISREG(old.st_mode):
-        raise DataError(f"{path}: not a file, which could be replaced: remove it")
+    if is_special(path):
+        raise DataError(f"{path}: not a file, which could be replaced: name one")
     if old and not _is_writable(target, old):
         raise DataError(f"{path}: read-only: allow it with chmod u+w, or name another file")
     return target, old

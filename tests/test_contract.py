@@ -508,6 +508,15 @@ def test_nothing_means_standard_input(command, scratch, run):
     assert run(command, stdin=given, check=0).stdout == run(*argv(command)).stdout
 
 
+def test_a_pipe_by_its_number_names_no_data_set(scratch):
+    """As <(...) of a shell has it."""
+    line = "eval-svm svm.npz <(cat test.npy) <(cat test.tsv)"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=scratch, env=environment(), capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["data_set"] is None
+
+
 def unnamed(data):
     """Return same(DATA) without the names of data sets, which a pipe does not have."""
     alike = same(data)

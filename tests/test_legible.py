@@ -66,6 +66,8 @@ def test_it_reads_as_python_would_write_it():
     assert legible.text("\x1b\t\n\r\x7f\u202e\U000e0041") == r"\x1b\t\n\r\x7f\u202e\U000e0041"
     assert legible.text(b"a\xff".decode("utf-8", "surrogateescape")) == r"a\xff"  # as bytes
     assert legible.line("two\n  lines\n") == "two lines"
+    assert legible.line(f"{'a' * 4096}: no such file") == f"{'a' * 4096}: no such file"
+    assert len(legible.line(f"a{'b' * 99_999}: mend it")) < 7000
     assert legible.quoted("9" * 400) == f"'{'9' * 60}...'"
 
 

@@ -61,6 +61,7 @@ DECIDES = {
     "train_dtype": "float16", "dtype": "float16", "test_images": 90, "test_manifest": "other",
     "inputs": {"svm": "other"}, "train_features": "other", "svm_seed": 1, "linear_seed": 1,
     "solver": "liblinear", "k": 8, "samples": 2, "sample_seed": 1, "samples_digest": "other",
+    "sample_rule": "single",
     "cost_from": "train", "recipe": "alexnet", "lr": 0.1, "batch": 128, "epochs": 14, "steps": 9,
     "precision": "bf16", "cache": True, "optimizer": "adam", "momentum": [0.9, 0.999],
     "nesterov": False, "weight_decay": 0.1, "decay_biases": False, "bn_momentum": 0.5,

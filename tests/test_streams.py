@@ -87,7 +87,7 @@ UNWRITABLE = {
     "x" * 256: "File name too long: 'xx",
     "/proc/new": "No such file or directory: '/proc/new'",  # a file system where none is made
 }
-SPECIAL = {"fifo": "fifo: not a file", "/dev/null": "/dev/null: not a file"}
+SPECIAL = {f"{name}": f"{name}: not a file" for name in ("-", "fifo", "/dev/null", "/dev/stdout")}
 
 
 def make_unwritable(monkeypatch, folder):
@@ -548,54 +548,55 @@ def test_what_failed_to_go_out_is_not_tried_again(monkeypatch):
 
 # ---- What a killed process leaves ---------------------------------------------------------------
 
+MAKERS = ["writing", "writing_folder", "temporary_folder"]
 BEGIN = """
-import sys, time
+import os, sys, time
 from ssl_common import streams
-make, target = sys.argv[1:]
-with getattr(streams, make)(target):
+with getattr(streams, sys.argv[1])("a"):
+    if not os.fork():  # as workers are, which live on for a while
+        sys.stdin.read()
+        os._exit(0)
     print("ready", flush=True)
     time.sleep(600)
 """
-MAKERS = [("writing", "a"), ("writing_folder", "a"), ("temporary_folder", "a")]
 
 
-def begun(folder, make, target):
-    """Start a process that is making TARGET in FOLDER, and return it."""
-    argv = [sys.executable, "-c", BEGIN, make, target]
+def begun(folder, maker):
+    """Start a process that is making "a" in FOLDER, and return it."""
     process = subprocess.Popen(
-        argv, cwd=folder, stdout=subprocess.PIPE, env=environment({"TMPDIR": str(folder)})
-    )
+        [sys.executable, "-c", BEGIN, maker],
+        cwd=folder, env=environment({"TMPDIR": str(folder)}),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
     assert process.stdout.readline() == b"ready\n"
     return process
 
 
-def make(monkeypatch, folder, maker, target):
-    """Make TARGET in FOLDER, here."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    with getattr(streams, maker)(target):
-        return os.listdir(folder)
+def killed(process):
+    process.kill()
+    process.wait()
 
 
-@pytest.mark.parametrize("maker, target", MAKERS)
-def test_what_a_killed_process_left_goes_when_the_same_is_made(
-    tmp_path, monkeypatch, maker, target
-):
-    living, dead = (begun(tmp_path, maker, target) for _ in range(2))
-    names = set(os.listdir(tmp_path))
-    assert len(names) == 2 and all(name.endswith(".partial") for name in names)
-    dead.kill()
-    dead.wait()
-    assert set(os.listdir(tmp_path)) == names
-    make(monkeypatch, tmp_path, maker, target + "b")  # another one
-    assert names < set(os.listdir(tmp_path)) | {"ab"}
-    there = make(monkeypatch, tmp_path, maker, target)
-    assert len(names & set(there)) == 1 and len(there) == 2 + (maker != "temporary_folder")
-    living.kill()
-    living.wait()
+@pytest.mark.parametrize("maker", MAKERS)
+def test_what_a_killed_process_left_goes_when_the_same_is_made(tmp_path, monkeypatch, maker):
+    def partials_beside(target):
+        """Make TARGET here; return what was in the making meanwhile, but for it."""
+        with getattr(streams, maker)(target):
+            names = {name for name in os.listdir() if name.endswith(".partial")}
+        return names & before
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    one, other = (begun(tmp_path, maker) for _ in range(2))
+    before = set(os.listdir())
+    assert len(before) == 2
+    killed(one)
+    assert partials_beside("b") == before
+    assert len(partials_beside("a")) == 1
+    killed(other)
     if maker == "writing_folder":
-        os.rmdir(tmp_path / "a")
-    assert not names & set(make(monkeypatch, tmp_path, maker, target))
+        os.rmdir("a")  # it is new, or empty
+    assert not partials_beside("a")
 
 
 def test_what_is_not_ours_stays(tmp_path, monkeypatch):

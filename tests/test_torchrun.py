@@ -180,14 +180,46 @@ def test_a_rank_that_dies_too_often_is_named(whole, scratch):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
+def test_one_signal_ends_ranks_that_have_nothing_to_save(scratch, tmp_path_factory):
+    """Those of extract-features; these do not even hear it."""
+    folder = tmp_path_factory.mktemp("tmp")
+    argv = [sys.executable, TINY, "extract-features", "random:tiny", "train.tsv", *TWO, "-o", "f/"]
+    process = subprocess.Popen(
+        argv, cwd=scratch, env=environment({"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}),
+        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    pids = []
+    try:
+        wait_for(lambda: list(folder.glob("*/[01].pid")))
+        pids = [int(path.read_text()) for path in folder.glob("*/[01].pid")]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        pids += descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 75
+        assert err == b"extract-features: stopped by SIGINT: run it again to go on\n"
+        wait_for(lambda: not any(map(alive, pids)))
+    finally:
+        for pid in {process.pid, *pids}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert not list(folder.iterdir()) and not (scratch / "f").exists()
+
+
 @SLOW
 def test_nothing_outlives_the_parent(scratch):
-    process = start(scratch, "model.pt", *TWO)
+    (scratch / "tmp").mkdir()
+    temporary = {"TMPDIR": str(scratch / "tmp")}
+    process = start(scratch, "model.pt", *TWO, env=temporary)
     below = until_step_50(process)
     process.kill()
     process.communicate()
     wait_for(lambda: not any(map(alive, (below[0], *below[1]))))
     assert list((scratch / "model.pt.state").glob("*.pt"))  # and they lost no step
+    assert list((scratch / "tmp").glob("ssl-bench-ranks.*"))
+    finish(start(scratch, "model.pt", *TWO, env=temporary))
+    assert not list((scratch / "tmp").glob("ssl-bench-*"))  # nor its folder the next one
 
 
 @SLOW

@@ -8,6 +8,7 @@ import torch
 
 from ssl_common.training import torchrun
 
+MEMBERSHIPS = "/proc/self/cgroup"
 GROUPS = {  # of control groups, by which batch systems hold a job to its share
     "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
     "": ("/sys/fs/cgroup", "memory.max"),
@@ -31,7 +32,7 @@ def _limits():
     """Return the limits, in bytes, of this process and of the control groups it is in."""
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     limits = [limit for limit in limits if limit != resource.RLIM_INFINITY]
-    with open("/proc/self/cgroup", encoding="utf-8") as stream:
+    with open(MEMBERSHIPS, encoding="utf-8") as stream:
         memberships = [line.rstrip("\n").split(":", 2) for line in stream]
     for _number, controller, group in memberships:
         if controller not in GROUPS:
