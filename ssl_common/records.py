@@ -7,7 +7,7 @@ import math
 import os
 import sys
 
-from ssl_common import results, streams
+from ssl_common import legible, results, streams
 from ssl_common.streams import DataError
 
 DIGITS = 400  # of a whole number in JSON; Python refuses to read ten times that
@@ -15,7 +15,7 @@ DIGITS = 400  # of a whole number in JSON; Python refuses to read ten times that
 
 def line(record):
     """Return RECORD as one line of JSON, bytes with their newline; NaN is refused."""
-    return (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return (legible.dumps(record) + "\n").encode()
 
 
 def provenance(command):
