@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from ssl_common import streams
+from ssl_common import containers, formats, streams
 from ssl_common.streams import DataError
 
 # The field that tells how large the puzzle of a pretext task was, and what the paper calls it.
@@ -44,13 +44,7 @@ def read(path):
     """
     with streams.reading(path) as stream:
         for number, text in enumerate(stream, 1):
-            try:
-                record = json.loads(text)
-            except ValueError as error:
-                raise DataError(f"{streams.name(path)}:{number}: not JSON ({error})") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{streams.name(path)}:{number}: not a JSON object")
-            yield number, record
+            yield number, containers.read_object(text, f"{streams.name(path)}:{number}")
 
 
 def sidecar(path):
@@ -87,14 +81,7 @@ def read_sidecar(path):
     """Return what the sidecar of the feature file PATH says; {} where there is none."""
     if path == "-" or not os.path.exists(sidecar(path)):
         return {}
-    try:
-        with open(sidecar(path), encoding="utf-8") as stream:
-            fields = json.load(stream)
-    except ValueError as error:
-        raise DataError(f"{sidecar(path)}: not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise DataError(f"{sidecar(path)}: not a JSON object")
-    return fields
+    return formats.SIDECAR.read(sidecar(path))
 
 
 def tagged(fields, tags, source):

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import containers, formats, streams
 from ssl_common.data.manifest import NEGATIVE, POSITIVE, label_matrix
 from ssl_common.streams import DataError
 
@@ -61,7 +61,7 @@ def write(manifest, ks, samples, seed, folder):
                     break
                 names.append(file_name(number, k))
                 with streams.writing(os.path.join(partial, names[-1])) as stream:
-                    streams.write_array(stream, chosen)
+                    containers.write_array(stream, chosen)
         if not names:
             k = min(ks)
             needed = f"{k} images" if single else f"{k} positives and {NEGATIVES * k} negatives"
@@ -80,27 +80,23 @@ def read(folder, labels, manifest):
 
     Raises DataError where one is not a sample of LABELS (N, C), which are those of MANIFEST.
     """
-    found = {}
+    found, where = {}, streams.name(manifest.path)
+    words = zip("NC", labels.shape, ("lines", "classes"), strict=True)
+    shape = {letter: (number, f"{word} of {where}") for letter, number, word in words}
     for name in os.listdir(folder):
         if match := re.fullmatch(r"sample(\d+)_k(\d+)\.npy", name):
             path = os.path.join(folder, name)
-            matrix = np.asarray(streams.read_array(path))
-            _check(path, matrix, labels, manifest)
+            matrix = np.asarray(formats.SAMPLE.read(path, **shape)["sample"])
+            _check(path, matrix, labels, where)
             found[int(match[2]), int(match[1])] = matrix
     if not found:
         raise DataError(f"{folder}: no sampleS_kK.npy: write some with sample-low-shot")
     return dict(sorted(found.items()))
 
 
-def _check(path, matrix, labels, manifest):
-    """Raise DataError, naming PATH, where MATRIX is not a sample of LABELS of MANIFEST."""
-    where = streams.name(manifest.path)
-    if matrix.shape != labels.shape or matrix.dtype.kind != "i":
-        shape = " x ".join(map(str, matrix.shape))
-        message = f"{shape} of {matrix.dtype}, but {where} has {labels.shape[0]} lines and"
-        raise DataError(f"{path}: {message} {labels.shape[1]} classes: sample it again")
-    wrong = ~np.isin(matrix, (UNUSED, 0, 1))
-    wrong |= (matrix == 1) & (labels != POSITIVE) | (matrix == 0) & (labels == POSITIVE)
+def _check(path, matrix, labels, where):
+    """Raise DataError, naming PATH, where MATRIX is no sample of LABELS of the manifest WHERE."""
+    wrong = (matrix == 1) & (labels != POSITIVE) | (matrix == 0) & (labels == POSITIVE)
     if wrong.any():
         line = int(np.flatnonzero(wrong.any(axis=1))[0]) + 1
         raise DataError(f"{path}: row {line} contradicts line {line} of {where}: sample it again")

@@ -5,7 +5,7 @@ import tempfile
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import containers, streams
 from ssl_common.processes import born_deaf
 
 MAX_ITERATIONS = 2000
@@ -36,7 +36,7 @@ class Liblinear:
             self.folder = contextlib.ExitStack()
             path = self.folder.enter_context(tempfile.TemporaryDirectory(prefix="train-svm-"))
             with streams.writing(f"{path}/rows.npy") as stream:
-                streams.write_array(stream, self.rows)
+                containers.write_array(stream, self.rows)
             self.rows = np.load(f"{path}/rows.npy", mmap_mode="r")
         return self
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import BatchSampler, Dataset, SequentialSampler
 
-from ssl_common import records, streams
+from ssl_common import containers, records, streams
 from ssl_common.data import augmentation
 from ssl_common.data.loading import Drawn, InOrder, batches
 from ssl_common.data.manifest import Manifest, single_labels
@@ -256,7 +256,7 @@ class _Cached(Dataset):
     """The features of MANIFEST in the files PATHS, one row an image, as Drawn gives pixels."""
 
     def __init__(self, manifest, paths):
-        self.manifest, self.arrays = manifest, [streams.read_array(path) for path in paths]
+        self.manifest, self.arrays = manifest, [containers.read_array(path) for path in paths]
 
     def prepare(self):
         """Make ready for reading: nothing is to be done."""

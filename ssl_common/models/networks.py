@@ -2,7 +2,7 @@
 
 import torch
 
-from ssl_common import streams
+from ssl_common import containers, streams
 from ssl_common.streams import DataError
 
 FORMAT = 1
@@ -21,7 +21,7 @@ def save(path, content):
 
 def load(path, command="pretrain"):
     """Return what save() wrote to PATH for COMMAND; run no code. Raises DataError for another."""
-    content = streams.read_tensors(path, f"a file of {command}")
+    content = containers.read_tensors(path, f"a file of {command}")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path}: not a file of {command}")
     return content

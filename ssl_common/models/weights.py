@@ -8,7 +8,7 @@ import re
 
 import torch
 
-from ssl_common import records, streams
+from ssl_common import containers, records, streams
 from ssl_common.data.loading import STD
 from ssl_common.models import naming, networks, pickles, registry
 from ssl_common.models.backbones import Backbone
@@ -307,7 +307,7 @@ def _content(path, name):
     elif start.startswith(b"\x80") and TORCH not in start:
         content = pickles.read(stream, name)
     else:
-        content = streams.read_tensors(name, KIND, stream)
+        content = containers.read_tensors(name, KIND, stream)
     return content, streams.digest(data)
 
 

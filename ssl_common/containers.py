@@ -1,0 +1,230 @@
+"""What files hold, whatever it means: arrays, tensors and JSON, read whole and without trust.
+
+Nothing that is read runs code. Bytes that are of another kind, damaged or cut short are a DataError
+in one line; no more is taken into memory than is there, or than a stated limit.
+"""
+
+import contextlib
+import errno
+import io
+import json
+import math
+import os
+import re
+import warnings
+import zipfile
+
+from ssl_common import streams
+from ssl_common.streams import DataError
+
+# An archive may unpack to so many times its size, and always to so many bytes: weights and features
+# do not shrink to a half.
+UNPACKED, ALWAYS = 100, 1 << 26
+LONGEST = 200  # characters of what a parser says
+
+
+@contextlib.contextmanager
+def understanding(path, kind):
+    """Read KIND in this block: what a parser raises on other bytes is a DataError that names PATH.
+
+    It may be almost anything. What the machine lacks or fails to give, OSError and MemoryError, is
+    no fault of the file and passes; warnings of the parser are dropped.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        # A parser that seeks where a damaged file sends it fails by an OSError too.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            error.filename = error.filename or streams.name(path)
+            raise
+        raise DataError(f"{streams.name(path)}: not {kind}, or damaged ({_said(error)})") from error
+
+
+def _said(error):
+    """Return what ERROR says, in one line of a bounded length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+# ---- Arrays -------------------------------------------------------------------------------------
+
+ARRAY, ARRAYS = "a .npy array", "a .npz archive"
+
+
+def read_array(path):
+    """Read one array from a .npy file, which is mapped, or a pipe; refuse pickles."""
+    if path != "-" and os.path.isfile(path):
+        return _mapped(path)
+    with streams.reading(path) as stream:
+        data = io.BytesIO(stream.read())
+    with understanding(path, ARRAY):
+        return _array(data)
+
+
+def _mapped(path):
+    """Return the array in the .npy file PATH, mapped: memory does not grow with it."""
+    import numpy as np
+
+    with open(path, "rb") as stream, understanding(path, ARRAY):
+        dtype, shape, order = _header(stream, os.fstat(stream.fileno()).st_size)
+        if 0 in shape:  # nothing to map
+            return np.empty(shape, dtype)
+        return np.memmap(stream, dtype, "r", stream.tell(), shape, order)
+
+
+def read_arrays(path):
+    """Read the named arrays of a .npz file or pipe as a dict; refuse pickles."""
+    with streams.reading(path) as stream:
+        data = io.BytesIO(stream.read())
+    with understanding(path, ARRAYS), _archive(data) as archive:
+        found = {}
+        for name in archive.namelist():
+            inside = io.BytesIO(archive.read(name))
+            with understanding(f"{streams.name(path)}: {name}", "an array"):
+                found[name.removesuffix(".npy")] = _array(inside)
+        return found
+
+
+def _archive(stream):
+    """Return the zip archive in STREAM, whose members can be read: there once and of a right size.
+
+    Raises ValueError for another; the checksum of a member is looked at as it is read.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    archive = zipfile.ZipFile(stream)
+    members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > max(ALWAYS, UNPACKED * size):
+        raise ValueError(f"it would unpack to {unpacked:,} bytes, over {UNPACKED} times its size")
+    for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member.filename} is packed in a way that is not read")
+    if len(set(archive.namelist())) < len(members):
+        raise ValueError("a name stands there twice")
+    return archive
+
+
+def _array(data):
+    """Return the array that the .npy in DATA, a BytesIO, holds: native, C order, writable."""
+    import numpy as np
+
+    dtype, shape, order = _header(data, len(data.getbuffer()))
+    found = np.frombuffer(data.getbuffer(), dtype, offset=data.tell()).reshape(shape, order=order)
+    return np.require(found, dtype.newbyteorder("="), ["C", "A", "W"])
+
+
+def _header(stream, size):
+    """Return (dtype, shape, order) of the .npy in STREAM; the rest of its SIZE bytes is the array.
+
+    Raises ValueError where it is not.
+    """
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(stream)
+    try:  # a later version has the same header but for names of fields, which we do not read
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except MemoryError as error:  # of a text of 10,000 bytes at most: it is nested too deep
+        raise ValueError("no header of an array") from error
+    if dtype.hasobject:
+        raise ValueError("objects, which only a program could read")
+    claimed, there = dtype.itemsize * math.prod(shape), size - stream.tell()
+    if claimed != there or min(shape, default=0) < 0:
+        raise ValueError(f"{there:,} bytes follow, where its header promises {claimed:,}")
+    return dtype, tuple(map(int, shape)), "F" if fortran else "C"
+
+
+def write_array_header(stream, dtype, shape):
+    """Write the header of a .npy array (C order, little endian); its bytes follow in any pieces."""
+    import numpy as np
+
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
+    header = {"descr": descr, "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(stream, header)
+
+
+def write_array(stream, array):
+    """Write ARRAY as .npy: C order, little endian, never pickled."""
+    import numpy as np
+
+    write_array_header(stream, array.dtype, array.shape)
+    stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+
+
+def write_arrays(stream, **arrays):
+    """Write named ARRAYS as .npz, the same bytes to a file and a pipe."""
+    import numpy as np
+
+    buffer = io.BytesIO()  # what seeks gets other bytes than what cannot
+    np.savez(buffer, **arrays)
+    stream.write(buffer.getvalue())
+
+
+# ---- Tensors ------------------------------------------------------------------------------------
+
+
+def read_tensors(path, kind, stream=None):
+    """Return what torch.save wrote to the file PATH, or to STREAM, on the CPU; run no code.
+
+    Raises DataError for what is not KIND, or damaged.
+    """
+    import torch
+
+    with understanding(path, kind), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")  # protocol 3 is read all the same
+        try:
+            return torch.load(stream or path, map_location="cpu", weights_only=True)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            if "allocate memory" in str(error):  # torch has no type of its own for it
+                raise MemoryError from error
+            for warning in warned:
+                if newer := re.search(r"pickle protocol ([4-9])", str(warning.message)):
+                    what = f"pickle protocol {newer[1]}, which torch reads only by running its code"
+                    advice = "save it again with torch.save as it is, without pickle_protocol"
+                    raise DataError(f"{path}: {what}: {advice}") from error
+            # Its other sentences tell how to read the file by running what it names.
+            raise ValueError(str(error).split(". ")[0] or type(error).__name__) from error
+
+
+def read_own_tensors(path, kind):
+    """Return what torch.save wrote to the file PATH of ours, on the CPU; run no code.
+
+    The checksums of the archive are looked at first: torch itself does not.
+    """
+    with open(path, "rb") as stream, understanding(path, kind), _archive(stream) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is wrong")
+    return read_tensors(path, kind)
+
+
+# ---- JSON ---------------------------------------------------------------------------------------
+
+
+def read_object(data, where):
+    """Return the JSON object in DATA, bytes, as a dict; WHERE names it in messages."""
+    with understanding(where, "JSON"):
+        found = json.loads(data.decode(), object_pairs_hook=_once)
+    if not isinstance(found, dict):
+        raise DataError(f"{streams.name(where)}: not a JSON object")
+    return found
+
+
+def _once(pairs):
+    """Return PAIRS as a dict; raise ValueError where a name stands there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def read_json(path):
+    """Return the JSON object in the file PATH; see read_object()."""
+    with open(path, "rb") as stream:
+        data = stream.read()
+    return read_object(data, path)
