@@ -21,6 +21,8 @@ from ssl_common.streams import DataError
 # do not shrink to a half.
 UNPACKED, ALWAYS = 100, 1 << 26
 LONGEST = 200  # characters of what a parser says
+LONGEST_HEADER = 1 << 17  # bytes, of a .npy: NumPy reads no longer one
+PIECE = 1 << 20  # bytes
 
 
 @contextlib.contextmanager
@@ -60,7 +62,7 @@ def read_array(path):
     if path != "-" and os.path.isfile(path):
         return _mapped(path)
     with streams.reading(path) as stream:
-        data = io.BytesIO(stream.read())
+        data = bytearray().join(iter(lambda: stream.read(PIECE), b""))
     with understanding(path, ARRAY):
         return _array(data)
 
@@ -82,10 +84,10 @@ def read_arrays(path):
         data = io.BytesIO(stream.read())
     with understanding(path, ARRAYS), _archive(data) as archive:
         found = {}
-        for name in archive.namelist():
-            inside = io.BytesIO(archive.read(name))
-            with understanding(f"{streams.name(path)}: {name}", "an array"):
-                found[name.removesuffix(".npy")] = _array(inside)
+        for member in archive.infolist():
+            with understanding(f"{streams.name(path)}: {member.filename}", "an array"):
+                array = _array(_unpacked(archive, member))
+            found[member.filename.removesuffix(".npy")] = array
         return found
 
 
@@ -108,12 +110,25 @@ def _archive(stream):
     return archive
 
 
+def _unpacked(archive, member):
+    """Return what MEMBER of ARCHIVE holds, a bytearray, with no copy of it in between."""
+    data = bytearray(member.file_size)
+    with archive.open(member) as stream:
+        for start in range(0, len(data), PIECE):
+            piece = stream.read(min(PIECE, len(data) - start))
+            data[start : start + len(piece)] = piece
+        if stream.tell() != len(data):
+            raise ValueError("it is shorter than it says")
+    return data
+
+
 def _array(data):
-    """Return the array that the .npy in DATA, a BytesIO, holds: native, C order, writable."""
+    """Return the array that the .npy in DATA, a bytearray, holds: native, C order, writable."""
     import numpy as np
 
-    dtype, shape, order = _header(data, len(data.getbuffer()))
-    found = np.frombuffer(data.getbuffer(), dtype, offset=data.tell()).reshape(shape, order=order)
+    start = io.BytesIO(data[:LONGEST_HEADER])
+    dtype, shape, order = _header(start, len(data))
+    found = np.frombuffer(data, dtype, offset=start.tell()).reshape(shape, order=order)
     return np.require(found, dtype.newbyteorder("="), ["C", "A", "W"])
 
 

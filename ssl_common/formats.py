@@ -8,6 +8,7 @@ from ssl_common.schema import (
     Each,
     Format,
     Json,
+    Mapping,
     Plain,
     State,
     Table,
@@ -19,7 +20,6 @@ from ssl_common.schema import (
 )
 
 LABEL = r"[^\t\n\r,?][^\t\n\r,]*"  # a class, as in a manifest
-FLAG = Plain((bool,), "true or false", maybe=True)
 WORD = Texts(maybe=True)
 COUNT, SOME = (integers(least=least, maybe=True) for least in (0, 1))
 
@@ -224,6 +224,61 @@ LOW_SHOT = Format(
         "fields": Json(Table(OF_THE_TRAINING | {"train_features": DIGEST})),
     },
     checks=(_samples_by_k, _fits_that_ended),
+)
+
+# ---- Results and logs ---------------------------------------------------------------------------
+
+PERCENT = numbers(least=0, most=100, maybe=True)
+POSITIVE = numbers(above=0, maybe=True)
+NUMBER = numbers(maybe=True)
+FLAG = Plain((bool,), "true or false", maybe=True)
+
+RESULT = Format(
+    "a result",
+    "measure it again with eval-svm or eval-linear, or delete the line",
+    None,  # a line of a file, which records.read() goes through
+    {
+        "task": Texts(),
+        "value": numbers(),
+        # What was measured.
+        "data_set": WORD,
+        "model": WORD,
+        **OF_THE_MODEL,
+        "layer": WORD,
+        "shape": integers("3", least=1, maybe=True),
+        # What was found out.
+        "metric": WORD,
+        **dict.fromkeys(("top_5", "min", "max", "std"), PERCENT),
+        "per_class": Mapping(PERCENT, maybe=True),
+        "interval": numbers("2", least=0, most=100, maybe=True),
+        "classes": COUNT,
+        "unseen": Texts("unseen*", maybe=True),
+        **dict.fromkeys(("fits", "unconverged"), COUNT),
+        "cost": NUMBER,
+        "cost_from": WORD,
+        "bootstrap": SOME,
+        **dict.fromkeys(("bootstrap_seed", "svm_seed", "linear_seed", "sample_seed"), COUNT),
+        "solver": WORD,
+        **dict.fromkeys(("k", "samples"), SOME),
+        "samples_digest": WORD,
+        **dict.fromkeys(("train_images", "test_images"), SOME),
+        **dict.fromkeys(
+            ("train_manifest", "train_labels", "train_features", "test_manifest"), WORD
+        ),
+        **dict.fromkeys(("train_dtype", "dtype"), WORD),
+        "inputs": Mapping(WORD, maybe=True),
+        "argv": Texts("argv*", maybe=True),
+        **dict.fromkeys(("version", "time_utc"), WORD),
+        # The settings of a training.
+        **dict.fromkeys(("recipe", "precision", "optimizer", "crop"), WORD),
+        **dict.fromkeys(("epochs", "lr"), POSITIVE),
+        **dict.fromkeys(("steps", "batch", "micro_batch", "synced_ranks"), SOME),
+        **dict.fromkeys(("weight_decay", "jitter", "lighting", "bn_momentum"), NUMBER),
+        **dict.fromkeys(("cache", "nesterov", "warp", "decay_biases", "flip", "bn_affine"), FLAG),
+        "warm_up": numbers("2", maybe=True),
+        "drops": numbers("drops* 2", maybe=True),
+    },
+    others=Plain(maybe=True),
 )
 
 # ---- Networks and runs --------------------------------------------------------------------------

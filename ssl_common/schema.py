@@ -66,10 +66,11 @@ class Entry:
     """What may stand under a name. A MAYBE one may be absent, or None."""
 
     maybe = False
+    repeats = False  # it stands in a table for entries of other names, which names() gives
 
-    def names(self, name, _found):
-        """Return the names in the file of what stands in a table under NAME."""
-        return (name,)
+    def passes(self, _value):
+        """Tell whether VALUE is at once seen to be right: for the many fields of many records."""
+        return False
 
     def take(self, name, content, letters, found):
         """Return what stands in CONTENT under NAME, checked, in the form in which it is used.
@@ -77,8 +78,8 @@ class Entry:
         LETTERS are the numbers known so far, FOUND the entries before it. Raises Wrong.
         """
         value = content.get(name)
-        if value is None and self.maybe:
-            return None
+        if (value is None and self.maybe) or self.passes(value):
+            return value
         if name not in content:
             raise Wrong(f"{name} is missing")
         return self.read(name, value, letters, found)
@@ -108,8 +109,22 @@ class Numbers(Entry):
     maybe: bool = False
     lazy: bool = False
 
+    def passes(self, value):
+        return not self.shape and self._in_limits(value)
+
+    def _in_limits(self, value):
+        """Tell whether VALUE, a single one of Python's own, is within all limits."""
+        kinds = (int,) if self.kinds == "iu" else (int, float)
+        right = type(value) in kinds and self.above < value <= self.most and self.least <= value
+        return right and value - value == 0 and not (self.of or self.letter or self.below)
+
     def read(self, name, value, letters, found):
         """Return VALUE, which stands under NAME: arrays as arrays, all else as it was given."""
+        plain = isinstance(value, list | tuple) and not (self.order or self.unique)
+        if plain and all(map(self._in_limits, _leaves(value))):
+            if not letters.fit(name, _sides(value), self.shape):
+                raise Wrong(f"{name} is {described(value)}, not {self._wanted(letters)}")
+            return value
         array = _numbers(name, value)
         kinds = self.kinds + ("iu" if self.kinds == "f" and isinstance(value, int | list) else "")
         if array is None or array.dtype.kind not in kinds:
@@ -196,6 +211,10 @@ class Texts(Entry):
     pattern: str = ""
     order: str = ""  # "rising": by their bytes, no two alike
     maybe: bool = False
+
+    def passes(self, value):
+        free = not (self.shape or self.of or self.pattern)
+        return free and isinstance(value, str) and value.isascii()
 
     def read(self, name, value, letters, _found):
         """Return VALUE, which stands under NAME: a str, or a list."""
@@ -286,19 +305,25 @@ class Table(Entry):
     checks: tuple = ()
     others: Entry | None = field(default_factory=lambda: Plain(maybe=True))
     maybe: bool = False
+    repeated: tuple = field(init=False)
+
+    def __post_init__(self):
+        repeated = tuple(key for key, entry in self.entries.items() if entry.repeats)
+        object.__setattr__(self, "repeated", repeated)
 
     def read(self, name, value, letters, _found):
         """Return VALUE, which stands under NAME ("" is the whole file), as a new dict."""
         prefix, found = f"{name}." if name else "", {}
         letters = Letters(letters, letters.limits)
-        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            raise Wrong(f"{name or 'it'} is {described(value)}, not names with values")
+        _names(name or "it", value)
         try:
             for key, entry in self.entries.items():
-                found[key] = entry.take(key, value, letters, found)
-            names = {name for key, e in self.entries.items() for name in e.names(key, found)}
-            for key in sorted(value.keys() - names):
-                _whole("a name", key)
+                if key in value or not entry.maybe:
+                    found[key] = entry.take(key, value, letters, found)
+            others = value.keys() - found.keys()
+            for key in self.repeated:
+                others -= set(self.entries[key].names(found[key]))
+            for key in sorted(others):
                 if self.others is None:
                     raise Wrong(f"{key[:SHOWN]} is none of its entries")
                 self.others.take(key, value, letters, found)
@@ -307,7 +332,7 @@ class Table(Entry):
                     raise Wrong(wrong)
         except Wrong as error:
             raise Wrong(f"{prefix}{error}") from None
-        return value | {key: each for key, each in found.items() if each is not None}
+        return value | found
 
 
 @dataclass(frozen=True)
@@ -319,9 +344,7 @@ class Mapping(Entry):
 
     def read(self, name, value, letters, found):
         """Return VALUE, which stands under NAME."""
-        if not isinstance(value, dict):
-            raise Wrong(f"{name} is {described(value)}, not names with values")
-        _plain(name, dict.fromkeys(value))
+        _names(name, value)
         return {key: self.entry.take(key, value, letters, found) for key in value}
 
 
@@ -351,14 +374,16 @@ class Each(Entry):
     over: str
     naming: str
     table: Table
+    repeats: ClassVar = True
 
     def take(self, _name, content, letters, found):
         """Return {row: {name: value}} of CONTENT; see Entry."""
         rows = map(tuple, found[self.over].tolist())
         return {row: self._of(row, content, letters) for row in rows}
 
-    def names(self, name, found):
-        return [each for row in found[name] for each in self._named(row).values()]
+    def names(self, rows):
+        """Return the names in the file of what stands there for the ROWS."""
+        return [name for row in rows for name in self._named(row).values()]
 
     def _named(self, row):
         return {key: self.naming.format(*row, name=key) for key in self.table.entries}
@@ -427,13 +452,15 @@ def _numbers(name, value):
 
 def _texts(name, value):
     """Return VALUE, of texts, as a str or a list of them; None for another."""
+    import numpy as np
+
     if hasattr(value, "dtype"):
         if _is_tensor(value) or value.dtype.kind != "U":
             return None
-        try:
-            value = value.tolist()
-        except ValueError:  # numbers that no character has
-            raise Wrong(f"{name} holds what is no text") from None
+        letters = np.array(value, f"=U{max(1, value.dtype.itemsize // 4)}", ndmin=1).view("u4")
+        if letters.max(initial=0) > sys.maxunicode:  # NumPy itself makes an error of the system
+            raise Wrong(f"{name} holds what is no text")
+        value = value.tolist()
     if isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
         return list(value)
     return value if isinstance(value, str) else None
@@ -454,6 +481,14 @@ def _leaves(value):
         return
     for each in value:
         yield from _leaves(each)
+
+
+def _sides(value):
+    """Return the shape of lists in lists; "various" for a side that is not the same everywhere."""
+    if not isinstance(value, list | tuple):
+        return ()
+    inside = {_sides(each) for each in value}
+    return (len(value), *(inside.pop() if len(inside) == 1 else ("various",) if inside else ()))
 
 
 def _holds(wide, narrow):
@@ -478,13 +513,22 @@ def _dense(name, tensor):
         raise Wrong(f"{name} is {described(tensor)}, more than its bytes hold")
 
 
+def _names(name, value):
+    """Raise Wrong where VALUE is no dict whose keys are texts."""
+    if not isinstance(value, dict):
+        raise Wrong(f"{name} is {described(value)}, not names with values")
+    for key in value:
+        if type(key) is not str:
+            raise Wrong(f"{name} has {described(key)} for a name")
+        if not key.isascii():
+            _whole(name, key)
+
+
 def _plain(name, value, finite=True):
     """Raise Wrong where something in VALUE is not plain, or a number in it is not FINITE."""
     if isinstance(value, dict):
+        _names(name, value)
         for key, each in value.items():
-            if type(key) is not str:
-                raise Wrong(f"{name} names {described(key)}")
-            _whole(name, key)
             _plain(f"{name}.{str(key)[:SHOWN]}", each, finite)
     elif isinstance(value, list | tuple):
         for each in value:

@@ -1,0 +1,369 @@
+"""Formats: a file is read as it says, or refused in one line that names it, whatever is in it."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ssl_common import formats, streams
+from ssl_common.evaluation import lowshot, scoring, svm
+from ssl_common.pretext import bins, permutations
+from ssl_common.streams import DataError
+
+QUICK, LONG = 200, 5000  # examples
+RANDOM = np.random.default_rng(0)
+
+
+def drawing(count):
+    """Return the settings of tests that draw COUNT examples, the same each time."""
+    return settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+# ---- One file of each format, and how it is read -------------------------------------------------
+
+
+def written(save, *content):
+    stream = io.BytesIO()
+    save(stream, *content)
+    return stream.getvalue()
+
+
+def npz(arrays):
+    """Return ARRAYS, {name: array or the bytes of a .npy}, as a .npz."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            archive.writestr(f"{name}.npy", array if isinstance(array, bytes) else npy(array))
+    return stream.getvalue()
+
+
+def npy(array):
+    return written(lambda stream: np.save(stream, array, allow_pickle=True))
+
+
+def arrays_of(data):
+    with np.load(io.BytesIO(data), allow_pickle=True) as found:
+        return dict(found)
+
+
+FIELDS = {
+    **{"model": "0123456789abcdef", "arch": "alexnet", "pretext": "jigsaw", "seed": 0},
+    **{"data": "fedcba9876543210", "data_name": "train", "layer": "conv5", "shape": [2, 2, 1]},
+    **{"permutations": 100, "neighbors": None, "images": 1000},
+}
+TRAINED = FIELDS | {"train_images": 6, "train_manifest": "0011223344556677", "svm_seed": 0}
+TRAINED |= {"solver": "exact", "fits": 9, "unconverged": 0}
+PATHS = np.sort(RANDOM.integers(0, 2**64, 6, np.uint64))
+
+
+FEATURES = RANDOM.normal(size=(6, 5))
+
+
+def classifiers():
+    """Return Classifiers of each way to choose a cost."""
+    count = len(svm.COSTS)
+    weights, ap = RANDOM.normal(size=(4, 6)), RANDOM.uniform(0, 1, (4, count))
+    cost = np.append(svm.COSTS[ap[:2].argmax(1)], [1.0, np.nan])
+    weights[3], ap[2:] = np.nan, np.nan
+    ways = ["folds", "folds", "others", "none"]
+    return svm.Classifiers(["a", "b", "c", "\xe9"], weights, cost, ways, ap, PATHS, TRAINED)
+
+
+def few():
+    """Return LowShot of two classes, one of them left out at k = 2."""
+    rows = {(1, 1): ([0, 1, 2], [0, 3, 4]), (1, 2): ([3, 5], [2, 3, 4]), (2, 1): ([0, 1, 2], [])}
+    parts = {
+        key: lowshot.Machines(
+            np.array([len(each) for each in both]),
+            np.array(sum(both, []), np.int32),
+            RANDOM.normal(size=(len(svm.COSTS), len(sum(both, [])))).astype(np.float32),
+        )
+        for key, both in rows.items()
+    }
+    fields = TRAINED | {"train_features": streams.digest(FEATURES.tobytes())}
+    scale = 1 / (np.linalg.norm(FEATURES, axis=1) + 1e-5)
+    return lowshot.LowShot(["a", "b"], parts, scale, PATHS, fields)
+
+
+@dataclasses.dataclass
+class Case:
+    """A format: a whole file, its content by name, how that is written, and how a file is read.
+
+    The readers give back a dict. One that is LAZY leaves numbers to those who use them.
+    """
+
+    data: bytes
+    content: dict
+    write: Callable
+    read: Callable
+    suffix: str
+    lazy: bool = False
+    use: Callable = lambda folder, path: None  # what a command does with it
+
+
+def one_array(name, array, read, lazy=False):
+    def write(content):
+        array = next(iter(content.values()), b"")  # of whatever name
+        return array if isinstance(array, bytes) else npy(array)
+
+    return Case(npy(array), {name: array}, write, read, ".npy", lazy)
+
+
+def archive(data, read, use=lambda folder, path: None):
+    return Case(data, arrays_of(data), npz, read, ".npz", use=use)
+
+
+def flat(path):
+    """Return what a file of low-shot classifiers holds, by the names in the file."""
+    found = formats.LOW_SHOT.read(path)
+    for (number, k), parts in found.pop("machines").items():
+        found |= {f"{name}_sample{number}_k{k}": array for name, array in parts.items()}
+    return found
+
+
+def sample(folder_path):
+    labels = np.array([[1, -1], [-1, 1], [1, -1], [-1, 1]], np.int8)
+    rows, classes = ((n, "of m.tsv") for n in labels.shape)
+    return formats.SAMPLE.read(folder_path, N=rows, C=classes)
+
+
+def measure(folder, path, **extra):
+    """Do what eval-svm does with the file PATH; it may find that it does not fit the features."""
+    found = scoring.evaluate(path, f"{folder}/x.npy", f"{folder}/x.tsv", {}, **extra)
+    assert all(0 <= record["value"] <= 100 for record in found)
+
+
+def measure_few(folder, path):
+    measure(folder, path, train_features=f"{folder}/x.npy")
+
+
+CASES = {
+    "svm": archive(written(svm.save, classifiers()), formats.SVM.read, measure),
+    "low-shot": archive(written(lowshot.save, few()), flat, measure_few),
+    "bins": archive(
+        written(bins.save, np.array([[-10, 0], [0, 0], [0, 10]]), np.array([0.25, 0.5, 0.25])),
+        formats.BINS.read,
+    ),
+    "permutations": one_array(
+        "permutations", np.array([[0, 1, 2], [1, 2, 0], [2, 0, 1]]),
+        lambda path: {"permutations": permutations.load(path)},
+    ),
+    "features": one_array(
+        "features", RANDOM.normal(size=(4, 3)).astype(np.float32), formats.FEATURES.read, True
+    ),
+    "sample": one_array("sample", np.array([[1, 0], [0, 1], [-1, -1], [-1, -1]], np.int8), sample),
+}  # fmt: skip
+
+
+def read(case, path, folder):
+    """Return what CASE reads in the file PATH, or None where that is refused, as it should be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            found = case.read(str(path))
+        except DataError as error:
+            message = str(error)
+            assert str(path) in message and "\n" not in message and len(message) < 1000, message
+            assert "allow_pickle" not in message and "weights_only" not in message
+            return None
+        with contextlib.suppress(DataError):
+            case.use(folder, str(path))
+        return found
+
+
+def same(found, expected):
+    """Tell whether FOUND, that was read, is EXPECTED; NaN equals NaN."""
+    if isinstance(found, dict) and not isinstance(expected, dict):
+        expected = json.loads(str(expected))
+    if isinstance(found, dict):
+        return all(key in found and same(found[key], expected[key]) for key in expected)
+    found, expected = np.asarray(found), np.asarray(expected)
+    number = found.dtype.kind in "fiu"
+    return found.shape == expected.shape and np.array_equal(found, expected, equal_nan=number)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with features, and their manifest."""
+    path = tmp_path_factory.mktemp("formats")
+    np.save(path / "x.npy", FEATURES)
+    (path / "x.tsv").write_text("".join(f"{n}.jpg\t{'ab'[n % 2]}\n" for n in range(6)))
+    return path
+
+
+every = pytest.mark.parametrize("name", CASES)
+counts = pytest.mark.parametrize(
+    "count", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)], ids=["quick", "long"]
+)
+
+
+@every
+def test_a_whole_file_is_read_as_it_was_written(folder, name):
+    case = CASES[name]
+    (folder / f"whole{case.suffix}").write_bytes(case.data)
+    found = read(case, folder / f"whole{case.suffix}", folder)
+    assert found is not None and same(found, case.content)
+    case.use(folder, str(folder / f"whole{case.suffix}"))
+
+
+# ---- Other content in a whole container ----------------------------------------------------------
+
+TYPES = ["?", "i1", "u2", ">i4", "i8", "u8", "f2", ">f4", "f8", "g", "c8", "U7", "S5", "O", "M8[D]"]
+STRANGE = st.sampled_from([
+    np.array(value)
+    for value in (True, "", "text", "\ud800", "a\nb", [], [[]], {}, -1, 0, 2**70, 1.5, np.nan,
+                  "[" * 5000, "{}", "null", '{"a": 1', '{"a": NaN}', "9" * 5000)
+] + [np.zeros((0, 3)), np.zeros((2, 2), "i4,f4"), np.array(["\ud800", "b"]),
+     np.array([0x110000], "u4").view("U1")])  # fmt: skip
+NO_NUMBERS = [np.nan, np.inf, -np.inf]
+
+
+@st.composite
+def changed(draw, case):
+    """Return (content, whether it must be refused) of CASE, arrays, with something done to it."""
+    content = dict(case.content)
+    name = draw(st.sampled_from(sorted(content)))
+    array = content[name]
+    ways = ["value", "type", "shape", "rows", "hole", "sign", "header"]
+    ways += ["drop", "name", "more", "swap"] * (len(content) > 1)
+    what = draw(st.sampled_from(ways))
+    if what in ("drop", "name"):
+        del content[name]
+        content |= {f"{name} ": array} if what == "name" else {}
+        return content, True
+    if what == "more":
+        content["other"] = draw(STRANGE)
+    elif what == "value":
+        content[name] = draw(STRANGE)
+    elif what == "swap":
+        other = draw(st.sampled_from(sorted(content)))
+        content[name], content[other] = content[other], array
+    elif what == "type":
+        with warnings.catch_warnings(), contextlib.suppress(TypeError, ValueError):
+            warnings.simplefilter("ignore")
+            content[name] = array.astype(draw(st.sampled_from(TYPES)))
+    elif what == "shape":
+        ways = [array.ravel(), array[None], array.T, array[..., None], array[None][:0]]
+        content[name] = draw(st.sampled_from([way for way in ways if way.shape != array.shape]))
+    elif what == "rows" and array.ndim:
+        take = draw(st.lists(st.integers(0, len(array) - 1), max_size=len(array) + 2))
+        content[name] = array[take]
+        return content, not take
+    elif what == "hole" and array.dtype.kind == "f" and np.isfinite(array).any():
+        places = np.flatnonzero(np.isfinite(array.ravel()))
+        content[name] = array.copy()
+        content[name].flat[draw(st.sampled_from(places))] = draw(st.sampled_from(NO_NUMBERS))
+        return content, not case.lazy
+    elif what == "sign" and array.dtype.kind in "fiu":
+        content[name] = -array
+    elif what == "header":
+        content[name] = claiming(draw, array)
+    return content, False
+
+
+def claiming(draw, array):
+    """Return the bytes of a .npy of ARRAY that says of itself what is drawn."""
+    descr = draw(st.sampled_from([array.dtype.str, "<f8", "|O", "", "f", "<i4,<f4", "V0", "U0", 8]))
+    sides = st.integers(-1, 3) | st.sampled_from([2**31, 2**40, 2**63, 10**30, True, "3", None])
+    shape = draw(st.just(array.shape) | st.lists(sides, max_size=3).map(tuple) | st.just(4))
+    order = draw(st.sampled_from([False, True, 0, "no"]))
+    text = repr({"descr": descr, "fortran_order": order, "shape": shape})
+    odd = ["{", "(" * 3000, "-" * 4000 + "1", "[" * 90, "'\\d'", "1" * 5000, "\xff", "{}", "lambda"]
+    text = draw(st.just(text) | st.just(text.replace(",)", "L,)")) | st.sampled_from(odd))
+    return npy_saying(text, draw(st.sampled_from([1, 2, 3, 9])), array.tobytes())
+
+
+def npy_saying(text, version, data):
+    text = text.encode("latin1") + b"\n"
+    length = len(text).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + text + data
+
+
+def check_changed(folder, name, draw):
+    case = CASES[name]
+    content, bad = draw(changed(case))
+    path = folder / f"changed-{name}{case.suffix}"
+    path.write_bytes(case.write(content))
+    found = read(case, path, folder)
+    assert found is None or not bad
+    if found is not None:
+        there = {key: array for key, array in content.items() if not isinstance(array, bytes)}
+        assert same(found, there)
+
+
+@every
+@counts
+def test_other_content_is_read_as_it_is_or_refused(folder, name, count):
+    @drawing(count)
+    @given(st.data())
+    def check(data):
+        check_changed(folder, name, data.draw)
+
+    check()
+
+
+# ---- Damaged containers --------------------------------------------------------------------------
+
+
+@st.composite
+def damaged(draw, case):
+    """Return the bytes of CASE with something done to them."""
+    data = bytearray(
+        draw(st.sampled_from([each.data for each in CASES.values()] + [case.data] * 9))
+    )
+    first, last = sorted(draw(st.integers(0, len(data))) for _ in range(2))
+    what = draw(st.sampled_from(["cut", "flip", "flip", "flip", "out", "zero", "in", "twice"]))
+    if what == "cut":
+        del data[first:]
+    elif what == "out":
+        del data[first:last]
+    elif what == "zero":
+        data[first:last] = bytes(last - first)
+    elif what == "in":
+        data[first:first] = draw(st.binary(max_size=20))
+    elif what == "twice":
+        data[first:first] = data[first:last]
+    for _flip in range(draw(st.integers(1, 3)) if what == "flip" and data else 0):
+        data[draw(st.integers(0, len(data) - 1))] ^= 1 << draw(st.integers(0, 7))
+    return bytes(data)
+
+
+def check_damaged(folder, name, draw):
+    case = CASES[name]
+    path = folder / f"damaged-{name}{case.suffix}"
+    path.write_bytes(draw(damaged(case)))
+    found = read(case, path, folder)
+    if found is None:
+        return
+    if case.suffix == ".npy":  # without a checksum: what another reader of it finds
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = {key: np.load(path) for key in case.content}
+    else:
+        expected = case.content
+    assert same(found, expected)
+
+
+@every
+@counts
+def test_damaged_bytes_are_read_as_before_or_refused(folder, name, count):
+    @drawing(count)
+    @given(st.data())
+    def check(data):
+        check_damaged(folder, name, data.draw)
+
+    check()
