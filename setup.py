@@ -50,6 +50,7 @@ setup(
         "test": [
             "hypothesis>=6.100",
             "pytest>=8",
+            "pytest-timeout>=2.2",
             "pytest-xdist>=3.5",
             "ruff>=0.9",
             "scikit-image>=0.22",

@@ -14,7 +14,7 @@ import re
 import warnings
 import zipfile
 
-from ssl_common import streams
+from ssl_common import legible, shortage, streams
 from ssl_common.streams import DataError
 
 # An archive may unpack to so many times its size, and always to so many bytes: weights and features
@@ -29,26 +29,28 @@ PIECE = 1 << 20  # bytes
 def understanding(path, kind):
     """Read KIND in this block: what a parser raises on other bytes is a DataError that names PATH.
 
-    It may be almost anything. What the machine lacks or fails to give, OSError and MemoryError, is
-    no fault of the file and passes; warnings of the parser are dropped.
+    It may be almost anything. What the machine lacks or a disk does not give is no fault of the
+    file and passes; warnings of the parser are dropped.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:
-        # A parser that seeks where a damaged file sends it fails by an OSError too.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            error.filename = error.filename or streams.name(path)
+    with streams.naming(path):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except DataError:
             raise
-        raise DataError(f"{streams.name(path)}: not {kind}, or damaged ({_said(error)})") from error
+        except Exception as error:
+            # A parser that seeks where a damaged file sends it fails by an OSError too.
+            of_the_system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+            if of_the_system or shortage.lacking(error):
+                raise
+            message = f"not {kind}, or damaged ({_said(error)})"
+            raise DataError(f"{streams.name(path)}: {message}") from error
 
 
 def _said(error):
     """Return what ERROR says, in one line of a bounded length."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = legible.line(str(error)) or type(error).__name__
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
@@ -71,7 +73,7 @@ def _mapped(path):
     """Return the array in the .npy file PATH, mapped: memory does not grow with it."""
     import numpy as np
 
-    with open(path, "rb") as stream, understanding(path, ARRAY):
+    with streams.regular(path) as stream, understanding(path, ARRAY):
         dtype, shape, order = _header(stream, os.fstat(stream.fileno()).st_size)
         if 0 in shape:  # nothing to map
             return np.empty(shape, dtype)
@@ -193,11 +195,9 @@ def read_tensors(path, kind, stream=None):
         warnings.simplefilter("always")  # protocol 3 is read all the same
         try:
             return torch.load(stream or path, map_location="cpu", weights_only=True)
-        except (OSError, MemoryError):
-            raise
         except Exception as error:
-            if "allocate memory" in str(error):  # torch has no type of its own for it
-                raise MemoryError from error
+            if isinstance(error, OSError) or shortage.lacking(error):
+                raise
             for warning in warned:
                 if newer := re.search(r"pickle protocol ([4-9])", str(warning.message)):
                     what = f"pickle protocol {newer[1]}, which torch reads only by running its code"
@@ -212,7 +212,7 @@ def read_own_tensors(path, kind):
 
     The checksums of the archive are looked at first: torch itself does not.
     """
-    with open(path, "rb") as stream, understanding(path, kind), _archive(stream) as archive:
+    with streams.regular(path) as stream, understanding(path, kind), _archive(stream) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} is wrong")
     return read_tensors(path, kind)
@@ -220,26 +220,69 @@ def read_own_tensors(path, kind):
 
 # ---- JSON ---------------------------------------------------------------------------------------
 
+DIGITS = 400  # of a whole number in JSON; Python refuses to read ten times that
 
-def read_object(data, where):
-    """Return the JSON object in DATA, bytes, as a dict; WHERE names it in messages."""
-    with understanding(where, "JSON"):
-        found = json.loads(data.decode(), object_pairs_hook=_once)
-    if not isinstance(found, dict):
-        raise DataError(f"{streams.name(where)}: not a JSON object")
+
+def parse(text):
+    """Return what the JSON TEXT, str or UTF-8 bytes, says; raise ValueError for what is none.
+
+    That is stricter than Python: no NaN or infinity, by name or by size, no key twice in an object,
+    no half of a character.
+    """
+    text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+    if not text.strip():
+        raise ValueError("it is empty: delete it")
+    try:
+        found = _DECODER.decode(text)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("half of a surrogate pair") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     return found
 
 
-def _once(pairs):
-    """Return PAIRS as a dict; raise ValueError where a name stands there twice."""
+def _object(pairs):
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands there twice")
+        names = [name for name, _value in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{json.dumps(twice)} stands there twice")
+    return found
+
+
+def _whole(text):
+    if len(text) > DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text):
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return number
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_whole, parse_float=_finite, parse_constant=_finite
+)
+
+
+def json_object(data, where):
+    """Return the JSON object in DATA, bytes, as a dict; raise DataError that names WHERE."""
+    try:
+        found = parse(data)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({legible.line(error)})") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{where}: not a JSON object")
     return found
 
 
 def read_json(path):
-    """Return the JSON object in the file PATH; see read_object()."""
-    with open(path, "rb") as stream:
-        data = stream.read()
-    return read_object(data, path)
+    """Return the JSON object in the file PATH, as a dict."""
+    with streams.regular(path) as stream:
+        return json_object(stream.read(), streams.name(path))

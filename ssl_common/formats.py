@@ -3,9 +3,10 @@
 Letters in shapes are those of the man page: C classes, D features of an image, K costs, N images.
 """
 
-from ssl_common import containers
+from ssl_common import containers, results
 from ssl_common.schema import (
     Each,
+    Flag,
     Format,
     Json,
     Mapping,
@@ -19,9 +20,9 @@ from ssl_common.schema import (
     reals,
 )
 
-LABEL = r"[^\t\n\r,?][^\t\n\r,]*"  # a class, as in a manifest
-WORD = Texts(maybe=True)
-COUNT, SOME = (integers(least=least, maybe=True) for least in (0, 1))
+LABELS = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
+DIGEST = Texts(pattern="[0-9a-f]{16}", called="digest")
+PLAIN = Plain(maybe=True)
 
 
 def _array(name):
@@ -57,30 +58,23 @@ SAMPLE = Format(
     {"sample": integers("N C", of=(-1, 0, 1))},
 )
 
-# What is known of a network, in all that is made with it.
-OF_THE_MODEL = {
-    "arch": WORD,
-    "pretext": WORD,
-    "seed": COUNT,
-    "permutations": SOME,
-    "neighbors": SOME,
-    "images": SOME,
-    "data": WORD,
-    "data_name": WORD,
-}
+SAMPLES = Format(
+    "what is known of low-shot samples",
+    "remove it",
+    containers.read_json,
+    {
+        "format": Version(1),
+        "seed": integers(least=0, maybe=True),
+        "digests": Mapping(DIGEST),
+    },
+)
 
 SIDECAR = Format(
     "the sidecar of features",
     "extract them again with extract-features, or remove it",
     containers.read_json,
-    {
-        "format": Version(1, maybe=True),
-        "model": WORD,
-        **OF_THE_MODEL,
-        "layer": WORD,
-        "shape": integers("3", least=1, maybe=True),
-        "manifest": WORD,
-    },
+    {"format": Version(1, maybe=True), **results.SAID},
+    others=PLAIN,
 )
 
 # ---- Bins ---------------------------------------------------------------------------------------
@@ -107,13 +101,7 @@ BINS = Format(
 
 # ---- Classifiers of train-svm -------------------------------------------------------------------
 
-DIGEST = Texts(pattern="[0-9a-f]{16}")
-OF_THE_TRAINING = {
-    **OF_THE_MODEL,
-    "model": WORD,
-    "layer": WORD,
-    "shape": integers("3", least=1, maybe=True),
-    "data_set": WORD,
+OF_THE_TRAINING = results.FIELDS | {
     "train_images": integers(letter="N"),
     "train_manifest": DIGEST,
     "svm_seed": integers(least=0),
@@ -158,7 +146,7 @@ SVM = Format(
     containers.read_arrays,
     {
         "format": Version(1),
-        "classes": Texts("C", pattern=LABEL, order="rising"),
+        "classes": Texts("C", **LABELS, order="rising"),
         "chosen": Texts("C", of=("folds", "others", "default", "none")),
         "coef": reals("C D", "float64", holes=("chosen", ("none",))),
         "intercept": reals("C", "float64", holes=("chosen", ("none",))),
@@ -198,13 +186,16 @@ def _samples_by_k(found):
     return None
 
 
+# By k: what drew its samples, and their digest.
+DRAWN = Mapping(Table({"sample_seed": results.INDEX, "samples_digest": DIGEST}), maybe=True)
+
 LOW_SHOT = Format(
     "low-shot classifiers of train-svm",
     "train them again with train-svm --low-shot",
     containers.read_arrays,
     {
         "lowshot_format": Version(1),
-        "classes": Texts("C", pattern=LABEL, order="rising"),
+        "classes": Texts("C", **LABELS, order="rising"),
         "costs": reals("K", "float64", above=0, order="rising"),
         "scale": reals("N", "float64", above=0),
         "paths": integers("N", "uint64", order="sorted"),
@@ -221,93 +212,27 @@ LOW_SHOT = Format(
                 checks=(_rows_of_classes,),
             ),
         ),
-        "fields": Json(Table(OF_THE_TRAINING | {"train_features": DIGEST})),
+        "fields": Json(Table(OF_THE_TRAINING | {"train_features": DIGEST, "drawn": DRAWN})),
     },
     checks=(_samples_by_k, _fits_that_ended),
-)
-
-# ---- Results and logs ---------------------------------------------------------------------------
-
-PERCENT = numbers(least=0, most=100, maybe=True)
-POSITIVE = numbers(above=0, maybe=True)
-NUMBER = numbers(maybe=True)
-FLAG = Plain((bool,), "true or false", maybe=True)
-
-RESULT = Format(
-    "a result",
-    "measure it again with eval-svm or eval-linear, or delete the line",
-    None,  # a line of a file, which records.read() goes through
-    {
-        "task": Texts(),
-        "value": numbers(),
-        # What was measured.
-        "data_set": WORD,
-        "model": WORD,
-        **OF_THE_MODEL,
-        "layer": WORD,
-        "shape": integers("3", least=1, maybe=True),
-        # What was found out.
-        "metric": WORD,
-        **dict.fromkeys(("top_5", "min", "max", "std"), PERCENT),
-        "per_class": Mapping(PERCENT, maybe=True),
-        "interval": numbers("2", least=0, most=100, maybe=True),
-        "classes": COUNT,
-        "unseen": Texts("unseen*", maybe=True),
-        **dict.fromkeys(("fits", "unconverged"), COUNT),
-        "cost": NUMBER,
-        "cost_from": WORD,
-        "bootstrap": SOME,
-        **dict.fromkeys(("bootstrap_seed", "svm_seed", "linear_seed", "sample_seed"), COUNT),
-        "solver": WORD,
-        **dict.fromkeys(("k", "samples"), SOME),
-        "samples_digest": WORD,
-        **dict.fromkeys(("train_images", "test_images"), SOME),
-        **dict.fromkeys(
-            ("train_manifest", "train_labels", "train_features", "test_manifest"), WORD
-        ),
-        **dict.fromkeys(("train_dtype", "dtype"), WORD),
-        "inputs": Mapping(WORD, maybe=True),
-        "argv": Texts("argv*", maybe=True),
-        **dict.fromkeys(("version", "time_utc"), WORD),
-        # The settings of a training.
-        **dict.fromkeys(("recipe", "precision", "optimizer", "crop"), WORD),
-        **dict.fromkeys(("epochs", "lr"), POSITIVE),
-        **dict.fromkeys(("steps", "batch", "micro_batch", "synced_ranks"), SOME),
-        **dict.fromkeys(("weight_decay", "jitter", "lighting", "bn_momentum"), NUMBER),
-        **dict.fromkeys(("cache", "nesterov", "warp", "decay_biases", "flip", "bn_affine"), FLAG),
-        "warm_up": numbers("2", maybe=True),
-        "drops": numbers("drops* 2", maybe=True),
-    },
-    others=Plain(maybe=True),
 )
 
 # ---- Networks and runs --------------------------------------------------------------------------
 
 # What decided a training.
 SETTINGS = {
-    **OF_THE_MODEL,
-    "task": WORD,
-    "recipe": WORD,
-    "epochs": numbers(above=0, maybe=True),
-    "steps": integers(least=1, maybe=True),
-    "batch": integers(least=1, maybe=True),
-    "micro_batch": integers(least=1, maybe=True),
-    "synced_ranks": integers(least=1, maybe=True),
+    **results.SAID,
+    **results.SETTINGS,
+    "task": results.TEXT,
     "optimizer": Texts(of=("sgd", "adam"), maybe=True),
-    "nesterov": FLAG,
-    "weight_decay": numbers(least=0, maybe=True),
-    "decay_biases": FLAG,
-    "lr": numbers(above=0, maybe=True),
-    "warm_up": numbers("2", least=0, maybe=True),
-    "drops": numbers("drops* 2", least=0, maybe=True),
     "precision": Texts(of=("fp32", "bf16"), maybe=True),
-    "permutations_digest": WORD,
-    "color_projection": FLAG,
-    "bins": integers(least=1, maybe=True),
-    "bins_digest": WORD,
-    "rebalanced": FLAG,
+    "permutations_digest": results.TEXT,
+    "color_projection": results.FLAG,
+    "bins": results.COUNT,
+    "bins_digest": results.TEXT,
+    "rebalanced": results.FLAG,
     "reads": Texts(of=("rgb", "lab"), maybe=True),
-    "converted": Plain((dict,), "names with values", finite=False, maybe=True),
+    "converted": Plain(finite=False, maybe=True),
 }
 
 NETWORK = Format(
@@ -331,7 +256,7 @@ LINEAR = Format(
     _tensors("train-linear"),
     {
         "format": Version(1),
-        "classes": Texts("C", pattern=LABEL, order="rising"),
+        "classes": Texts("C", **LABELS, order="rising"),
         "settings": Table(
             SETTINGS
             | {
@@ -340,14 +265,10 @@ LINEAR = Format(
                 "classes": integers(letter="C"),
                 "model": Texts(),
                 "labels": Texts(),
-                "warp": FLAG,
+                **dict.fromkeys(("warp", "flip", "bn_affine"), Flag()),
                 "crop": Texts(of=("random", "sized", "center")),
-                "flip": FLAG,
-                "jitter": numbers(least=0),
-                "lighting": numbers(least=0),
+                **dict.fromkeys(("jitter", "lighting"), numbers(least=0)),
                 "bn_momentum": numbers(least=0, most=1),
-                "bn_affine": Plain((bool,), "true or false"),
-                "cache": FLAG,
             }
         ),
         "shapes": integers("L 3", least=1),
@@ -372,7 +293,7 @@ CHECKPOINT = Format(
         "network": State(),
         "threads": integers(least=1),
         "sums": reals("4", "float64"),
-        "lines": integers("lines*", least=0),
+        "lines": integers("*", least=0),
         "unreadable": integers(least=0),
     },
 )

@@ -6,12 +6,8 @@ import json
 import os
 import sys
 
-from ssl_common import containers, formats, streams
+from ssl_common import containers, formats, results, streams
 from ssl_common.streams import DataError
-
-# The field that tells how large the puzzle of a pretext task was, and what the paper calls it.
-SIZES = {"permutations": "|P|", "neighbors": "K"}
-INTEGERS = (*SIZES, "images", "seed")  # the fields that are numbers
 
 
 def line(record):
@@ -21,7 +17,7 @@ def line(record):
 
 def provenance(command):
     """Return where a record comes from: the command line and the version."""
-    return {"argv": [command, *sys.argv[1:]], "version": version()}
+    return {"argv": [command, *map(streams.utf8, sys.argv[1:])], "version": version()}
 
 
 def stamp(command):
@@ -44,7 +40,7 @@ def read(path):
     """
     with streams.reading(path) as stream:
         for number, text in enumerate(stream, 1):
-            yield number, containers.read_object(text, f"{streams.name(path)}:{number}")
+            yield number, containers.json_object(text, f"{streams.name(path)}:{number}")
 
 
 def sidecar(path):
@@ -84,16 +80,39 @@ def read_sidecar(path):
     return formats.SIDECAR.read(sidecar(path))
 
 
-def tagged(fields, tags, source):
-    """Return FIELDS with the TAGS of a command line, the numbers among them as int.
+def tagged(said, tags, source):
+    """Return what SOURCE SAID, {field: value}, with the TAGS of a command line, {field: text}.
 
-    Raises DataError where SOURCE, which the fields are of, says something else.
+    Raises DataError where a field is not of its type, and for a tag that says what the command
+    does, or something else than the source.
     """
-    try:
-        said = {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
-    except ValueError as error:
-        raise DataError(f"--tag: {', '.join(INTEGERS)} are whole numbers ({error})") from error
-    for key, value in said.items():
-        if fields.get(key) not in (None, value):
-            raise DataError(f"--tag {key}={value}: {source} says {fields[key]}")
-    return fields | said
+    results.check(said, source)
+    told = {name: _tag(name, text) for name, text in tags.items()}
+    for name, value in told.items():
+        if said.get(name) not in (None, value):
+            raise DataError(f"--tag {name}={tags[name]}: {source} says {said[name]}")
+    return said | told
+
+
+def _tag(name, text):
+    """Return what `--tag NAME=TEXT` says: JSON for a field that is not text."""
+    option = streams.utf8(f"--tag {name}={text}")
+    if option != f"--tag {name}={text}":
+        raise DataError(f"{option}: not UTF-8")
+    if name in results.OURS or name.startswith("time_"):
+        raise DataError(f"{option}: {name} is for the command to say: leave it out")
+    if not text:
+        raise DataError(f"{option}: nothing after the =: say what it is, or leave it out")
+    kind, value = results.FIELDS.get(name, results.TEXT), text
+    if kind is not results.TEXT and text == text.strip():
+        with contextlib.suppress(ValueError):
+            value = containers.parse(text)
+    if not kind.holds(value):
+        raise DataError(f"{option}: not {kind.words}")
+    return value
+
+
+def data_set(manifest, *said):
+    """Return the name of a data set in records: the first that is SAID, or that of MANIFEST."""
+    names = (each.get("data_set") for each in said)
+    return next(filter(None, names), None) or streams.stem(manifest)

@@ -1,10 +1,11 @@
 """The language in which a format is declared, and the one check of what a file holds against it.
 
-A format is a table: a name, and what stands there. In a shape such as "C D" a letter is the same
-number wherever it stands in the table, and at least 1, or with a star, "C*", 0; a number is itself;
-"" is a single value.
+A format is a table: names, and what stands there. In a shape such as "C D" a letter is the same
+number wherever it stands in the table, at least 1, or with a star, "C*", 0; a star alone is any
+number, a number itself; "" is a single value.
 """
 
+import json
 import math
 import re
 import sys
@@ -12,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ssl_common import containers, streams
+from ssl_common import containers, legible, streams
 from ssl_common.streams import DataError
 
-SHOWN = 60  # characters of a text in a message
+LARGEST = 2**63 - 1  # of a whole number of Python's own
+DEEPEST = 32  # lists in lists, and tables in tables
 
 
 class Wrong(Exception):
@@ -28,9 +30,9 @@ class Letters(dict):
     LIMITS, {letter: (least, most)}, are those of letters not known yet.
     """
 
-    def __init__(self, known, limits):
+    def __init__(self, known=(), limits=None):
         super().__init__(known)
-        self.limits = limits
+        self.limits = limits or {}
 
     def fit(self, name, shape, wanted):
         """Return whether SHAPE, of entry NAME, is as WANTED; take down the letters new in it."""
@@ -43,15 +45,15 @@ class Letters(dict):
             least, most = self.limits.get(letter, (letter == side, math.inf))
             if number != known or not least <= number <= most:
                 return False
-            if not side.isdigit():
+            if letter and not side.isdigit():
                 self.setdefault(letter, (number, f"of {name}"))
         return True
 
-    def said(self, wanted, one, several):
-        """Return in words what is WANTED, a shape, of ONE or SEVERAL: C x D texts (C = 3 of x)."""
-        sides = [side.rstrip("*") for side in wanted.split()]
-        if not sides:
-            return one
+    def said(self, wanted, several):
+        """Return in words what is WANTED, a shape, of SEVERAL: C x D texts (C = 3 of classes)."""
+        if wanted == "*":
+            return f"a list of {several}"
+        sides = [side.rstrip("*") or "any" for side in wanted.split()]
         known = [f"{side} = {self[side][0]} {self[side][1]}" for side in sides if side in self]
         limits = {side: self.limits[side] for side in sides if side in self.limits}
         known += [f"{side} from {least} to {most}" for side, (least, most) in limits.items()]
@@ -68,21 +70,49 @@ class Entry:
     maybe = False
     repeats = False  # it stands in a table for entries of other names, which names() gives
 
+    def wanted(self, letters):
+        """Return in words what it must be, with what is known of LETTERS."""
+        raise NotImplementedError
+
     def passes(self, _value):
         """Tell whether VALUE is at once seen to be right: for the many fields of many records."""
         return False
 
-    def take(self, name, content, letters, found):
-        """Return what stands in CONTENT under NAME, checked, in the form in which it is used.
+    def read(self, name, value, letters, found):
+        """Return VALUE, which stands under NAME, in the form in which it is used.
 
         LETTERS are the numbers known so far, FOUND the entries before it. Raises Wrong.
         """
+        raise NotImplementedError
+
+    def take(self, name, content, letters, found):
+        """Return what read() makes of what stands in CONTENT under NAME."""
         value = content.get(name)
         if (value is None and self.maybe) or self.passes(value):
             return value
         if name not in content:
             raise Wrong(f"{name} is missing")
         return self.read(name, value, letters, found)
+
+    @property
+    def words(self):
+        """What it must be, in words."""
+        return self.wanted(Letters())
+
+    def holds(self, value):
+        """Tell whether VALUE, alone, is right."""
+        try:
+            self.read("it", value, Letters(), {})
+        except Wrong:
+            return False
+        return True
+
+    def other(self, name, value, letters):
+        """Return what is Wrong with VALUE under NAME where it is something else."""
+        return Wrong(f"{name} is {shown(value)}, not {self.wanted(letters)}")
+
+
+NOUNS = {"iu": "whole number", "f": "real number", "iuf": "number"}
 
 
 @dataclass(frozen=True)
@@ -100,6 +130,7 @@ class Numbers(Entry):
     least: float = -math.inf
     above: float = -math.inf  # without it
     most: float = math.inf
+    called: str = ""  # one of them, with its limits
     below: str = ""  # a letter: these are indices
     letter: str = ""  # the one that this number is
     of: tuple = ()  # the only ones
@@ -109,48 +140,71 @@ class Numbers(Entry):
     maybe: bool = False
     lazy: bool = False
 
-    def passes(self, value):
-        return not self.shape and self._in_limits(value)
+    def wanted(self, letters):
+        if self.letter in letters:
+            return " ".join(map(str, letters[self.letter]))
+        return letters.said(self.shape, self._several) if self.shape else self._one
 
-    def _in_limits(self, value):
+    @property
+    def _one(self):
+        return self.called or f"a {NOUNS[self.kinds]}{self._limits}"
+
+    @property
+    def _several(self):
+        limits = f", each {self.called}" if self.called else self._limits
+        return f"{NOUNS[self.kinds]}s{limits}"
+
+    @property
+    def _limits(self):
+        if self.of:
+            return f" of {', '.join(map(str, self.of))}"
+        if self.below:
+            return f" below {self.below}"
+        begins = f" above {self.above:g}" if self.above > -math.inf else ""
+        begins += f" from {self.least:g}" if self.least > -math.inf else ""
+        return begins + (f" to {self.most:g}" if self.most < math.inf else " on" * ("f" in begins))
+
+    def passes(self, value):
+        return not self.shape and not self.letter and self._allows(value)
+
+    def _allows(self, value):
         """Tell whether VALUE, a single one of Python's own, is within all limits."""
-        kinds = (int,) if self.kinds == "iu" else (int, float)
-        right = type(value) in kinds and self.above < value <= self.most and self.least <= value
-        return right and value - value == 0 and not (self.of or self.letter or self.below)
+        if type(value) is int and "u" in self.kinds:
+            right = abs(value) <= (sys.float_info.max if "f" in self.kinds else LARGEST)
+        else:
+            right = type(value) in (int, float) and "f" in self.kinds and value - value == 0
+        right = right and self.above < value <= self.most and self.least <= value
+        return right and (not self.of or value in self.of)
 
     def read(self, name, value, letters, found):
-        """Return VALUE, which stands under NAME: arrays as arrays, all else as it was given."""
-        plain = isinstance(value, list | tuple) and not (self.order or self.unique)
-        if plain and all(map(self._in_limits, _leaves(value))):
-            if not letters.fit(name, _sides(value), self.shape):
-                raise Wrong(f"{name} is {described(value)}, not {self._wanted(letters)}")
-            return value
-        array = _numbers(name, value)
-        kinds = self.kinds + ("iu" if self.kinds == "f" and isinstance(value, int | list) else "")
-        if array is None or array.dtype.kind not in kinds:
-            raise Wrong(f"{name} is {described(value)}, not {self._wanted(letters)}")
-        if not letters.fit(name, array.shape, self.shape):
-            raise Wrong(f"{name} is {described(value)}, not {self._wanted(letters)}")
+        if hasattr(value, "dtype"):
+            return self._array(name, value, letters, found)
+        sides = _sides(value, len(self.shape.split()))
+        right = letters.fit(name, sides, self.shape) and all(map(self._allows, _leaves(value)))
+        if not right or (self.letter and not letters.fit(name, (value,), self.letter)):
+            raise self.other(name, value, letters)
+        return value
+
+    def _array(self, name, value, letters, found):
+        """Return VALUE, an array or a tensor, which stands under NAME; a single one as Python's."""
+        import numpy as np
+
+        array = _numpy(name, value)
+        if array.dtype.kind not in self.kinds or not letters.fit(name, array.shape, self.shape):
+            raise self.other(name, value, letters)
         if self.letter and not letters.fit(name, (array.item(),), self.letter):
-            raise Wrong(f"{name} is {array.item()}, not {self._wanted(letters)}")
-        if self.type and not _holds(self.type, array.dtype):
-            raise Wrong(f"{name} is {described(value)}, more than {self.type} can hold")
+            raise self.other(name, array.item(), letters)
+        if self.type and not np.can_cast(array.dtype, self.type, "safe"):
+            raise Wrong(f"{name} is {shown(value)}, more than {self.type} can hold")
         if not self.lazy:
             self._within(name, self._without_holes(name, array, found), letters)
             self._arranged(name, array)
-        if not hasattr(value, "dtype"):
-            return value
         if array.ndim == 0:
             return array.item()
         if self.type and array.dtype != self.type:
             array = array.astype(self.type)
-            return array if not _is_tensor(value) else sys.modules["torch"].from_numpy(array)
+            return sys.modules["torch"].from_numpy(array) if _is_tensor(value) else array
         return value
-
-    def _wanted(self, letters):
-        if self.letter in letters:
-            return " ".join(map(str, letters[self.letter]))
-        return letters.said(self.shape, *CALLED[self.kinds])
 
     def _without_holes(self, name, array, found):
         """Return the numbers of ARRAY but for the rows that are to be NaN."""
@@ -158,10 +212,10 @@ class Numbers(Entry):
 
         if array.dtype.kind != "f":
             return array
-        holes = np.isnan(array).reshape(len(array), -1) if self.holes else np.zeros((1, 1), bool)
         if self.holes:
             entry, words = self.holes
             empty = np.isin(found[entry], words)
+            holes = np.isnan(array).reshape(len(array), -1)
             wrong = np.flatnonzero((holes.all(axis=1) != empty) | (holes.any(axis=1) != empty))
             if len(wrong):
                 row, there = wrong[0], "numbers" if empty[wrong[0]] else "NaN"
@@ -178,25 +232,21 @@ class Numbers(Entry):
 
         if not values.size:
             return
-        if self.of and not np.isin(values, self.of).all():
-            other = values[~np.isin(values, self.of)].flat[0]
-            raise Wrong(f"{name} holds {other}, none of {', '.join(map(str, self.of))}")
         low, high = values.min().item(), values.max().item()
         most = letters[self.below][0] - 1 if self.below else self.most
-        if low < self.least or low <= self.above:
-            limit = f"less than {self.least}" if low < self.least else f"not above {self.above}"
-            raise Wrong(f"{name} holds {low}, {limit}")
-        if high > most:
-            raise Wrong(f"{name} holds {high}, more than {most}")
+        wrong = [low] if low < self.least or low <= self.above else []
+        wrong += [high] if high > most else []
+        wrong += values[~np.isin(values, self.of)].ravel()[:1].tolist() if self.of else []
+        if wrong:
+            raise Wrong(f"{name} holds {wrong[0]}, not {self._one}")
 
     def _arranged(self, name, array):
         """Raise Wrong where the rows of ARRAY are not in order, or one stands there twice."""
         import numpy as np
 
-        before, after = array[:-1] if array.ndim else (), array[1:] if array.ndim else ()
-        if self.order == "rising" and not (before < after).all():
+        if self.order == "rising" and not (array[:-1] < array[1:]).all():
             raise Wrong(f"{name} is not in order, or holds one twice")
-        if self.order == "sorted" and not (before <= after).all():
+        if self.order == "sorted" and not (array[:-1] <= array[1:]).all():
             raise Wrong(f"{name} is not in order")
         if self.unique and len(np.unique(array, axis=0)) < len(array):
             raise Wrong(f"{name} holds a row twice")
@@ -204,57 +254,60 @@ class Numbers(Entry):
 
 @dataclass(frozen=True)
 class Texts(Entry):
-    """A text, or texts of SHAPE: those OF a few, or of a PATTERN; given as Python's own."""
+    """A text, or texts of SHAPE: those OF a few, or of a PATTERN, CALLED so; as Python's own."""
 
     shape: str = ""
     of: tuple = ()
     pattern: str = ""
+    called: str = "text"
     order: str = ""  # "rising": by their bytes, no two alike
     maybe: bool = False
+
+    def wanted(self, letters):
+        return letters.said(self.shape, f"{self.called}s") if self.shape else self._one
+
+    @property
+    def _one(self):
+        if self.of:
+            return f"one of {', '.join(self.of)}"
+        return f"a {self.called}" if self.pattern else self.called
 
     def passes(self, value):
         free = not (self.shape or self.of or self.pattern)
         return free and isinstance(value, str) and value.isascii()
 
     def read(self, name, value, letters, _found):
-        """Return VALUE, which stands under NAME: a str, or a list."""
-        plain = _texts(name, value)
+        plain = _plain_texts(name, value)
         texts = [plain] if isinstance(plain, str) else plain
         shape = () if isinstance(plain, str) else (len(plain or ()),)
         if texts is None or not letters.fit(name, shape, self.shape):
-            raise Wrong(f"{name} is {described(value)}, not {self._wanted(letters)}")
+            raise self.other(name, value, letters)
         for text in texts:
-            self._check(name, text)
+            _whole(name, text)
+            unknown = self.of and text not in self.of
+            if unknown or (self.pattern and not re.fullmatch(self.pattern, text)):
+                raise Wrong(f"{name} holds {legible.quoted(text)}, not {self._one}")
         keys = [text.encode() for text in texts] if self.order else []
         if keys != sorted(set(keys)):
             raise Wrong(f"{name} is not in the order of its bytes, or holds one twice")
         return plain
 
-    def _wanted(self, letters):
-        return letters.said(self.shape, *CALLED["U"])
-
-    def _check(self, name, text):
-        _whole(name, text)
-        if self.of and text not in self.of:
-            raise Wrong(f"{name} holds {text[:SHOWN]!r}, none of {', '.join(self.of)}")
-        if self.pattern and not re.fullmatch(self.pattern, text):
-            raise Wrong(f"{name} holds {text[:SHOWN]!r}, which it may not")
-
 
 @dataclass(frozen=True)
-class Plain(Entry):
-    """A value of Python's TYPES and all that it holds: no tensor and no object; FINITE numbers."""
+class Flag(Entry):
+    """True or false."""
 
-    types: tuple = (bool, int, float, str, list, tuple, dict)
-    called: str = "a plain value"
-    finite: bool = True
     maybe: bool = False
 
-    def read(self, name, value, _letters, _found):
-        """Return VALUE, which stands under NAME."""
-        if type(value) not in self.types:
-            raise Wrong(f"{name} is {described(value)}, not {self.called}")
-        _plain(name, value, self.finite)
+    def wanted(self, _letters):
+        return "true or false"
+
+    def passes(self, value):
+        return isinstance(value, bool)
+
+    def read(self, name, value, letters, _found):
+        if not self.passes(value):
+            raise self.other(name, value, letters)
         return value
 
 
@@ -266,11 +319,38 @@ class Version(Entry):
     maybe: bool = False
 
     def read(self, name, value, letters, found):
-        """Return VALUE, which stands under NAME."""
         number = integers().read(name, value, letters, found)
         if number != self.number:
             raise Wrong(f"{name} {number}, where this version reads {self.number}")
         return number
+
+
+@dataclass(frozen=True)
+class Either(Entry):
+    """What one of several ENTRIES says."""
+
+    entries: tuple
+    maybe: bool = False
+
+    def wanted(self, letters):
+        return ", or ".join(entry.wanted(letters) for entry in self.entries)
+
+    def read(self, name, value, letters, _found):
+        if not any(entry.holds(value) for entry in self.entries):
+            raise self.other(name, value, letters)
+        return value
+
+
+@dataclass(frozen=True)
+class Plain(Entry):
+    """A value of Python's own and all that it holds: no tensor and no object; FINITE numbers."""
+
+    finite: bool = True
+    maybe: bool = False
+
+    def read(self, name, value, _letters, _found):
+        _check_plain(name, value, self.finite)
+        return value
 
 
 @dataclass(frozen=True)
@@ -279,16 +359,18 @@ class State(Entry):
 
     maybe: bool = False
 
-    def read(self, name, value, _letters, _found):
-        """Return VALUE, which stands under NAME."""
-        if not isinstance(value, dict):
-            raise Wrong(f"{name} is {described(value)}, not names with tensors")
+    def wanted(self, _letters):
+        return "names with tensors"
+
+    def read(self, name, value, letters, _found):
+        torch = sys.modules["torch"]  # which read them
+        _check_names(name, value)
         for key, tensor in value.items():
-            where = f"{name}: {str(key)[:SHOWN]}"
-            if not isinstance(key, str) or not _is_tensor(tensor):
-                raise Wrong(f"{where} is {described(tensor)}, not a tensor")
-            _dense(where, tensor)
-            if not bool(sys.modules["torch"].isfinite(tensor).all()):
+            where = f"{name}: {legible.text(key)}"
+            if not _is_tensor(tensor):
+                raise Wrong(f"{where} is {shown(tensor)}, not a tensor")
+            _check_dense(where, tensor)
+            if not bool(torch.isfinite(tensor).all()):
                 raise Wrong(f"{where} holds NaN or infinity")
         return value
 
@@ -312,10 +394,8 @@ class Table(Entry):
         object.__setattr__(self, "repeated", repeated)
 
     def read(self, name, value, letters, _found):
-        """Return VALUE, which stands under NAME ("" is the whole file), as a new dict."""
-        prefix, found = f"{name}." if name else "", {}
-        letters = Letters(letters, letters.limits)
-        _names(name or "it", value)
+        letters, found = Letters(letters, letters.limits), {}
+        _check_names(name or "it", value)
         try:
             for key, entry in self.entries.items():
                 if key in value or not entry.maybe:
@@ -325,13 +405,13 @@ class Table(Entry):
                 others -= set(self.entries[key].names(found[key]))
             for key in sorted(others):
                 if self.others is None:
-                    raise Wrong(f"{key[:SHOWN]} is none of its entries")
+                    raise Wrong(f"{legible.quoted(key)} is none of its entries")
                 self.others.take(key, value, letters, found)
             for check in self.checks:
                 if wrong := check(found):
                     raise Wrong(wrong)
         except Wrong as error:
-            raise Wrong(f"{prefix}{error}") from None
+            raise Wrong(f"{name}.{error}" if name else str(error)) from None
         return value | found
 
 
@@ -342,10 +422,17 @@ class Mapping(Entry):
     entry: Entry
     maybe: bool = False
 
+    def wanted(self, letters):
+        return f"names, each with {self.entry.wanted(letters)}, or null"
+
     def read(self, name, value, letters, found):
-        """Return VALUE, which stands under NAME."""
-        _names(name, value)
-        return {key: self.entry.take(key, value, letters, found) for key in value}
+        if not isinstance(value, dict):
+            raise self.other(name, value, letters)
+        _check_names(name, value)
+        try:
+            return {key: self.entry.take(key, value, letters, found) for key in value}
+        except Wrong as error:
+            raise Wrong(f"{name}.{error}") from None
 
 
 @dataclass(frozen=True)
@@ -355,10 +442,9 @@ class Json(Entry):
     table: Table
 
     def read(self, name, value, letters, found):
-        """Return the object in VALUE, which stands under NAME, as a dict."""
         text = Texts().read(name, value, letters, found)
         try:
-            content = containers.read_object(text.encode(), name)
+            content = containers.json_object(text.encode(), name)
         except DataError as error:
             raise Wrong(str(error)) from error
         return self.table.read(name, content, letters, found)
@@ -377,7 +463,6 @@ class Each(Entry):
     repeats: ClassVar = True
 
     def take(self, _name, content, letters, found):
-        """Return {row: {name: value}} of CONTENT; see Entry."""
         rows = map(tuple, found[self.over].tolist())
         return {row: self._of(row, content, letters) for row in rows}
 
@@ -415,63 +500,31 @@ def numbers(shape="", type=None, **rules):
 
 # ---- Values -------------------------------------------------------------------------------------
 
-PLAIN = {dict: "a table", list: "a list", tuple: "a list", str: "a text", bool: "true or false"}
-PLAIN |= {int: "a whole number", float: "a real number", type(None): "nothing"}
-CALLED = {  # kinds of NumPy, one and several
-    "iu": ("a whole number", "whole numbers"),
-    "f": ("a real number", "real numbers"),
-    "iuf": ("a number", "numbers"),
-    "U": ("a text", "texts"),
-}
+PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
 
 
-def described(value):
-    """Return in words what VALUE is: 3 x 20 of bool, a text."""
-    if not hasattr(value, "dtype"):
-        return PLAIN.get(type(value), f"a {type(value).__name__}")
-    shape = " x ".join(map(str, value.shape)) or "one"
-    return f"{shape} of {str(value.dtype).removeprefix('torch.')}"
-
-
-def _numbers(name, value):
-    """Return VALUE, of numbers, as an array, which shares its memory where it can; else None."""
-    import numpy as np
-
-    if _is_tensor(value):
-        _dense(name, value)
-        return value.detach().numpy() if value.dtype != sys.modules["torch"].bfloat16 else None
-    if not hasattr(value, "dtype"):
-        if not all(type(leaf) in (int, float) for leaf in _leaves(value)):
-            return None
-        try:
-            value = np.asarray(value)
-        except (ValueError, OverflowError):  # of other lengths
-            return None
-    return value if value.dtype.kind in "iuf" else None
-
-
-def _texts(name, value):
-    """Return VALUE, of texts, as a str or a list of them; None for another."""
-    import numpy as np
-
+def shown(value):
+    """Return VALUE as messages show it: as JSON has it, cut short; or 3 x 20 of bool."""
     if hasattr(value, "dtype"):
-        if _is_tensor(value) or value.dtype.kind != "U":
-            return None
-        letters = np.array(value, f"=U{max(1, value.dtype.itemsize // 4)}", ndmin=1).view("u4")
-        if letters.max(initial=0) > sys.maxunicode:  # NumPy itself makes an error of the system
-            raise Wrong(f"{name} holds what is no text")
-        value = value.tolist()
-    if isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
-        return list(value)
-    return value if isinstance(value, str) else None
-
-
-def _whole(name, text):
-    """Raise Wrong where TEXT cannot be written: it holds half of a pair of surrogates."""
+        shape = " x ".join(map(str, value.shape)) or "one"
+        return f"{shape} of {str(value.dtype).removeprefix('torch.')}"
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Wrong(f"{name} holds what is no text: {text[:SHOWN]!a}") from None
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return f"a {type(value).__name__}"
+    return legible.text(text if len(text) <= legible.WIDE else f"{text[: legible.WIDE - 1]}\u2026")
+
+
+def _numpy(name, value):
+    """Return VALUE, an array or tensor, as an array that shares its memory where it can."""
+    import numpy as np
+
+    if not _is_tensor(value):
+        return value
+    _check_dense(name, value)
+    if value.dtype == sys.modules["torch"].bfloat16:
+        return np.empty(value.shape, "V2")  # a type that NumPy has not
+    return value.detach().numpy()
 
 
 def _leaves(value):
@@ -483,19 +536,28 @@ def _leaves(value):
         yield from _leaves(each)
 
 
-def _sides(value):
-    """Return the shape of lists in lists; "various" for a side that is not the same everywhere."""
+def _sides(value, deepest):
+    """Return the shape of lists in lists, -1 where it lies below DEEPEST or is of several."""
     if not isinstance(value, list | tuple):
         return ()
-    inside = {_sides(each) for each in value}
-    return (len(value), *(inside.pop() if len(inside) == 1 else ("various",) if inside else ()))
+    inside = {_sides(each, deepest - 1) for each in value} if deepest else {(-1,)}
+    return (len(value), *(inside.pop() if len(inside) == 1 else (-1,) if inside else ()))
 
 
-def _holds(wide, narrow):
-    """Tell whether the type WIDE holds all numbers of the type NARROW."""
+def _plain_texts(name, value):
+    """Return VALUE, of texts, as a str or a list of them; None for another."""
     import numpy as np
 
-    return np.can_cast(narrow, wide, "safe")
+    if hasattr(value, "dtype"):
+        if _is_tensor(value) or value.dtype.kind != "U":
+            return None
+        codes = np.array(value, f"=U{max(1, value.dtype.itemsize // 4)}", ndmin=1).view("u4")
+        if codes.max(initial=0) > sys.maxunicode:  # NumPy itself makes an error of the system
+            raise Wrong(f"{name} holds what is no text")
+        value = value.tolist()
+    if isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
+        return list(value)
+    return value if isinstance(value, str) else None
 
 
 def _is_tensor(value):
@@ -503,40 +565,50 @@ def _is_tensor(value):
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _dense(name, tensor):
+def _whole(name, text):
+    """Raise Wrong where TEXT cannot be written: it holds half of a pair of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Wrong(f"{name} holds what is no text: {legible.quoted(text)}") from None
+
+
+def _check_dense(name, tensor):
     """Raise Wrong where TENSOR is no plain one whose numbers all stand in the file."""
     torch = sys.modules["torch"]
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        raise Wrong(f"{name} is a tensor of another kind than torch.save writes for a network")
+        raise Wrong(f"{name} is a tensor of another kind than those of a network")
     # One that repeats itself could claim any size.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise Wrong(f"{name} is {described(tensor)}, more than its bytes hold")
+        raise Wrong(f"{name} is {shown(tensor)}, more than its bytes hold")
 
 
-def _names(name, value):
+def _check_names(name, value):
     """Raise Wrong where VALUE is no dict whose keys are texts."""
     if not isinstance(value, dict):
-        raise Wrong(f"{name} is {described(value)}, not names with values")
+        raise Wrong(f"{name} is {shown(value)}, not names with values")
     for key in value:
         if type(key) is not str:
-            raise Wrong(f"{name} has {described(key)} for a name")
+            raise Wrong(f"{name} has {shown(key)} for a name")
         if not key.isascii():
             _whole(name, key)
 
 
-def _plain(name, value, finite=True):
+def _check_plain(name, value, finite, deepest=DEEPEST):
     """Raise Wrong where something in VALUE is not plain, or a number in it is not FINITE."""
+    if not deepest:
+        raise Wrong(f"{name} holds {shown(value)}, nested too deeply")
     if isinstance(value, dict):
-        _names(name, value)
+        _check_names(name, value)
         for key, each in value.items():
-            _plain(f"{name}.{str(key)[:SHOWN]}", each, finite)
+            _check_plain(f"{name}.{legible.text(key)}", each, finite, deepest - 1)
     elif isinstance(value, list | tuple):
         for each in value:
-            _plain(name, each, finite)
+            _check_plain(name, each, finite, deepest - 1)
     elif isinstance(value, str):
         _whole(name, value)
     elif type(value) not in PLAIN:
-        raise Wrong(f"{name} holds {described(value)}, not a plain value")
+        raise Wrong(f"{name} holds {shown(value)}, not a plain value")
     elif finite and isinstance(value, float) and not math.isfinite(value):
         raise Wrong(f"{name} holds {value}")
 
@@ -575,14 +647,13 @@ class Format:
         SIDES are letters of shapes known from elsewhere, as N=(12, "lines of train.tsv"). Raises
         DataError that names PATH, the entry that is wrong, and what to do.
         """
-        where, letters = streams.name(path), Letters(sides, self.limits)
         try:
-            return self.table.read("", content, letters, {})
+            return self.table.read("", content, Letters(sides, self.limits), {})
         except Wrong as error:
             others = [each.what for each in self.known if each.names(content)]
             known = self.names(content) or not others
             wrong = error if known else f"{others[0]}, not {self.what}"
-            raise DataError(f"{where}: {wrong}: {self.fix}") from None
+            raise DataError(f"{streams.name(path)}: {wrong}: {self.fix}") from None
 
     @property
     def version(self):

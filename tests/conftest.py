@@ -25,6 +25,55 @@ for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
 
+LIMIT = 3600  # seconds that a slow test may take; pyproject.toml says it for the others
+
+
+class Child(subprocess.Popen):
+    """A process that no test leaves behind: one that fails, or is timed out, does not wait for it.
+
+    Every subprocess.Popen in the tests is one, those of subprocess.run among them.
+    """
+
+    living = []
+
+    def __init__(self, *args, **extra):
+        super().__init__(*args, **extra)
+        self.living.append(self)
+
+    def __exit__(self, kind, *error):
+        if kind:
+            self.end()
+        super().__exit__(kind, *error)
+
+    def end(self):
+        """Kill it, and its group where it leads one; close its pipes."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                leads = os.getpgid(self.pid) == self.pid
+                (os.killpg if leads else os.kill)(self.pid, signal.SIGKILL)
+            self.wait()
+        for pipe in filter(None, (self.stdin, self.stdout, self.stderr)):
+            with contextlib.suppress(OSError):  # nobody reads what it still holds
+                pipe.close()
+
+
+subprocess.Popen = Child
+
+
+@pytest.fixture(autouse=True)
+def ended_children():
+    """End what a test has started, however it ends."""
+    yield
+    while Child.living:
+        Child.living.pop().end()
+
+
+def pytest_collection_modifyitems(items):
+    """Give slow tests a limit of their own."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LIMIT))
+
 
 def environment(extra=None):
     """Return the environment the commands run in: unbuffered streams would hide their errors."""

@@ -187,11 +187,17 @@ GOOD = {"format": 1, "points": np.array([[0, 0], [10, 0]]), "prior": np.array([0
         ({"points": np.zeros((2, 3), int)}, "points is 2 x 3 of int64, not Q x 2 whole numbers"),
         ({"points": np.zeros((2, 2))}, "points is 2 x 2 of float64, not Q x 2 whole numbers"),
         ({"points": np.zeros((2, 2), int)}, "points holds a row twice"),
-        ({"points": np.array([[0, 0], [0, 200]])}, "points holds 200, more than 128"),
-        ({"points": np.zeros((1, 2), int)}, "points is 1 x 2 of int64, not Q x 2 whole numbers (Q"),
-        ({"prior": np.array([1.0])}, "prior is 1 of float64, not Q real numbers (Q = 2 of points"),
+        (
+            {"points": np.array([[0, 0], [0, 200]])},
+            "points holds 200, not a whole number from -128",
+        ),
+        (
+            {"points": np.zeros((1, 2), int)},
+            "points is 1 x 2 of int64, not Q x 2 whole numbers",
+        ),
+        ({"prior": np.array([1.0])}, "prior is 1 of float64, not Q real numbers from 0 on (Q = 2"),
         ({"prior": np.array([0.5, 0.6])}, "prior is of sum 1.1, not 1"),
-        ({"prior": np.array([1.5, -0.5])}, "prior holds -0.5, less than 0"),
+        ({"prior": np.array([1.5, -0.5])}, "prior holds -0.5, not a real number from 0 on"),
         ({"prior": np.array([0.5, np.nan])}, "prior holds NaN or infinity"),
     ],
 )

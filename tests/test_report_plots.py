@@ -108,7 +108,7 @@ def test_networks_that_differ_in_more_than_the_records_say_have_no_mean(tmp_path
     made = [network({"conv1": v}, model=model)[0] for model, v in (("aa", 1.0), ("bb", 5.0))]
     figure, _ = plots.figure(rows(tmp_path, *made))
     assert read(figure) == [
-        {"alexnet jigsaw P=100 seed 0 aa": [(0, 1.0)], "alexnet jigsaw P=100 seed 0 bb": [(0, 5.0)]}
+        {f"alexnet jigsaw P=100 seed 0 model={m}": [(0, v)] for m, v in (("aa", 1.0), ("bb", 5.0))}
     ]
     little = (
         {"task": "x", "value": 1, "model": m, "layer": "a", "seed": i}
@@ -137,7 +137,8 @@ def test_panels(tmp_path):
 
 
 def published(**fields):
-    (match,) = [r for r in report._published() if fields.items() <= r["setting"].items()]
+    every = [row for some in report._published().rows.values() for row in some]
+    (match,) = [row for row in every if fields.items() <= row["setting"].items()]
     return match["values"]
 
 
@@ -234,8 +235,8 @@ def test_against_the_seed_and_a_field_of_ones_own(tmp_path):
     ],
 )
 def test_the_axis_is_logarithmic_from_a_decade_on(tmp_path, numbers, scale):
-    made = [network({"conv1": 5.0}, epochs=n)[0] for n in numbers]
-    figure, _ = plots.figure(rows(tmp_path, *made), "epochs")
+    made = [network({"conv1": 5.0}, width=n)[0] for n in numbers]
+    figure, _ = plots.figure(rows(tmp_path, *made), "width")
     (ax,) = figure.axes
     assert ax.get_xscale() == scale
     assert ("log scale" in ax.get_xlabel()) == (scale == "log")
@@ -254,12 +255,12 @@ def test_short(number, text):
     assert plots.short(number) == text
 
 
-@pytest.mark.parametrize("value", [None, "many", True, float("nan")])
+@pytest.mark.parametrize("value", [None, "many", True, [5]])
 def test_a_field_without_a_number(tmp_path, value):
-    made = network({"conv1": 5.0}, epochs=value)
+    made = network({"conv1": 5.0}, width=value)
     numbers = r"\(numbers: permutations, seed, svm_seed, test_images\)"
-    with pytest.raises(DataError, match=f"no record has a number in 'epochs' {numbers}"):
-        plots.figure(rows(tmp_path, *made), "epochs")
+    with pytest.raises(DataError, match=f"no record has a number in 'width' {numbers}"):
+        plots.figure(rows(tmp_path, *made), "width")
 
 
 @pytest.mark.parametrize("count, length, tasks", [(1, 3, 1), (9, 200, 1), (30, 12, 9)])

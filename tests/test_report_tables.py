@@ -1,6 +1,7 @@
 """Rows and tables of the report; the published numbers against what was read."""
 
 import json
+import re
 
 import pytest
 
@@ -15,7 +16,7 @@ YFCC = {"data_name": "yfcc-100m", "images": 99_200_000}
 def rows(tmp_path, *found):
     path = tmp_path / "r.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in found))
-    return report.gather([str(path)])
+    return report.gather([str(path)])  # rows, what is said of them
 
 
 def measured(layer, value, **extra):
@@ -24,14 +25,14 @@ def measured(layer, value, **extra):
 
 def test_layers_in_the_order_of_the_network(tmp_path):
     names = ["res4", "conv1", "attic", "res2", "conv10"]
-    found, _, _ = rows(tmp_path, *(measured(name, 1.0) for name in names))
+    found, _said = rows(tmp_path, *(measured(name, 1.0) for name in names))
     assert tables.columns(found) == ["conv1", "res2", "res4", "attic", "conv10"]
-    alexnet, _, _ = rows(tmp_path, *(measured(f"conv{n}", 1.0) for n in (5, 3, 1, 4, 2)))
+    alexnet, _said = rows(tmp_path, *(measured(f"conv{n}", 1.0) for n in (5, 3, 1, 4, 2)))
     assert tables.columns(alexnet) == ["conv1", "conv2", "conv3", "conv4", "conv5"]
 
 
 def test_best_is_the_first_of_equals(tmp_path):
-    found, _, _ = rows(tmp_path, measured("conv1", 2.0), measured("res2", 3), measured("res3", 3))
+    found, _said = rows(tmp_path, measured("conv1", 2.0), measured("res2", 3), measured("res3", 3))
     assert found[0].best() == ("res2", 3)
     assert "| 2.00 | **3.00** | 3.00 | 3.00 |" in tables.markdown(found)
 
@@ -39,22 +40,26 @@ def test_best_is_the_first_of_equals(tmp_path):
 def test_last_of_equals_counts(tmp_path):
     """Equal but for a field that says what was measured: not replaced."""
     same = measured("conv1", 1.0), measured("conv1", 2.0)
-    others = [measured("conv1", 3.0, **{k: 7}) for k in ("data_set", "model", "seed", "svm_seed")]
-    found, count, replaced = rows(tmp_path, *same, *others)
-    assert (count, replaced, len(found)) == (6, 1, 5)
+    fields = {"data_set": "voc", "model": "cd", "seed": 7, "svm_seed": 7}
+    others = [measured("conv1", 3.0, **{name: value}) for name, value in fields.items()]
+    found, said = rows(tmp_path, *same, *others)
+    assert len(found) == 5
+    assert said == "6 records, 5 rows; 1 replaced by a later one, 1 of them by another value"
     assert found[0].values == {"conv1": 2.0}
 
 
 def test_same_label_other_network(tmp_path):
-    found, _, _ = rows(tmp_path, measured("conv1", 1.0), measured("conv1", 2.0, model="cd"))
-    assert [row.label[-2:] for row in found] == ["ab", "cd"]
+    found, _said = rows(tmp_path, measured("conv1", 1.0), measured("conv1", 2.0, model="cd"))
+    assert [row.label[-8:] for row in found] == ["model=ab", "model=cd"]
 
 
 def test_records_that_say_little_are_all_listed(tmp_path):
-    found, count, replaced = rows(tmp_path, {"task": "x", "value": 1}, {"task": "x", "value": 2})
-    assert (len(found), count, replaced) == (2, 2, 0)
+    found, said = rows(tmp_path, {"task": "x", "value": 1}, {"task": "x", "value": 2})
+    assert said == "2 records, 2 rows"
     assert tables.columns(found) == ["-"]
-    assert "| x | ? | ? | ? | 2.00 | 2.00 |" in tables.markdown(found)
+    assert f"| x | ? | ? | ? where={tmp_path}/r.jsonl:2 | 2.00 | 2.00 |" in tables.markdown(found)
+    found, _said = rows(tmp_path, {"task": "x", "value": 1})
+    assert "| x | ? | ? | ? | 1.00 | 1.00 |" in tables.markdown(found)
 
 
 def test_label():
@@ -67,7 +72,7 @@ def test_label():
 
 def test_the_papers_row(tmp_path):
     """NYU lecture slide: Jigsaw ResNet-50 on YFCC-100M."""
-    found, _, _ = rows(tmp_path, measured("res4", 70.0, **YFCC), measured("res5", 60.0, **YFCC))
+    found, _said = rows(tmp_path, measured("res4", 70.0, **YFCC), measured("res5", 60.0, **YFCC))
     assert [row.label[:5] for row in found] == ["resne", "paper"]
     assert list(found[1].values.values()) == [18.98, 46.71, 57.77, 71.21, 64.34]
     assert "slide" in found[1].source
@@ -90,14 +95,15 @@ def test_the_papers_row(tmp_path):
     ],
 )
 def test_no_row_of_the_paper_for_another_setting(tmp_path, other):
-    found, _, _ = rows(tmp_path, measured("res4", 70.0, **YFCC | other))
+    found, _said = rows(tmp_path, measured("res4", 70.0, **YFCC | other))
     assert len(found) == 1
 
 
 def test_published_numbers():
     """Where two sources printed the same number, and the best layers that are quoted elsewhere."""
-    found = {json.dumps(row["setting"], sort_keys=True): row for row in report._published()}
-    assert len(found) == len(report._published())  # no setting twice
+    every = [row for some in report._published().rows.values() for row in some]
+    found = {json.dumps(row["setting"], sort_keys=True): row for row in every}
+    assert len(found) == len(every) == 64  # no setting twice
     for row in found.values():
         assert row["how"] in ("read", "slide", "digitised") and row["source"]
         assert all(0 < value < 100 for value in row["values"].values())
@@ -117,7 +123,7 @@ def test_published_numbers():
 
 
 def test_tsv_and_json_hold_the_same(tmp_path):
-    found, _, _ = rows(tmp_path, measured("res4", 70.123456789, **YFCC), measured("conv1", 1.0))
+    found, _said = rows(tmp_path, measured("res4", 70.123456789, **YFCC), measured("conv1", 1.0))
     head, *lines = [line.split("\t") for line in tables.tsv(found).splitlines()]
     objects = json.loads(tables.json_text(found))
     assert len(lines) == len(objects) == len(found)
@@ -129,12 +135,64 @@ def test_tsv_and_json_hold_the_same(tmp_path):
 
 
 def test_cells_cannot_break_the_table(tmp_path):
-    found, _, _ = rows(tmp_path, measured("conv1", 1.0, data_set="a|b\nc\td"))
-    assert "a\\|b c d" in tables.markdown(found)
+    found, _said = rows(tmp_path, measured("conv1", 1.0, data_set="a|b\nc\td"))
+    assert r"a\|b\nc\td" in tables.markdown(found)
     assert {line.count("\t") for line in tables.tsv(found).splitlines()} == {7}
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, True, "3"])
-def test_bad_values(tmp_path, value):
-    with pytest.raises(DataError, match=r"r\.jsonl:2: the value is"):
-        rows(tmp_path, measured("conv1", 1.0), measured("conv2", value))
+@pytest.mark.parametrize(
+    "field, value, said",
+    [
+        ("value", float("nan"), "not JSON (NaN is not a finite number)"),
+        ("value", float("-inf"), "not JSON (-Infinity is not a finite number)"),
+        ("value", None, "not a result: it has no task and value, as eval-svm writes them"),
+        ("value", True, "value is true, not a number"),
+        ("value", "3", 'value is "3", not a number'),
+        pytest.param("value", 10**399, f"value is 1{58 * '0'}…, not a number", id="huge"),
+        ("value", 101, "value is 101, not a percentage, 0 to 100: delete the line"),
+        ("value", -1, "value is -1, not a percentage, 0 to 100: delete the line"),
+        ("task", 7, "not a result: it has no task and value, as eval-svm writes them"),
+        ("data_set", 7, "data_set is 7, not text"),
+        ("steps", "10000", 'steps is "10000", not a whole number from 1 on'),
+        ("steps", 10.5, "steps is 10.5, not a whole number from 1 on"),
+        ("images", 0, "images is 0, not a whole number from 1 on"),
+        ("images", True, "images is true, not a whole number from 1 on"),
+        ("seed", 2**63, f"seed is {2**63}, not a whole number from 0 on"),
+        ("shape", [1, "2"], 'shape is [1, "2"], not 3 whole numbers from 1 on'),
+        ("interval", 5, "interval is 5, not 2 numbers, each a percentage, 0 to 100"),
+        (
+            "per_class",
+            {"cat": 200},
+            "per_class.cat is 200, not a percentage, 0 to 100",
+        ),
+        ("inputs", ["a"], 'inputs is ["a"], not names, each with text, or null'),
+        ("layer", "best", "the layer best has the name of another column"),
+    ],
+)
+def test_a_field_that_is_not_of_its_type(tmp_path, field, value, said):
+    with pytest.raises(DataError, match=re.escape(f"r.jsonl:2: {said}")):
+        rows(tmp_path, measured("conv1", 1.0), measured("conv2", 1.0) | {field: value})
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        (b'{"a": 1, "b": {"a": 2, "a": 3}}', '"a" stands there twice'),
+        (b'{"a": 1e999}', "1e999 is not a finite number"),
+        (b'{"a": ' + 5000 * b"7" + b"}", "a number of 5000 digits"),
+        (b'{"a": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"a": ' + 100_000 * b"[", "nested too deeply"),
+        (100_000 * b'{"a": ', "nested too deeply"),
+        (b'{"a": "\xff"}', "invalid start byte"),
+        (b'{"a": 1', "Expecting"),
+        (b"", "it is empty: delete it"),
+        (b'{"a": 1} {}', "Extra data at character 10"),
+        (b"\x00", "Expecting value at character 1"),
+    ],
+)
+def test_lines_that_are_no_json(tmp_path, line, said):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"task": "x", "value": 1}\n' + line + b"\n")
+    with pytest.raises(DataError, match=re.escape("r.jsonl:2: not JSON (") + f".*{said}") as error:
+        report.gather([str(path)])
+    assert len(str(error.value)) < 300

@@ -47,8 +47,7 @@ class Examples(NamedTuple):
 
     def data_set(self, fields):
         """Return the data set in records: what tags or FIELDS of the training say, or the file."""
-        said = self.fields.get("data_set") or fields.get("data_set")
-        return said or streams.stem(self.manifest.path)
+        return records.data_set(self.manifest.path, self.fields, fields)
 
     def check_fit(self, path, trained, width):
         """Raise DataError where they are not for the classifiers TRAINED, read from PATH.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import containers, records, streams
+from ssl_common import containers, legible, records, results, streams
 from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
@@ -21,8 +21,7 @@ from ssl_common.training import torchrun
 
 SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
-PARTIALS = "SSL_BENCH_PARTIALS"  # the files that ranks write into
-OF_THE_MODEL = ("arch", "pretext", "seed", *records.SIZES, "images", "data", "data_name")
+OF_THE_MODEL = ("arch", "pretext", "seed", *results.SIZES, "images", "data", "data_name")
 
 
 class Warp:
@@ -104,7 +103,7 @@ class Layers:
         """Yield a line of bytes a layer: its name, the size of its map, that of its features."""
         for name, shape in self.shapes.items():
             sizes = (" x ".join(map(str, size)) for size in (self.sizes[name], shape))
-            yield "\t".join([name, *sizes]).encode() + b"\n"
+            yield "\t".join([legible.text(name), *sizes]).encode() + b"\n"
 
 
 def extract(model, names, seed, manifest, output, gpus, device, dtype, **running):
@@ -124,7 +123,7 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     running |= {"dtype": dtype}
     if torchrun.IS_RANK:
         with torchrun.joined(device) as device:
-            outputs = mapped_all(os.environ[PARTIALS].split("/\n"))
+            outputs = mapped_all(torchrun.told())
             write_rows(layers, images, warp, outputs, device, **running)
         return None
     mapped = streams.is_folder(output) or not streams.is_special(output)
@@ -139,9 +138,8 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     with records.writing_features(output, fields) as files:
         partials = begin(files, widths.values(), len(images), dtype, mapped)
         if gpus > 1:
-            os.environ[PARTIALS] = "/\n".join(partials)
             with deferring_stop() as stopping:
-                error = torchrun.lead(gpus, 0, stopping)
+                error = torchrun.lead(gpus, 0, stopping, partials)
                 if stopping():
                     raise Stopped(stopping())
             if error:

@@ -1,12 +1,12 @@
 """The reference: LIBLINEAR as scikit-learn has it, one problem after another, side by side."""
 
 import contextlib
-import tempfile
 
 import numpy as np
 
 from ssl_common import containers, streams
-from ssl_common.processes import born_deaf
+from ssl_common.processes import born_deaf, from_a_safe_path
+from ssl_common.shortage import muttering
 
 MAX_ITERATIONS = 2000
 POSITIVE_WEIGHT = 2
@@ -34,7 +34,7 @@ class Liblinear:
         """Let the processes share the rows: mapped from a file."""
         if self.workers > 1:
             self.folder = contextlib.ExitStack()
-            path = self.folder.enter_context(tempfile.TemporaryDirectory(prefix="train-svm-"))
+            path = self.folder.enter_context(streams.temporary_folder("train-svm"))
             with streams.writing(f"{path}/rows.npy") as stream:
                 containers.write_array(stream, self.rows)
             self.rows = np.load(f"{path}/rows.npy", mmap_mode="r")
@@ -65,12 +65,14 @@ class Liblinear:
         # Processes, as liblinear draws from one global generator; mapped rows travel by file name.
         parallel = Parallel(n_jobs=self.workers, return_as="generator", max_nbytes=None)
         problems = zip(signs, costs, strict=True)
-        with born_deaf():
-            solutions = parallel(delayed(fit)(self.rows, *each, self.state) for each in problems)
-        for index, (solution, converged) in enumerate(solutions):
-            weights[index] = solution
-            unconverged += not converged
-            advance(costs[index : index + 1])
+        with from_a_safe_path():  # to the end: joblib starts processes when it likes
+            with born_deaf(), muttering():
+                work = (delayed(fit)(self.rows, *each, self.state) for each in problems)
+                solutions = parallel(work)
+            for index, (solution, converged) in enumerate(solutions):
+                weights[index] = solution
+                unconverged += not converged
+                advance(costs[index : index + 1])
         return weights, unconverged
 
 

@@ -30,7 +30,11 @@ from ssl_common.training.driving import drive
 CROP, FLIP, JITTER, ORDER, LIGHT = slice(0, 50), 50, slice(51, 54), 54, slice(55, 58)
 FORGOTTEN = 10  # what batch norm keeps is to forget its start by e**-10 in a run, however short
 BATCH = 64  # images, where nothing is trained
-OF_A_LAYER = ("layer", "shape", "value", "top_5", "per_class")  # fields of a record
+OF_A_LAYER = ("layer", "shape")  # fields of a record
+# What a record calls a setting, or that it has from elsewhere: from the network, or each layer.
+CALLED = {"seed": "linear_seed", "images": "train_images", "data": "train_manifest"}
+CALLED |= {"labels": "train_labels"}
+ELSEWHERE = ("task", "arch", "layers", "classes", "model", "data_name")
 
 
 class Linear:
@@ -324,16 +328,13 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
 
 def _said(content, model, images, tags):
     """Return what all records of MODEL, which holds CONTENT, say on IMAGES; TAGS add to it."""
-    settings = content["settings"]
-    said = content["about"] | {
+    settings = content["settings"].items()
+    said = {key: value for key, value in content["about"].items() if key != "format"} | {
         "task": "linear",
-        "data_set": tags.get("data_set", streams.stem(images.path)),
+        "data_set": records.data_set(images.path, tags),
         "metric": "top-1",
         "classes": len(content["classes"]),
-        "linear_seed": settings["seed"],
-        **{key: settings[key] for key in ("recipe", "steps", "batch", "lr", "cache")},
-        "train_images": settings["images"],
-        "train_manifest": settings["data"],
+        **{CALLED.get(key, key): value for key, value in settings if key not in ELSEWHERE},
         "test_images": len(images),
         "test_manifest": images.digest(),
         "inputs": {"model": streams.file_digest(model), "manifest": images.digest_of_rows()},

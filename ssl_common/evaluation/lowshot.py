@@ -82,6 +82,9 @@ def train(features, manifest, folder, tags, seed, threads, progress, device=None
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
+        "train_labels": examples.manifest.digest_of_rows(),
+        "train_dtype": examples.features.dtype.name,
+        "drawn": lowshot.drawn(folder, samples),
         "train_features": _digest(examples.features),
         "svm_seed": seed,
         "solver": "exact",
@@ -170,6 +173,7 @@ def evaluate(path, trained, train_features, examples):
             "data_set": examples.data_set(trained.fields),
             "k": k,
             "samples": len(found),
+            **trained.fields.get("drawn", {}).get(str(k), {}),
             "classes": int(seen.sum()),
         }
         per_class = dict(zip(trained.classes, values, strict=True))

@@ -82,6 +82,8 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
+        "train_labels": examples.manifest.digest_of_rows(),
+        "train_dtype": examples.features.dtype.name,
         "svm_seed": seed,
         "solver": solver,
         "fits": fits,

@@ -10,7 +10,7 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
-from ssl_common import records
+from ssl_common import legible, results
 from ssl_common.reporting import report, tables
 from ssl_common.reporting.report import BEST, NO_LAYER
 from ssl_common.streams import DataError
@@ -21,8 +21,19 @@ FORMS = {
     ".svg": {"Date": None, "Creator": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-SEEDS = ("seed", "svm_seed", "linear_seed")
-TRAINING = ("epochs", "batch", "lr", "precision")  # what a record may say besides report.IDENTITY
+SEEDS = ("seed", "svm_seed", "linear_seed", "sample_seed")
+# What may be another with another seed.
+OF_A_SEED = (*SEEDS, "samples_digest", "inputs.model", *report.OF_A_LAYER, "version", "where")
+# What goes with a number that the plot is against.
+GOES_WITH = {
+    "images": ("data",),
+    "epochs": ("steps", "bn_momentum"),
+    "steps": ("epochs", "bn_momentum"),
+    "batch": ("micro_batch", "steps", "warm_up"),
+    "k": ("samples",),
+    "train_images": ("train_manifest", "train_labels"),
+    "test_images": ("test_manifest", "inputs.manifest"),
+}
 DECADE = 10  # an axis is logarithmic where its greatest value is this many times the least, or more
 # Okabe and Ito's colours, which the colour-blind tell apart, less the yellow, too light for a line.
 # 7 of them and 8 markers: 56 lines before a pair comes again.
@@ -55,18 +66,20 @@ def panels(rows, against=None):
     families, left_out = {}, 0
     for row, paper in _with_paper(rows):
         if against:
-            kept = {k: v for k, v in row.values.items() if _number(row.records[k].get(against))}
+            said = {layer: record.get(against) for layer, record in row.records.items()}
+            kept = {k: v for k, v in row.values.items() if results.is_number(said[k])}
             left_out += len(row.values) - len(kept)
             row = row._replace(values=kept)
         if row.values:
             about = _about(row, against)
+            less = (*OF_A_SEED, "model") if about.get("arch") or about.get("pretext") else OF_A_SEED
+            key = {name: value for name, value in about.items() if name not in less}
             if against == "images":
-                about["data_name"] = _sampled(about.get("data_name"))
-            settings = (*report.IDENTITY, *TRAINING)
-            key = [about.get(name) for name in settings if name not in SEEDS]
-            families.setdefault((row[:3], repr(key)), []).append((row, paper))
+                key["data_name"] = _sampled(about.get("data_name"))
+            families.setdefault((row[:3], report.frozen(key)), []).append((row, paper))
     if not families:
-        known = {k for row in rows for r in row.records.values() for k in r if _number(r[k])}
+        found = (record for row in rows for record in row.records.values())
+        known = {k for record in found for k, v in record.items() if results.is_number(v)}
         there = ", ".join(sorted(known - {"value"})) or "none"
         raise DataError(f"no record has a number in {against!r} (numbers: {there})")
     found = {}
@@ -75,8 +88,8 @@ def panels(rows, against=None):
         # A seed twice: they differ in more than the records say, and have no mean.
         apart = len(set(drawn)) < len(drawn)
         lines = [[member] for member in family] if apart else [family]
-        found.setdefault(panel, []).extend(_line(members, against, apart) for members in lines)
-    return found, left_out
+        found.setdefault(panel, []).extend(_line(members, against) for members in lines)
+    return {panel: _labelled(lines) for panel, lines in found.items()}, left_out
 
 
 def _with_paper(rows):
@@ -90,10 +103,6 @@ def _with_paper(rows):
     return pairs
 
 
-def _number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _record(row):
     """Return the record of the best layer of ROW."""
     layer, _value = row.best()
@@ -101,11 +110,9 @@ def _record(row):
 
 
 def _about(row, against):
-    """Return what the record of ROW says, but for the field AGAINST and what goes with it."""
-    about = {key: value for key, value in _record(row).items() if key != against}
-    if about.get("arch") or about.get("pretext"):
-        about.pop("model", None)  # another seed is another digest
-    return about
+    """Return what decided the values of ROW, less the field AGAINST and what goes with it."""
+    less = (against, *GOES_WITH.get(against, ()))
+    return {name: value for name, value in row.about.items() if name not in less}
 
 
 def _sampled(name):
@@ -113,8 +120,11 @@ def _sampled(name):
     return re.sub(r"-\d+[km]?$", "", str(name), flags=re.IGNORECASE)
 
 
-def _line(members, against, apart):
-    """Return the Line of MEMBERS, (Row, published Row or None): one network's seeds, or AGAINST."""
+def _line(members, against):
+    """Return (Line, what its rows have in common) of MEMBERS, (Row, published Row or None).
+
+    These are one network's seeds, or AGAINST a field.
+    """
     points, paper = {}, {}
     for row, published in members:
         values, theirs = row.values, published.values if published else {}
@@ -126,23 +136,31 @@ def _line(members, against, apart):
         for place, value in values.items():
             points.setdefault(place, []).append(value)
         paper |= {place: [value] for place, value in theirs.items()}
-    rows = [row for row, _published in members]
-    label = rows[0].label if len(rows) == 1 and (apart or not against) else _label(rows, against)
-    fewest, most = (f(map(len, points.values())) for f in (min, max))
-    if most > 1:
-        label += f", {most} seeds" if fewest == most else f", {fewest} to {most} seeds"
-    published = [row for _row, row in members if row]
-    return Line(label, points, f"paper: {_label(published, against)}" if published else "", paper)
+    about = _common([row for row, _published in members], against)
+    theirs = [row for _row, row in members if row]
+    named = f"paper: {report.label(_common(theirs, against))}" if theirs else ""
+    return Line(report.label(about), points, named, paper), about
 
 
-def _label(rows, against):
-    """Return how the plot calls ROWS: by what they have in common."""
+def _common(rows, against):
+    """Return what all of ROWS say of themselves."""
     first, *others = (_about(row, against) for row in rows)
     common = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
     if first.get("data_name"):
         common.setdefault("data_name", _sampled(first["data_name"]))
-    more = [f"{k}={common[k]}" for k in TRAINING if common.get(k) is not None]
-    return " ".join([report.label(common), *more])
+    return common
+
+
+def _labelled(lines):
+    """Return LINES, (Line, about) of one panel, with labels that tell them apart."""
+    labels = report.told_apart([line.label for line, _ in lines], [about for _, about in lines])
+    named = []
+    for (line, _about), label in zip(lines, labels, strict=True):
+        fewest, most = (f(map(len, line.points.values())) for f in (min, max))
+        if most > 1:
+            label += f", {most} seeds" if fewest == most else f", {fewest} to {most} seeds"
+        named.append(line._replace(label=label))
+    return named
 
 
 def figure(rows, against=None):
@@ -159,8 +177,8 @@ def figure(rows, against=None):
         unused.remove()
     entries, notes, styles = {}, set(), {}
     for ax, ((task, data_set, metric), lines) in zip(axes, found.items(), strict=False):
-        ax.set_title(textwrap.fill(f"{task}, {data_set}", round(width * 11)))
-        ax.set_ylabel(f"{metric} of the best layer" if against else metric)
+        ax.set_title(textwrap.fill(legible.text(f"{task}, {data_set}"), round(width * 11)))
+        ax.set_ylabel(legible.text(f"{metric} of the best layer" if against else metric))
         place = _against_axis(ax, lines, against) if against else _layer_axis(ax, lines)
         shown = []
         for line in lines:
@@ -188,7 +206,8 @@ def _layer_axis(ax, lines):
     layers = {layer for line in lines for layer in (*line.points, *line.paper)} - {BEST}
     stage = {layer: re.sub(r"^res(?=\d$)", "conv", layer) for layer in layers}
     order = tables.in_order(set(stage.values()))
-    names = ["\n".join(k for k in tables.in_order(layers) if stage[k] == s) for s in order]
+    named = {layer: legible.text(layer) for layer in tables.in_order(layers)}
+    names = ["\n".join(named[k] for k in named if stage[k] == s) for s in order]
     names = ["no layer" if name == NO_LAYER else name for name in names]
     ax.set_xticks(range(len(order)), names)
     ax.set_xlim(-0.4, len(order) - 0.6)
@@ -215,8 +234,8 @@ def _against_axis(ax, lines, against):
         ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _place: short(x)))
-    name = f"{against} {records.SIZES.get(against, '')}".rstrip()
-    ax.set_xlabel(name + (" (log scale)" if decades else ""))
+    name = f"{against} {results.SIZES.get(against, '')}".rstrip()
+    ax.set_xlabel(legible.text(name + (" (log scale)" if decades else "")))
     return {x: x for x in numbers}
 
 
@@ -260,7 +279,7 @@ def _ring(ax, points, place, style, notes):
 def _legend(drawn, entries, notes, width):
     """Name ENTRIES, {label: line}, below the panels of a figure WIDTH inches wide, which grows."""
     room = round(width * 11)  # characters
-    names = {label: textwrap.fill(" ".join(label.split()), room) for label in entries}
+    names = {label: textwrap.fill(legible.text(label), room) for label in entries}
     order = sorted(entries, key=lambda label: -entries[label].get_ydata()[-1])
     columns = max(1, min(3, room // (max(len(name) for name in names.values()) + 8)))
     lines = sum(name.count("\n") + 1 for name in names.values()) / columns + bool(notes)
@@ -283,7 +302,7 @@ def render(rows, path, against=None):
     """
     try:
         import matplotlib
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise DataError("--plot needs matplotlib: pip install matplotlib") from error
     suffix = os.path.splitext(path)[1].lower()
     stream = io.BytesIO()

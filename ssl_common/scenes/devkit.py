@@ -10,6 +10,7 @@ from ssl_common import streams
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE, Row
 from ssl_common.processes import born_deaf
 from ssl_common.scenes import drawing, objects
+from ssl_common.shortage import muttering
 from ssl_common.streams import DataError
 
 SPLITS = {"train": (0,), "val": (2,), "trainval": (0, 2), "test": (1, 3)}  # index modulo 4
@@ -59,7 +60,7 @@ def _side_by_side(folder, seed, count, workers):
         return
     spawn, crew = multiprocessing.get_context("spawn"), []
     try:
-        with born_deaf():
+        with born_deaf(), muttering() as lacking:
             for first in range(min(workers, count)):
                 receiver, sender = spawn.Pipe(duplex=False)
                 share = (sender, folder, seed, range(first, count, workers))
@@ -73,7 +74,8 @@ def _side_by_side(folder, seed, count, workers):
                 raise result
             yield result
     except EOFError as error:
-        raise DataError("a worker was killed, for want of memory perhaps: try -j 1") from error
+        reason = lacking() or "a worker was killed, for want of memory perhaps"
+        raise DataError(f"{reason}: try -j 1") from error
     finally:
         for process, _receiver in crew:
             process.kill()

@@ -31,6 +31,8 @@ def drive(
     """
     leads = gpus > 1 and not torchrun.IS_RANK
     torchrun.settle()
+    if not os.path.isfile(output):  # one that is complete may be read-only
+        streams.check_output(output)
     device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
     options["precision"] = options["precision"] or ("bf16" if device == "cuda" else "fp32")
     if options["synced_ranks"] > 1 and device == "cpu":
