@@ -354,6 +354,14 @@ class Plain(Entry):
 
 
 @dataclass(frozen=True)
+class Opaque(Entry):
+    """What another library wrote and is to read: what it is, that library says."""
+
+    def read(self, _name, value, _letters, _found):
+        return value
+
+
+@dataclass(frozen=True)
 class State(Entry):
     """The state of a module: {name: tensor}, all of them there and finite."""
 
@@ -650,9 +658,10 @@ class Format:
         try:
             return self.table.read("", content, Letters(sides, self.limits), {})
         except Wrong as error:
-            others = [each.what for each in self.known if each.names(content)]
-            known = self.names(content) or not others
-            wrong = error if known else f"{others[0]}, not {self.what}"
+            wrong = str(error)
+            if not self.known_by(content):
+                others = [e.what for e in self.known if e.needed and e.known_by(content)]
+                wrong = f"{others[0]}, not {self.what}" if others else f"not {self.what}: {wrong}"
             raise DataError(f"{streams.name(path)}: {wrong}: {self.fix}") from None
 
     @property
@@ -660,7 +669,11 @@ class Format:
         """The number of the form, which its files hold."""
         return next(e.number for e in self.entries.values() if isinstance(e, Version))
 
-    def names(self, content):
-        """Tell whether CONTENT has all the names that this format must have."""
-        needed = {key for key, entry in self.entries.items() if not entry.maybe}
-        return isinstance(content, dict) and bool(needed) and needed <= set(content)
+    @property
+    def needed(self):
+        """The names that its files must have."""
+        return {key for key, e in self.entries.items() if not (e.maybe or e.repeats)}
+
+    def known_by(self, content):
+        """Tell whether CONTENT has all the names that it must have."""
+        return isinstance(content, dict) and self.needed <= content.keys()
