@@ -374,7 +374,7 @@ class State(Entry):
         torch = sys.modules["torch"]  # which read them
         _check_names(name, value)
         for key, tensor in value.items():
-            where = f"{name}: {legible.text(key)}"
+            where = f"{name}: {_short(key)}"
             if not _is_tensor(tensor):
                 raise Wrong(f"{where} is {shown(tensor)}, not a tensor")
             _check_dense(where, tensor)
@@ -413,8 +413,9 @@ class Table(Entry):
                 others -= set(self.entries[key].names(found[key]))
             for key in sorted(others):
                 if self.others is None:
-                    raise Wrong(f"{legible.quoted(key)} is none of its entries")
-                self.others.take(key, value, letters, found)
+                    raise Wrong(f"{_short(key)} is none of its entries")
+                if value[key] is not None:
+                    self.others.read(_short(key), value[key], letters, found)
             for check in self.checks:
                 if wrong := check(found):
                     raise Wrong(wrong)
@@ -437,10 +438,10 @@ class Mapping(Entry):
         if not isinstance(value, dict):
             raise self.other(name, value, letters)
         _check_names(name, value)
-        try:
-            return {key: self.entry.take(key, value, letters, found) for key in value}
-        except Wrong as error:
-            raise Wrong(f"{name}.{error}") from None
+        for key, each in value.items():
+            if each is not None and not self.entry.passes(each):
+                self.entry.read(f"{name}.{_short(key)}", each, letters, found)
+        return value
 
 
 @dataclass(frozen=True)
@@ -520,6 +521,11 @@ def shown(value):
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         return f"a {type(value).__name__}"
+    return _short(text)
+
+
+def _short(text):
+    """Return TEXT as messages show it, cut short."""
     return legible.text(text if len(text) <= legible.WIDE else f"{text[: legible.WIDE - 1]}\u2026")
 
 
@@ -609,7 +615,7 @@ def _check_plain(name, value, finite, deepest=DEEPEST):
     if isinstance(value, dict):
         _check_names(name, value)
         for key, each in value.items():
-            _check_plain(f"{name}.{legible.text(key)}", each, finite, deepest - 1)
+            _check_plain(f"{name}.{_short(key)}", each, finite, deepest - 1)
     elif isinstance(value, list | tuple):
         for each in value:
             _check_plain(name, each, finite, deepest - 1)

@@ -1,6 +1,7 @@
 """Formats: a file is read as it says, or refused in one line that names it, whatever is in it."""
 
 import contextlib
+import copy
 import dataclasses
 import io
 import json
@@ -10,13 +11,18 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tiny  # noqa: F401 (a network of three layers)
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssl_common import formats, streams
-from ssl_common.evaluation import lowshot, scoring, svm
+from ssl_common import formats, records, results, streams
+from ssl_common.evaluation import features, linear, lowshot, scoring, svm
+from ssl_common.models import networks, registry
 from ssl_common.pretext import bins, permutations
+from ssl_common.pretext.jigsaw import Jigsaw
 from ssl_common.streams import DataError
+from ssl_common.training import pretraining, recipes
 
 QUICK, LONG = 200, 5000  # examples
 RANDOM = np.random.default_rng(0)
@@ -112,6 +118,7 @@ class Case:
     read: Callable
     suffix: str
     lazy: bool = False
+    loose: tuple = ()  # what may be missing
     use: Callable = lambda folder, path: None  # what a command does with it
 
 
@@ -141,6 +148,84 @@ def sample(folder_path):
     return formats.SAMPLE.read(folder_path, N=rows, C=classes)
 
 
+def saved(content):
+    """Return the file of a network, checkpoint or linear classifiers that holds CONTENT."""
+    stream = io.BytesIO()
+    torch.save(content | {"digest": networks.digest(content)}, stream)
+    return stream.getvalue()
+
+
+def settings_of(**more):
+    """Return settings as pretrain and train-linear have them."""
+    resolved = recipes.resolve("jigsaw", "in1k", images=512, batch=256)
+    known = {"arch": "tiny", "pretext": "jigsaw", "reads": "rgb", "seed": 0, "precision": "fp32"}
+    known |= {"micro_batch": 256, "synced_ranks": 1, "images": 512, "data": "0" * 16}
+    return resolved | known | {"data_name": None} | more
+
+
+TRUNK = registry.build("tiny", 0).state_dict()
+
+
+def network():
+    task = Jigsaw(np.array([range(9), [1, 0, *range(2, 9)]]))
+    head = {name: each for name, each in task.network(registry.build("tiny", 0)).state_dict().items()
+            if not name.startswith("trunk.")}  # fmt: skip
+    return {"format": 1, "settings": settings_of(**task.settings()), "trunk": TRUNK, "head": head,
+            **task.arrays()}  # fmt: skip
+
+
+def checkpoint():
+    sums, generator = torch.zeros(4, dtype=torch.float64), [[torch.get_rng_state()]]
+    return {"format": 1, "version": "0.2.0", "settings": settings_of(), "step": 3,
+            "position": [1, 1], "log_bytes": 9, "log_lines": 1, "log_digest": "0" * 16,
+            "network": TRUNK, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+            "random": generator, "threads": 2, "sums": sums, "lines": [], "unreadable": 0,
+            }  # fmt: skip
+
+
+def linear_file():
+    layers, shapes = ["conv1", "conv3"], [[8, 2, 2], [16, 1, 1]]
+    heads = linear.Heads(shapes, 2, 0.1, False).state_dict()
+    settings = settings_of(task="linear", layers=layers, classes=2, model="0" * 16, labels="0" * 16)
+    settings |= {
+        key: recipes.LINEAR["alexnet"][key] for key in ("bn_momentum", "bn_affine", "warp")
+    }
+    settings |= {"crop": "center", "flip": True, "jitter": 0.0, "lighting": 0.1, "cache": False}
+    about = {"format": 1, "model": "0" * 16, "arch": "tiny", "pretext": "random", "seed": 0}
+    return {"format": 1, "settings": settings, "classes": ["a", "b"], "shapes": shapes,
+            "heads": heads, "frozen": TRUNK, "about": about,
+            "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
+
+
+def tensors(content, read, use=lambda folder, path: None, loose=()):
+    return Case(saved(content), content, saved, read, ".pt", use=use, loose=loose)
+
+
+def show(_folder, path):
+    """Do what extract-features and show-pretext do with the file PATH, but for the images."""
+    features.network(path, 0)
+    pretraining.load(path, "jigsaw")
+
+
+def json_text(content):
+    return json.dumps(content).encode()
+
+
+def record(path):
+    """Return the only record in the file PATH."""
+    found = [each for _line, each in records.read(path)]
+    for each in found:
+        results.check(each, path)
+    return found[0] if len(found) == 1 else {}
+
+
+RECORD = TRAINED | {"task": "svm", "metric": "mAP", "value": 51.5, "data_set": "test",
+                    "classes": 2, "per_class": {"a": 1.5, "b": None}, "interval": [1, 2.5],
+                    "unseen": [], "inputs": {"svm": "0" * 16, "features": None}, "argv": ["x"],
+                    "version": "0.2.0", "time_utc": "2019-11-01T00:00:00+00:00"}  # fmt: skip
+DRAWN = {"format": 1, "seed": 3, "digests": {"sample1_k2.npy": "0" * 16}}
+
+
 def measure(folder, path, **extra):
     """Do what eval-svm does with the file PATH; it may find that it does not fit the features."""
     found = scoring.evaluate(path, f"{folder}/x.npy", f"{folder}/x.tsv", {}, **extra)
@@ -165,6 +250,19 @@ CASES = {
     "features": one_array(
         "features", RANDOM.normal(size=(4, 3)).astype(np.float32), formats.FEATURES.read, True
     ),
+    "sidecar": Case(
+        json_text(FIELDS), FIELDS, json_text, formats.SIDECAR.read, ".json", loose=tuple(FIELDS)
+    ),
+    "samples.json": Case(
+        json_text(DRAWN), DRAWN, json_text, formats.SAMPLES.read, ".json", loose=("seed",)
+    ),
+    "result": Case(json_text(RECORD), RECORD, json_text, record, ".json", loose=tuple(RECORD)),
+    "network": tensors(network(), networks.load_network, show, ("permutations",)),
+    "checkpoint": tensors(
+        checkpoint(), lambda path: networks.load_checkpoint(path, "pretrain"),
+        loose=("log_lines", "log_digest"),
+    ),
+    "linear": tensors(linear_file(), networks.load_linear),
     "sample": one_array("sample", np.array([[1, 0], [0, 1], [-1, -1], [-1, -1]], np.int8), sample),
 }  # fmt: skip
 
@@ -191,6 +289,10 @@ def same(found, expected):
         expected = json.loads(str(expected))
     if isinstance(found, dict):
         return all(key in found and same(found[key], expected[key]) for key in expected)
+    if isinstance(found, list | tuple) and isinstance(expected, list | tuple):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    if isinstance(found, torch.Tensor):
+        return found.shape == expected.shape and bool((found == expected).all())
     found, expected = np.asarray(found), np.asarray(expected)
     number = found.dtype.kind in "fiu"
     return found.shape == expected.shape and np.array_equal(found, expected, equal_nan=number)
@@ -293,11 +395,71 @@ def npy_saying(text, version, data):
     return b"\x93NUMPY" + bytes([version, 0]) + length + text + data
 
 
+def numbers():
+    floats = st.floats(allow_nan=True, width=64) | st.sampled_from([1e-9, 1e300, -0.5])
+    return floats | st.sampled_from([-1, 0, 1, 2**31, 2**63, 2**70, 10**399, int("9" * 4000)])
+
+
+def json_values():
+    """Return what JSON may hold, and what Python's json holds beside."""
+    texts = st.text(max_size=3) | st.sampled_from(["", "\ud800", "\0", "a\nb", "[" * 5000])
+    single = st.none() | st.booleans() | numbers() | texts
+    nested = st.sampled_from([[[[[]]]], json.loads("[" * 50 + "]" * 50)])
+    lists = st.lists(single, max_size=4) | st.lists(st.lists(single, max_size=2), max_size=2)
+    return single | lists | nested | st.dictionaries(texts, single, max_size=2)
+
+
+def odd_tensors():
+    """Return tensors, and what torch.save takes beside, that no file of ours holds."""
+    cycle = []
+    cycle.append(cycle)
+    whole = torch.arange(6).reshape(2, 3)
+    return st.sampled_from([
+        torch.zeros(0), torch.zeros(1).expand(10**9), torch.full((2, 2), torch.nan), whole,
+        whole.T, whole.bool(), whole.to(torch.bfloat16), whole.to(torch.complex64),
+        whole.double().to_sparse(), torch.zeros(2, device="meta"), torch.ones(3, 9), whole.double(),
+        torch.nn.Parameter(torch.ones(8)), torch.tensor(1), torch.tensor(-1.5), cycle,
+        {1: 2}, {"a": whole}, {None: None}, b"bytes", 1j, torch.float32, torch.Size([1]), {1, 2},
+    ])  # fmt: skip
+
+
+@st.composite
+def changed_tree(draw, case):
+    """Return (content, whether it must be refused) of CASE, tables, with something done to it."""
+    content = copy.deepcopy(case.content)
+    inside, where = content, draw(st.sampled_from(sorted(content)))
+    loose = where in case.loose
+    while isinstance(inside[where], dict) and inside[where] and draw(st.booleans()):
+        inside, loose = inside[where], True
+        where = draw(st.sampled_from(sorted(inside)))
+    what = draw(st.sampled_from(["drop", "name", "more", "value", "value", "swap", "hole"]))
+    odd = json_values() if case.suffix == ".json" else json_values() | odd_tensors()
+    if what in ("drop", "name"):
+        inside.update({f"{where} ": inside.pop(where)})
+        return content, not loose
+    if what == "more":
+        inside["other"] = draw(odd)
+    elif what == "swap":
+        other = draw(st.sampled_from(sorted(inside)))
+        inside[where], inside[other] = inside[other], inside[where]
+    elif what == "value":
+        inside[where] = draw(odd)
+    elif isinstance(inside[where], torch.Tensor) and inside[where].is_floating_point():
+        inside[where] = inside[where].clone()
+        inside[where].view(-1)[0] = draw(st.sampled_from(NO_NUMBERS))
+        return content, True
+    return content, False
+
+
 def check_changed(folder, name, draw):
     case = CASES[name]
-    content, bad = draw(changed(case))
+    arrays = case.suffix in (".npy", ".npz")
+    content, bad = draw(changed(case) if arrays else changed_tree(case))
     path = folder / f"changed-{name}{case.suffix}"
-    path.write_bytes(case.write(content))
+    try:
+        path.write_bytes(case.write(content))
+    except (ValueError, RecursionError, NotImplementedError):
+        return  # it cannot be written
     found = read(case, path, folder)
     assert found is None or not bad
     if found is not None:
@@ -349,7 +511,9 @@ def check_damaged(folder, name, draw):
     found = read(case, path, folder)
     if found is None:
         return
-    if case.suffix == ".npy":  # without a checksum: what another reader of it finds
+    if case.suffix == ".json":
+        expected = json.loads(path.read_bytes()) if found else {}
+    elif case.suffix == ".npy":  # without a checksum: what another reader of it finds
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected = {key: np.load(path) for key in case.content}
