@@ -60,24 +60,22 @@ ARRAY, ARRAYS = "a .npy array", "a .npz archive"
 
 
 def read_array(path):
-    """Read one array from a .npy file, which is mapped, or a pipe; refuse pickles."""
+    """Return the array of a .npy file, as Stored, or of a pipe, in memory; refuse pickles."""
     if path != "-" and os.path.isfile(path):
-        return _mapped(path)
+        return _stored(path)
     with streams.reading(path) as stream:
         data = bytearray().join(iter(lambda: stream.read(PIECE), b""))
     with understanding(path, ARRAY):
         return _array(data)
 
 
-def _mapped(path):
-    """Return the array in the .npy file PATH, mapped: memory does not grow with it."""
-    import numpy as np
+def _stored(path):
+    """Return the array in the .npy file PATH, which stays there."""
+    from ssl_common.stored import Stored
 
     with streams.regular(path) as stream, understanding(path, ARRAY):
         dtype, shape, order = _header(stream, os.fstat(stream.fileno()).st_size)
-        if 0 in shape:  # nothing to map
-            return np.empty(shape, dtype)
-        return np.memmap(stream, dtype, "r", stream.tell(), shape, order)
+        return Stored(path, dtype, shape, order, stream.tell(), stream.fileno())
 
 
 def read_arrays(path):
@@ -98,7 +96,8 @@ def _archive(stream):
 
     Raises ValueError for another; the checksum of a member is looked at as it is read.
     """
-    size = stream.seek(0, os.SEEK_END)
+    if not (size := stream.seek(0, os.SEEK_END)):
+        raise ValueError("it is empty")
     archive = zipfile.ZipFile(stream)
     members = archive.infolist()
     unpacked = sum(member.file_size for member in members)

@@ -24,6 +24,7 @@ from ssl_common.schema import (
 LABELS = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
 DIGEST = Texts(pattern="[0-9a-f]{16}", called="digest")
 PLAIN = Plain(maybe=True)
+SHAPE = integers("3", least=1, maybe=True)  # of the features of a layer
 
 
 def _array(name):
@@ -65,7 +66,8 @@ SAMPLES = Format(
     containers.read_json,
     {
         "format": Version(1),
-        "seed": integers(least=0, maybe=True),
+        "seed": results.INDEX,
+        "rule": Texts(of=("single", "several"), maybe=True),
         "digests": Mapping(DIGEST),
     },
 )
@@ -74,7 +76,7 @@ SIDECAR = Format(
     "the sidecar of features",
     "extract them again with extract-features, or remove it",
     containers.read_json,
-    {"format": Version(1, maybe=True), **results.SAID},
+    {"format": Version(1, maybe=True), **results.SAID, "shape": SHAPE},
     others=PLAIN,
 )
 
@@ -103,6 +105,7 @@ BINS = Format(
 # ---- Classifiers of train-svm -------------------------------------------------------------------
 
 OF_THE_TRAINING = results.FIELDS | {
+    "shape": SHAPE,
     "train_images": integers(letter="N"),
     "train_manifest": DIGEST,
     "svm_seed": integers(least=0),
@@ -188,7 +191,10 @@ def _samples_by_k(found):
 
 
 # By k: what drew its samples, and their digest.
-DRAWN = Mapping(Table({"sample_seed": results.INDEX, "samples_digest": DIGEST}), maybe=True)
+DRAWN = Mapping(
+    Table({name: results.FOUND[name] for name in ("sample_seed", "sample_rule", "samples_digest")}),
+    maybe=True,
+)
 
 LOW_SHOT = Format(
     "low-shot classifiers of train-svm",
@@ -224,6 +230,8 @@ LOW_SHOT = Format(
 SETTINGS = {
     **results.SAID,
     **results.SETTINGS,
+    "warm_up": numbers("2", least=0, maybe=True),
+    "drops": numbers("* 2", least=0, maybe=True),
     "task": results.TEXT,
     "optimizer": Texts(of=("sgd", "adam"), maybe=True),
     "precision": Texts(of=("fp32", "bf16"), maybe=True),

@@ -3,9 +3,8 @@
 ssl-formats(5) has the same table in words.
 """
 
-import sys
-
 from ssl_common.schema import (
+    FARTHEST,
     Either,
     Flag,
     Letters,
@@ -22,9 +21,9 @@ SLACK = 1e-9  # of a percentage: a mean of hundreds may be a bit more than a hun
 
 
 def is_number(value):
-    """Tell whether VALUE is a number that a float can hold, and neither NaN nor infinite."""
+    """Tell whether VALUE is a number, and neither NaN nor too large to count with."""
     is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_numeric and abs(value) <= sys.float_info.max
+    return is_numeric and abs(value) <= FARTHEST
 
 
 # Null, as if the field were not there, may stand for any of them.
@@ -35,7 +34,7 @@ PERCENT = numbers(**_PERCENT, maybe=True)
 COUNT, INDEX = integers(least=1, maybe=True), integers(least=0, maybe=True)
 DIGESTS = Mapping(TEXT, maybe=True)
 TEXTS = Texts("*", maybe=True)
-MOMENTUM = Either((numbers(), numbers("2")), maybe=True)
+MOMENTUM = Either((numbers(), numbers("*")), maybe=True)
 
 # The field that tells how large the puzzle of a pretext task was, and what the paper calls it.
 SIZES = {"permutations": "|P|", "neighbors": "K"}
@@ -50,7 +49,7 @@ SAID = _fields({
     TEXT: "data_set layer model arch pretext data data_name manifest",
     COUNT: " ".join([*SIZES, "images"]),
     INDEX: "seed",
-    integers("3", least=1, maybe=True): "shape",
+    integers("*", least=1, maybe=True): "shape",
 })  # fmt: skip
 # How something was trained: the classifiers of train-linear, or what --tag says of a network.
 SETTINGS = _fields({
@@ -60,7 +59,7 @@ SETTINGS = _fields({
     NUMBER: "weight_decay bn_momentum jitter lighting",
     FLAG: "cache nesterov decay_biases bn_affine warp flip",
     MOMENTUM: "momentum",
-    numbers("2", maybe=True): "warm_up",
+    numbers("*", maybe=True): "warm_up",
     numbers("* 2", maybe=True): "drops",
 })  # fmt: skip
 # What follows from all the rest: the measurement.
@@ -68,7 +67,7 @@ MEASURED = _fields({
     NUMBER: "value",
     PERCENT: "top_5 min max std",
     Mapping(PERCENT, maybe=True): "per_class",
-    numbers("2", **_PERCENT, maybe=True): "interval",
+    numbers("*", **_PERCENT, maybe=True): "interval",
     COUNT: "bootstrap",
     INDEX: "classes fits unconverged bootstrap_seed",
     POSITIVE: "cost",
@@ -79,7 +78,7 @@ PROVENANCE = _fields({TEXTS: "argv", TEXT: "version time_utc"})
 # What a command finds in its input, or is told by its options.
 FOUND = _fields({
     TEXT: "task metric cost_from solver train_manifest train_labels train_features train_dtype"
-    " dtype test_manifest samples_digest",
+    " dtype test_manifest sample_rule samples_digest",
     COUNT: "train_images test_images k samples",
     INDEX: "svm_seed linear_seed sample_seed",
     DIGESTS: "inputs",

@@ -17,6 +17,7 @@ from ssl_common import containers, legible, streams
 from ssl_common.streams import DataError
 
 LARGEST = 2**63 - 1  # of a whole number of Python's own
+FARTHEST = 1e300  # from 0 that a number of Python's own may be: sums of them are finite
 DEEPEST = 32  # lists in lists, and tables in tables
 
 
@@ -170,9 +171,9 @@ class Numbers(Entry):
     def _allows(self, value):
         """Tell whether VALUE, a single one of Python's own, is within all limits."""
         if type(value) is int and "u" in self.kinds:
-            right = abs(value) <= (sys.float_info.max if "f" in self.kinds else LARGEST)
+            right = abs(value) <= (FARTHEST if "f" in self.kinds else LARGEST)
         else:
-            right = type(value) in (int, float) and "f" in self.kinds and value - value == 0
+            right = type(value) in (int, float) and "f" in self.kinds and abs(value) <= FARTHEST
         right = right and self.above < value <= self.most and self.least <= value
         return right and (not self.of or value in self.of)
 
@@ -189,7 +190,7 @@ class Numbers(Entry):
         """Return VALUE, an array or a tensor, which stands under NAME; a single one as Python's."""
         import numpy as np
 
-        array = _numpy(name, value)
+        array = value if self.lazy else _numpy(name, value)
         if array.dtype.kind not in self.kinds or not letters.fit(name, array.shape, self.shape):
             raise self.other(name, value, letters)
         if self.letter and not letters.fit(name, (array.item(),), self.letter):
@@ -534,7 +535,7 @@ def _numpy(name, value):
     import numpy as np
 
     if not _is_tensor(value):
-        return value
+        return np.asarray(value)
     _check_dense(name, value)
     if value.dtype == sys.modules["torch"].bfloat16:
         return np.empty(value.shape, "V2")  # a type that NumPy has not

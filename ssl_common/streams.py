@@ -106,6 +106,7 @@ def reading(path):
     """Open PATH ("-" is standard input) for reading bytes, a file or pipe; refuse a terminal."""
     if not path:
         raise DataError("the name of an input is empty: name a file")
+    processes.heed()
     if path != "-":
         with io.BufferedReader(_Raw(path, "rb", path, opener=_at_once), BUFFER) as stream:
             _check_readable(stream, path)
@@ -182,6 +183,7 @@ def is_special(path):
 @contextlib.contextmanager
 def _sending(path, binary):
     """Open PATH, which is special, for writing: a rename over /dev/null would destroy it."""
+    processes.heed()
     number = 1 if path == "-" else descriptor(path)
     if number == 1 and sys.stdout:
         sys.stdout.flush()
@@ -210,6 +212,7 @@ def _reader_awaited(path):
         except OSError as error:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise
+        processes.heed()
         time.sleep(0.05)
 
 
@@ -221,6 +224,7 @@ def writing_together(paths, removed=()):
     then each takes its place, in their order. Whatever goes wrong before, what stood there is
     untouched.
     """
+    processes.heed()
     targets = [_replaceable(path) for path in paths]
     with contextlib.ExitStack() as stack:
         opened = []
@@ -263,8 +267,8 @@ def _replaceable(path):
         old = os.stat(path)
     if path.endswith("/") or (old and stat.S_ISDIR(old.st_mode)):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if old and not stat.S_ISREG(old.st_mode):
-        raise DataError(f"{path}: not a file, which could be replaced: remove it")
+    if is_special(path):
+        raise DataError(f"{path}: not a file, which could be replaced: name one")
     if old and not _is_writable(target, old):
         raise DataError(f"{path}: read-only: allow it with chmod u+w, or name another file")
     return target, old

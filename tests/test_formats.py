@@ -168,10 +168,10 @@ TRUNK = registry.build("tiny", 0).state_dict()
 
 def network():
     task = Jigsaw(np.array([range(9), [1, 0, *range(2, 9)]]))
-    head = {name: each for name, each in task.network(registry.build("tiny", 0)).state_dict().items()
-            if not name.startswith("trunk.")}  # fmt: skip
-    return {"format": 1, "settings": settings_of(**task.settings()), "trunk": TRUNK, "head": head,
-            **task.arrays()}  # fmt: skip
+    head = task.network(registry.build("tiny", 0)).state_dict()
+    head = {name: each for name, each in head.items() if not name.startswith("trunk.")}
+    content = {"format": 1, "settings": settings_of(**task.settings()), "trunk": TRUNK}
+    return content | {"head": head, **task.arrays()}
 
 
 def checkpoint():

@@ -190,7 +190,7 @@ def test_the_seed_of_low_shot_samples(scratch, monkeypatch):
     monkeypatch.chdir(scratch)
 
     def sample(ks, seed, folder):
-        few.write(Manifest("train.tsv"), ks, 2, seed, folder)
+        few.write(Manifest("train.tsv"), ks, 2, seed, folder, None)
 
     def measured(folder):
         given = ("train.npy", "train.tsv", folder, {}, 0, 1, lambda *_: None)
@@ -199,6 +199,7 @@ def test_the_seed_of_low_shot_samples(scratch, monkeypatch):
         given = ("few.npz", "test.npy", "test.tsv", {})
         found = scoring.evaluate(*given, train_features="train.npy")
         assert not [record for record in found if "drawn" in record]
+        assert {r["sample_rule"] for r in found if r["sample_seed"] is not None} <= {"single"}
         return {r["k"]: (r["sample_seed"], r["samples_digest"]) for r in found}
 
     sample([1, 2], 7, "a")

@@ -123,8 +123,9 @@ def write(
             )
             advice = "take a lower k" if k > 1 else "list more images"
             raise DataError(f"{where}: no class has {needed}: {advice}")
-        files = {name: containers.read_array(os.path.join(partial, name)) for name in names}
-        about = {"seed": seed, "digests": {name: _digest(each) for name, each in files.items()}}
+        paths = {name: os.path.join(partial, name) for name in names}
+        digests = {name: _digest(containers.read_array(path)) for name, path in paths.items()}
+        about = {"seed": seed, "rule": rule, "digests": digests}
         with streams.writing(os.path.join(partial, ABOUT)) as stream:
             stream.write(records.line({"format": 1} | about))
     return names, _in_words(names, rule, without, small)
@@ -176,21 +177,22 @@ def read(folder, labels, manifest):
 def drawn(folder, samples):
     """Return {k, as text: fields of a record} of SAMPLES, what read() found in FOLDER.
 
-    The seed is what the folder says, of samples that are still what it says it of.
+    Seed and rule are what the folder says, of samples that are still what it says it of.
     """
-    path, found = os.path.join(folder, ABOUT), {}
-    about = {"seed": None, "digests": {}}
+    path, about, digests = os.path.join(folder, ABOUT), {}, {}
     if os.path.exists(path):
-        about |= formats.SAMPLES.read(path)
+        about = formats.SAMPLES.read(path)
     for (k, number), matrix in samples.items():
-        found.setdefault(k, {})[file_name(number, k)] = _digest(matrix)
-    return {
-        str(k): {
-            "sample_seed": about["seed"] if each.items() <= about["digests"].items() else None,
+        digests.setdefault(k, {})[file_name(number, k)] = _digest(matrix)
+    found = {}
+    for k, each in digests.items():
+        told = about if each.items() <= about.get("digests", {}).items() else {}
+        found[str(k)] = {
+            "sample_seed": told.get("seed"),
+            "sample_rule": told.get("rule"),
             "samples_digest": streams.digest(repr(sorted(each.items())).encode()),
         }
-        for k, each in found.items()
-    }
+    return found
 
 
 def _digest(matrix):
