@@ -19,14 +19,14 @@ class Tool(click.Command):
 
     def main(self, args=None, prog_name=None, **_extra):
         streams.settle()
-        with processes.stopping():
-            try:
+        try:
+            with processes.stopping():
                 if not os.environ.get(ranks.RUN):  # a rank is watched already
                     shortage.watch(self.complain)
                 status = self.obey(args)
                 processes.finish()
-            except processes.Stopped as error:
-                status = self.stopped(str(error))
+        except processes.Stopped as error:  # as it began, or ended
+            status = self.stopped(str(error))
         shortage.ended()
         sys.exit(status)
 
@@ -36,6 +36,8 @@ class Tool(click.Command):
             return super().main(args, prog_name=self.name, standalone_mode=False)
         except click.UsageError as error:
             return self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
+        except processes.Stopped as error:
+            return self.stopped(str(error))
         except click.exceptions.Abort:
             return self.stopped("SIGINT")
         except Exception as error:  # --help on a full disk
@@ -178,13 +180,19 @@ seed_option = click.option(
 )
 
 
+def _usual_workers():
+    from ssl_common import crew  # here: most commands have no use for it
+
+    return crew.usual_workers()
+
+
 def workers(text):
     """Return the option -j, one per core by default, with TEXT as its help."""
     return click.option(
         "-j",
         "--workers",
-        type=values.Whole(0, 4096),
-        default=lambda: len(os.sched_getaffinity(0)),
+        type=values.Whole(0, 1024),
+        default=_usual_workers,
         show_default="one per core",
         help=text,
     )
@@ -350,7 +358,7 @@ def _talk(message, start="", end="\n"):
     try:
         click.echo(start + legible.text(message) + end, err=True, nl=False)
     except OSError:
-        streams.abandon(2)
+        streams.abandon(sys.stderr.fileno())
 
 
 class Progress:
@@ -371,6 +379,7 @@ class Progress:
         return sys.stderr.isatty()  # asked anew: a rank is given its stderr late
 
     def __call__(self, done, total=None, note=""):
+        processes.heed()
         now = time.monotonic()
         self.first = done if self.first is None else self.first  # a resumed run starts late
         if self.quiet or now - self.shown < (0.2 if self.terminal else 60):

@@ -15,6 +15,18 @@ from ssl_common import shortage
 
 _NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
 _ROOM = 255 - 25  # bytes that the longest file name leaves for what stands before the ending
+_held = set()  # the descriptors that lock what this process makes
+
+
+def _let_go():
+    """Leave the locks to the parent of a process that was forked: it may outlive it for a while."""
+    for descriptor in _held:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor, inheritable=False)
+        os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager
@@ -32,7 +44,8 @@ def file(target, mode=0o666):
             os.unlink(path)
 
     with _made(target, create, remove) as (path, descriptor):
-        stream = open(path, "wb", opener=lambda *_: os.dup(descriptor))  # noqa: SIM115 (below)
+        stream = open(descriptor, "wb", closefd=False)  # noqa: SIM115 (closed below)
+        stream.raw.name = path
         try:
             yield stream
         finally:
@@ -65,6 +78,7 @@ def _made(target, create, remove):
         try:
             try:
                 descriptor = create(path)
+                _held.add(descriptor)
             except OSError as error:
                 ours = not isinstance(error, FileExistsError)
                 error.filename = target
@@ -77,6 +91,7 @@ def _made(target, create, remove):
             if ours:
                 remove(path)
             if descriptor is not None:
+                _held.remove(descriptor)
                 os.close(descriptor)
 
 

@@ -107,6 +107,7 @@ def reading(path):
     """Open PATH ("-" is standard input) for reading bytes, a file or pipe; refuse a terminal."""
     if not path:
         raise DataError("the name of an input is empty: name a file")
+    processes.heed()
     if path != "-":
         with io.BufferedReader(_Raw(path, "rb", path, opener=_at_once), BUFFER) as stream:
             _check_readable(stream, path)
@@ -183,6 +184,7 @@ def is_special(path):
 @contextlib.contextmanager
 def _sending(path, binary):
     """Open PATH, which is special, for writing: a rename over /dev/null would destroy it."""
+    processes.heed()
     number = 1 if path == "-" else descriptor(path)
     if number == 1 and sys.stdout:
         sys.stdout.flush()
@@ -211,6 +213,7 @@ def _reader_awaited(path):
         except OSError as error:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise
+        processes.heed()
         time.sleep(0.05)
 
 
@@ -222,6 +225,7 @@ def writing_together(paths, removed=()):
     then each takes its place, in their order. Whatever goes wrong before, what stood there is
     untouched.
     """
+    processes.heed()
     targets = [_replaceable(path) for path in paths]
     with contextlib.ExitStack() as stack:
         opened = []
@@ -264,8 +268,8 @@ def _replaceable(path):
         old = os.stat(path)
     if path.endswith("/") or (old and stat.S_ISDIR(old.st_mode)):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if old and not stat.S_ISREG(old.st_mode):
-        raise DataError(f"{path}: not a file, which could be replaced: remove it")
+    if is_special(path):
+        raise DataError(f"{path}: not a file, which could be replaced: name one")
     if old and not _is_writable(target, old):
         raise DataError(f"{path}: read-only: allow it with chmod u+w, or name another file")
     return target, old
@@ -389,7 +393,7 @@ def abandon(descriptor):
 
 
 def read_array(path):
-    """Read one array from a .npy file, which is mapped, or a pipe; refuse pickles.
+    """Return the array of a .npy file, as Stored, or of a pipe, in memory; refuse pickles.
 
     Raises DataError when PATH does not hold one whole .npy array.
     """
@@ -397,7 +401,7 @@ def read_array(path):
 
     try:
         if path != "-" and os.path.isfile(path):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return _stored(path)
         else:
             with reading(path) as stream:  # np.load seeks, and a pipe cannot
                 array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
@@ -408,6 +412,35 @@ def read_array(path):
         array.close()
         raise DataError(f"{name(path)}: a .npz archive where a .npy array should be")
     return array
+
+
+def _stored(path):
+    """Return the array of the .npy file PATH, which stays there; raise ValueError for another."""
+    import math
+
+    from numpy.lib import format as npy
+
+    from ssl_common.stored import Stored
+
+    with open(path, "rb") as stream:
+        if stream.read(2) == b"PK":
+            raise ValueError("a .npz archive")
+        stream.seek(0)
+        read = {
+            (1, 0): npy.read_array_header_1_0,
+            (2, 0): npy.read_array_header_2_0,
+        }.get(npy.read_magic(stream))
+        if not read:
+            raise ValueError("of another version of the format")
+        shape, turned, dtype = read(stream)
+        there = os.fstat(stream.fileno()).st_size - stream.tell()
+        if (
+            dtype.hasobject
+            or min(shape, default=0) < 0
+            or there < dtype.itemsize * math.prod(shape)
+        ):
+            raise ValueError(f"{shape} of {dtype}")
+        return Stored(path, dtype, shape, "F" if turned else "C", stream.tell(), stream.fileno())
 
 
 def _without_advice(error):

@@ -301,7 +301,7 @@ class Manifest:
     def __setstate__(self, state):
         self.path, self._kept, self._index = state["path"], (), state["_index"]
         self._open(state["_source"])
-        if not isinstance(self._index, np.ndarray):
+        if isinstance(self._index, str):
             self._index = streams.read_array(self._index)
 
 

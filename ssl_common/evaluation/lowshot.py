@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import stored, streams
 from ssl_common.data import lowshot
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
@@ -107,10 +107,7 @@ def _groups(samples):
 
 
 def _digest(features):
-    return streams.digest(
-        np.ascontiguousarray(features[start : start + BLOCK]).tobytes()
-        for start in range(0, len(features), BLOCK)
-    )
+    return streams.digest(rows.tobytes() for _part, rows in stored.blocks(features, BLOCK))
 
 
 def save(stream, trained):

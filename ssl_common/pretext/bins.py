@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import streams
+from ssl_common import streams, threads
 from ssl_common.data import images
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.pretext.color import lab8
@@ -159,13 +159,13 @@ def count(manifest, root, workers, progress):
     total, unreadable, done = np.zeros(1 << 16, np.int64), 0, 0
     order = BatchSampler(SequentialSampler(manifest), TOGETHER, drop_last=False)
     # As in a worker: an image is too small to share, and threads that wait for it burn the cores.
-    torch.set_num_threads(1)
-    for counts in batches(Histograms(manifest, root), order, workers, pin=False):
-        counts = counts.numpy()
-        total += counts.sum(0)
-        unreadable += int((~counts.any(1)).sum())
-        done += len(counts)
-        progress(done, len(manifest))
+    with threads.sharing(1):
+        for counts in batches(Histograms(manifest, root), order, workers, pin=False):
+            counts = counts.numpy()
+            total += counts.sum(0)
+            unreadable += int((~counts.any(1)).sum())
+            done += len(counts)
+            progress(done, len(manifest))
     if unreadable == len(manifest):
         raise manifest.error(1, f"no image of {unreadable} can be read: is --root right?")
     return total.reshape(256, 256), unreadable
