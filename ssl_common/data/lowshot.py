@@ -76,20 +76,40 @@ def file_name(number, k):
 
 
 def read(folder, labels, manifest):
-    """Return {(k, number): matrix (N, C)} of the files in FOLDER, in that order.
+    """Return {(k, number): [(class, rows, signs), ...]} of the files in FOLDER, in that order.
 
-    Raises DataError where one is not a sample of LABELS (N, C), which are those of MANIFEST.
+    Of each class that a sample has, rows are its images, int32 (n,), and signs, int8, 1 or -1.
+    Raises DataError where one is not a sample of LABELS (N, C), which are those of MANIFEST, or
+    not of the k that its name says.
     """
-    found = {}
-    for name in os.listdir(folder):
-        if match := re.fullmatch(r"sample(\d+)_k(\d+)\.npy", name):
-            path = os.path.join(folder, name)
-            matrix = np.asarray(streams.read_array(path))
-            _check(path, matrix, labels, manifest)
-            found[int(match[2]), int(match[1])] = matrix
+    found, paths = {}, {}
+    for name in sorted(os.listdir(folder)):
+        if match := re.fullmatch(r"(?:.*_)?sample([0-9]{1,9})_k([0-9]{1,9})\.npy", name):
+            path, key = os.path.join(folder, name), (int(match[2]), int(match[1]))
+            if key in paths:
+                message = f"sample {key[1]} of k = {key[0]}, as {paths[key]} is: remove one of them"
+                raise DataError(f"{path}: {message}")
+            found[key], paths[key] = _read(path, key[0], labels, manifest), path
     if not found:
         raise DataError(f"{folder}: no sampleS_kK.npy: write some with sample-low-shot")
     return dict(sorted(found.items()))
+
+
+def _read(path, k, labels, manifest):
+    """Return what read() says of the one file PATH."""
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: not a regular file: samples are")
+    matrix = np.asarray(streams.read_array(path))
+    _check(path, matrix, labels, manifest)
+    positives = (matrix == 1).sum(axis=0)
+    for c in np.flatnonzero((positives > 0) & (positives != k)):
+        message = f"{positives[c]} positives in column {c + 1}, but its name says {k}"
+        raise DataError(f"{path}: {message}: name it as it was, or sample again")
+    return [
+        (int(c), rows.astype(np.int32), np.where(matrix[rows, c] == 1, 1, -1).astype(np.int8))
+        for c in np.flatnonzero(positives)
+        for rows in [np.flatnonzero(matrix[:, c] != UNUSED)]
+    ]
 
 
 def _check(path, matrix, labels, manifest):
