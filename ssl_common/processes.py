@@ -148,33 +148,12 @@ def wait(descriptor, event):
 
 @contextlib.contextmanager
 def born_deaf():
-    """Let the processes started here be deaf to signals to the group: this one stops them.
-
-    They import as from_a_safe_path() says.
-    """
-    from multiprocessing import resource_tracker
-
-    with from_a_safe_path():
-        resource_tracker.ensure_running()  # it would unblock the signals, were it started later
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
-
-
-@contextlib.contextmanager
-def from_a_safe_path():
-    """Let no process started here import what lies in the current folder: `python -c` and -m do."""
-    name = "PYTHONSAFEPATH"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
+    """Let the processes started here be deaf to signals to the group: this one stops them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
     try:
         yield
     finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
 
 
 def die_with_parent(number):

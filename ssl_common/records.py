@@ -6,13 +6,13 @@ import json
 import os
 import sys
 
-from ssl_common import containers, formats, results, streams
+from ssl_common import containers, formats, legible, results, streams
 from ssl_common.streams import DataError
 
 
 def line(record):
     """Return RECORD as one line of JSON, bytes with their newline; NaN is refused."""
-    return (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return (legible.dumps(record) + "\n").encode()
 
 
 def provenance(command):

@@ -143,6 +143,11 @@ def test_only_what_differs_is_shown(tmp_path):
     near = first | {"train_manifest": digest[:-1] + "0"}
     assert labels(first, near)[1] == "seed 0 train_manifest=0123456789abcde0"
     assert labels(first, {"seed": 1}) == ["seed 0", "seed 1"]  # it says nothing of its examples
+    assert labels(first, first | {"note": "x", "model": "x"}) == ["seed 0", "seed 0 note=x"]
+    old, new = first | {"version": "1"}, first | {"version": "2", "dtype": "float32"}
+    assert labels(old, new) == ["seed 0 version=1", "seed 0 version=2"]
+    assert labels(first, first | {"dtype": "float32"}) == ["seed 0", "seed 0 dtype=float32"]
+    assert labels({}, {"inputs": {"b": "x"}}) == ["seed 0", "seed 0 inputs.b=x"]
 
 
 class Counted(str):

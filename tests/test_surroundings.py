@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import BIN, environment, plant_modules
 
-from ssl_common import processes, ranks
+from ssl_common import ranks
 from ssl_common.streams import DataError
 
 
@@ -18,36 +18,19 @@ def started(folder, *argv, env=None):
     )  # fmt: skip
 
 
-FORKED = """
-import multiprocessing, sys
-if __name__ == "__main__":
-    multiprocessing.set_start_method("forkserver")  # the usual one from Python 3.14 on
-    sys.argv[0] = "extract-features"
-    from ssl_tools.extract_features import main
-    main()
-"""
-
-
 @pytest.mark.parametrize(
     "line",
     [
         "make-scenes -n 4 -j 2 -o new",
         "train-svm train.npy train.tsv --solver liblinear -j 2 -o new",
         "extract-features random:caffenet test.tsv --layer conv1 -j 2 -o new",
-        pytest.param(
-            "forked random:caffenet test.tsv --layer conv1 -j 2 -o new", marks=pytest.mark.slow
-        ),
     ],
 )
-def test_no_child_imports_from_the_current_folder(line, scratch, tmp_path_factory):
+def test_no_child_imports_from_the_current_folder(line, scratch):
+    """Those of --gpus neither: see test_torchrun."""
     mark = plant_modules(scratch)
     name, *words = line.split()
-    argv = [BIN / name, *words]
-    if name == "forked":
-        path = tmp_path_factory.mktemp("elsewhere") / "forked.py"
-        path.write_text(FORKED)
-        argv = [sys.executable, path, *words]
-    done = started(scratch, *argv)
+    done = started(scratch, BIN / name, *words)
     assert done.returncode == 0, done.stderr
     assert not mark.exists(), mark.read_text()
     assert done.stderr.count("\n") == 1
@@ -58,18 +41,6 @@ def test_the_modules_would_be_imported(scratch):
     mark = plant_modules(scratch)
     started(scratch, sys.executable, "-c", "import json, torch")
     assert "json" in mark.read_text()
-
-
-@pytest.mark.parametrize("before", [None, "", "1"])
-def test_the_environment_is_as_it_was(monkeypatch, before):
-    name = "PYTHONSAFEPATH"
-    monkeypatch.delenv(name, raising=False)
-    if before is not None:
-        monkeypatch.setenv(name, before)
-    with pytest.raises(ValueError), processes.from_a_safe_path():
-        assert os.environ[name] == "1"
-        raise ValueError
-    assert os.environ.get(name) == before
 
 
 # ---- Variables --------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from ssl_common.streams import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
 MANY = 5000  # images that repay what images.hasten() takes
+JUDGED_FROM = 1000  # images
 MAX_UNREADABLE = 100  # lines in a row; then it is the folder that is wrong, not the images
 
 
@@ -136,6 +137,22 @@ class InOrder(Dataset):
             raise self.manifest.error(
                 index + 1, f"{error}: mend the file or drop the line"
             ) from None
+
+
+def too_many(unreadable, seen, most, whole):
+    """Tell whether more than the share MOST of the images SEEN are UNREADABLE.
+
+    That is judged from JUDGED_FROM images on; of fewer, where they are the WHOLE list.
+    """
+    return (whole or seen >= JUDGED_FROM) and unreadable > most * seen
+
+
+def unreadable_error(manifest, unreadable, seen, most, lines):
+    """Return the error of too_many() images; the first of LINES, from 0, is named."""
+    named = f"line {lines[0] + 1}: {manifest[lines[0]].path}" if lines else "the log names them"
+    share = f"{unreadable:,} of {seen:,} images cannot be read ({named})"
+    message = f"{share}, more than --max-bad {most:.3%}: mend them, check --root, or raise it"
+    return DataError(f"{streams.name(manifest.path)}: {message}")
 
 
 def standardize(pixels):
