@@ -100,13 +100,17 @@ def read_sidecar(path):
 def tagged(fields, tags, source):
     """Return FIELDS with the TAGS of a command line, the numbers among them as int.
 
-    Raises DataError where SOURCE, which the fields are of, says something else.
+    Raises DataError where SOURCE, which the fields are of, says something else; what is "inferred"
+    it does not say.
     """
     try:
         said = {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
     except ValueError as error:
         raise DataError(f"--tag: {', '.join(INTEGERS)} are whole numbers ({error})") from error
+    inferred = fields.get("inferred", ())
     for key, value in said.items():
-        if fields.get(key) not in (None, value):
+        if fields.get(key) not in (None, value) and key not in inferred:
             raise DataError(f"--tag {key}={value}: {source} says {fields[key]}")
-    return fields | said
+    left = [key for key in inferred if key not in said]
+    fields = {key: value for key, value in fields.items() if key != "inferred"}
+    return fields | said | ({"inferred": left} if left else {})
