@@ -167,7 +167,8 @@ def writing(path, binary=True):
     goes wrong, what stood there before is untouched. BINARY output to a terminal is refused.
     """
     if is_special(path):
-        with naming("standard output" if path == "-" else path), _sending(path, binary) as stream:
+        known_as = "standard output" if path == "-" else path
+        with naming(known_as), _sending(path, known_as, binary) as stream:
             yield stream
         return
     with naming(path), writing_together([path]) as (stream,):
@@ -182,7 +183,7 @@ def is_special(path):
 
 
 @contextlib.contextmanager
-def _sending(path, binary):
+def _sending(path, known_as, binary):
     """Open PATH, which is special, for writing: a rename over /dev/null would destroy it."""
     processes.heed()
     number = 1 if path == "-" else descriptor(path)
@@ -191,9 +192,8 @@ def _sending(path, binary):
         number = sys.stdout.fileno()
     opened = _reader_awaited(path) if number is None else number
     if not _is_open(opened, os.O_WRONLY):
-        known_as = "standard output" if path == "-" else path
         raise DataError(f"{known_as}: not open for writing: redirect it to a file (>)")
-    raw = _Raw(opened, "wb", path, closefd=number is None)
+    raw = _Raw(opened, "wb", known_as, closefd=number is None)
     with contextlib.closing(io.BufferedWriter(raw, BUFFER)) as stream:
         try:
             if binary and raw.isatty():
