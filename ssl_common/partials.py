@@ -11,6 +11,8 @@ import re
 import shutil
 import stat
 
+from ssl_common import shortage
+
 _NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
 _ROOM = 255 - 25  # bytes that the longest file name leaves for what stands before the ending
 _held = set()  # the descriptors that lock what this process makes
@@ -72,6 +74,7 @@ def _made(target, create, remove):
     clear([target])
     while True:
         path, descriptor, ours = _drawn(target), None, True
+        shortage.unfinished(path)
         try:
             try:
                 descriptor = create(path)

@@ -11,8 +11,6 @@ import time
 STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
 # A terminal sends the first, batch systems the others; SIGUSR1 is Slurm's usual warning.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-LAST_WORDS = "SSL_BENCH_LAST_WORDS"  # the file where one of many processes leaves its complaint
-UNSURE = "unsure"  # the ending it has where the reason may lie with another of them
 # Seconds in which another signal is the same one: timeout(1) and batch systems send one to a
 # process and again to its group.
 AGAIN = 0.5
@@ -151,9 +149,6 @@ def wait(descriptor, event):
 @contextlib.contextmanager
 def born_deaf():
     """Let the processes started here be deaf to signals to the group: this one stops them."""
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # it would unblock the signals, were it started later
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
     try:
         yield

@@ -12,7 +12,7 @@ import stat
 import sys
 import time
 
-from ssl_common import partials, processes
+from ssl_common import legible, partials, processes
 
 BUFFER = 1 << 16  # bytes that are read or written at a time
 BINARY = "binary output to a terminal: redirect it to a file (>), or name one with -o"
@@ -39,14 +39,14 @@ class TerminalError(Exception):
 
 def name(path):
     """Return how messages call PATH."""
-    return {"-": "standard input"}.get(path, str(path))
+    return {"-": "standard input"}.get(path) or legible.text(path)
 
 
 def stem(path):
     """Return the file name of PATH without its last ending: how records name a data set."""
     if path == "-" or descriptor(path) is not None:
         return None
-    return os.path.splitext(os.path.basename(path))[0]
+    return utf8(os.path.splitext(os.path.basename(path))[0])
 
 
 def descriptor(path):
@@ -393,7 +393,7 @@ def abandon(descriptor):
 
 
 def read_array(path):
-    """Read one array from a .npy file, which is mapped, or a pipe; refuse pickles.
+    """Return the array of a .npy file, as Stored, or of a pipe, in memory; refuse pickles.
 
     Raises DataError when PATH does not hold one whole .npy array.
     """
@@ -401,7 +401,7 @@ def read_array(path):
 
     try:
         if path != "-" and os.path.isfile(path):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return _stored(path)
         else:
             with reading(path) as stream:  # np.load seeks, and a pipe cannot
                 array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
@@ -412,6 +412,35 @@ def read_array(path):
         array.close()
         raise DataError(f"{name(path)}: a .npz archive where a .npy array should be")
     return array
+
+
+def _stored(path):
+    """Return the array of the .npy file PATH, which stays there; raise ValueError for another."""
+    import math
+
+    from numpy.lib import format as npy
+
+    from ssl_common.stored import Stored
+
+    with open(path, "rb") as stream:
+        if stream.read(2) == b"PK":
+            raise ValueError("a .npz archive")
+        stream.seek(0)
+        read = {
+            (1, 0): npy.read_array_header_1_0,
+            (2, 0): npy.read_array_header_2_0,
+        }.get(npy.read_magic(stream))
+        if not read:
+            raise ValueError("of another version of the format")
+        shape, turned, dtype = read(stream)
+        there = os.fstat(stream.fileno()).st_size - stream.tell()
+        if (
+            dtype.hasobject
+            or min(shape, default=0) < 0
+            or there < dtype.itemsize * math.prod(shape)
+        ):
+            raise ValueError(f"{shape} of {dtype}")
+        return Stored(path, dtype, shape, "F" if turned else "C", stream.tell(), stream.fileno())
 
 
 def _without_advice(error):
@@ -496,3 +525,8 @@ def file_digest(path):
     """Return digest() of what the file PATH holds."""
     with open(path, "rb") as stream:
         return digest(iter(lambda: stream.read(1 << 20), b""))
+
+
+def utf8(argument):
+    """Return an ARGUMENT of the command line, its bytes that are not UTF-8 spelled out: \\xff."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

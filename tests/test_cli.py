@@ -203,7 +203,7 @@ def test_a_failure_is_told_where_no_more_files_can_be_opened(tmp_path):
         open("one more")
         """
     done = call(tmp_path, body)
-    assert (done.returncode, done.stderr) == (1, "demo: one more: Too many open files\n")
+    assert (done.returncode, done.stderr) == (1, "demo: too many open files (ulimit -n is 20)\n")
 
 
 class Clock:

@@ -157,12 +157,12 @@ def test_normalised_rows(tmp_path, kind):
     assert rows.dtype == np.float64
 
 
-def test_the_same_from_a_shared_file(tmp_path):
-    rows, _ = made()
-    alone, shared = (liblinear.Liblinear(rows, 0, workers) for workers in (0, 2))
-    with alone, shared:
-        assert isinstance(shared.rows, np.memmap)
-        np.testing.assert_array_equal(alone.rows, shared.rows)
+def test_processes_change_nothing():
+    rows, signs = made()
+    signs, costs = np.stack([signs, -signs, np.roll(signs, 1)]), np.array([0.1, 1.0, 10.0])
+    found = [liblinear.Liblinear(rows, 0, workers).fit(signs, costs, ignore) for workers in (0, 2)]
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
 
 
 @pytest.mark.parametrize("width", [5, 9, 40])

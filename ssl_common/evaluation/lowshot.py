@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import stored, streams
 from ssl_common.data import lowshot
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
@@ -84,6 +84,9 @@ def train(features, manifest, folder, tags, seed, threads, progress, device=None
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
+        "train_labels": examples.manifest.digest_of_rows(),
+        "train_dtype": examples.features.dtype.name,
+        "drawn": lowshot.drawn(folder, samples),
         "train_features": _digest(examples.features),
         "svm_seed": seed,
         "solver": "exact",
@@ -104,10 +107,7 @@ def _groups(samples):
 
 
 def _digest(features):
-    return streams.digest(
-        np.ascontiguousarray(features[start : start + BLOCK]).tobytes()
-        for start in range(0, len(features), BLOCK)
-    )
+    return streams.digest(rows.tobytes() for _part, rows in stored.blocks(features, BLOCK))
 
 
 def save(stream, trained):
@@ -180,6 +180,7 @@ def evaluate(path, trained, train_features, examples):
             "data_set": examples.data_set(trained.fields),
             "k": k,
             "samples": len(found),
+            **trained.fields.get("drawn", {}).get(str(k), {}),
             "classes": int(seen.sum()),
         }
         per_class = dict(zip(trained.classes, values, strict=True))

@@ -39,6 +39,19 @@ def average_precision(scores, positive, rule="envelope", weights=None):
     return float(found[0]) if weights is None else found
 
 
+def levels(scores):
+    """Return SCORES (N,) as whole numbers, the same for those that rounding alone tells apart.
+
+    That is, by less than 1e-9 of their standard deviation or 1e-14 of the largest: equal rows may
+    get such scores.
+    """
+    order = np.argsort(scores, kind="stable")
+    least = max(1e-9 * np.std(scores), 1e-14 * np.max(np.abs(scores), initial=0))
+    found = np.empty(len(scores), int)
+    found[order] = np.cumsum(np.diff(scores[order], prepend=scores[order[:1]]) > least)
+    return found
+
+
 def places(scores, labels):
     """Return how many classes come before the right one, int (N,): 0 where that is the first.
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import streams, threads
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
-from ssl_common.evaluation.metrics import average_precision
+from ssl_common.evaluation.metrics import average_precision, levels
 from ssl_common.streams import DataError
 
 FORMAT = 1
@@ -83,6 +83,8 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
+        "train_labels": examples.manifest.digest_of_rows(),
+        "train_dtype": examples.features.dtype.name,
         "svm_seed": seed,
         "solver": solver,
         "fits": fits,
@@ -92,18 +94,22 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
     return Classifiers(examples.classes, weights, cost, chosen, ap, paths, fields)
 
 
+@contextlib.contextmanager
 def solving(solver, examples, seed, workers, device):
-    """Return a context that yields the SOLVER of that name for EXAMPLES."""
+    """Yield the SOLVER of that name for EXAMPLES."""
     if solver == "exact":
         from ssl_common.evaluation.exact import Exact
 
-        return contextlib.nullcontext(Exact(examples, seed, workers, device).on_all())
-    from ssl_common.evaluation.liblinear import Liblinear
+        count = max(1, workers)
+        with threads.sharing(count):
+            yield Exact(examples, seed, count, device).on_all()
+    else:
+        from ssl_common.evaluation.liblinear import Liblinear
 
-    rows = np.empty(examples.features.shape)
-    for index, block in enumerate(examples.normalised()):
-        rows[index * BLOCK : index * BLOCK + len(block)] = block
-    return Liblinear(rows, seed, workers)
+        rows = np.empty(examples.features.shape)
+        for index, block in enumerate(examples.normalised()):
+            rows[index * BLOCK : index * BLOCK + len(block)] = block
+        yield Liblinear(rows, seed, workers)
 
 
 def effort(costs):
@@ -143,7 +149,7 @@ def cross_validate(signs, solve, advance):
             unconverged += early
             for p, test in enumerate(tests):
                 truth = some[p // FOLDS, test] == 1
-                ap[p, k] = average_precision(scores[p, test], truth, "steps")
+                ap[p, k] = average_precision(levels(scores[p])[test], truth, "steps")
         return ap.reshape(len(some), FOLDS, -1).mean(axis=1), unconverged
 
     blocks = [signs[first : first + solve.block] for first in range(0, len(signs), solve.block)]
