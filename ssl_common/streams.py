@@ -49,7 +49,7 @@ def stem(path):
     return utf8(os.path.splitext(os.path.basename(path))[0])
 
 
-def descriptor(path):
+def descriptor(path: str) -> int | None:
     """Return the number of the open file of this process that PATH is, as /dev/fd/63; or None."""
     folder, base = os.path.split(os.path.abspath(path))
     if base.isdecimal() and os.path.realpath(folder) == os.path.realpath("/proc/self/fd"):
@@ -143,7 +143,7 @@ def _is_open(number, way):
         return False
 
 
-def regular(path):
+def regular(path: str) -> io.BufferedReader:
     """Open the file PATH for reading bytes; no FIFO is waited for, and no device touched.
 
     Raises OSError where it is one of these, or a socket.
@@ -249,7 +249,7 @@ def writing_together(paths, removed=()):
                 os.replace(stream.name, target)
 
 
-def check_output(path):
+def check_output(path: str) -> None:
     """Raise the error of writing the file PATH, which is to be replaced, before any work for it."""
     target, _old = _replaceable(path)
     with naming(path, target), partials.file(target):
@@ -339,7 +339,7 @@ def writing_folder(path):
         raise
 
 
-def temporary_folder(purpose):
+def temporary_folder(purpose: str) -> contextlib.AbstractContextManager[str]:
     """Return the context of a folder of this process alone, in TMPDIR; killed ones' are removed."""
     import tempfile
 
@@ -362,7 +362,7 @@ def naming(path, alias=None):
 # ---- The standard streams ---------------------------------------------------------------------
 
 
-def settle():
+def settle() -> None:
     """Make sure that there are three standard streams, and that no file takes the number of one.
 
     One that is closed can be used in no way, save that what is said on standard error is lost.
