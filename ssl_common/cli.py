@@ -19,6 +19,7 @@ class Tool(click.Command):
 
     def main(self, args=None, prog_name=None, **_extra):
         streams.settle()
+        sys.unraisablehook = self.ignored
         try:
             with processes.stopping():
                 if not os.environ.get(ranks.RUN):  # a rank is watched already
@@ -29,6 +30,11 @@ class Tool(click.Command):
             status = self.stopped(str(error))
         shortage.ended()
         sys.exit(status)
+
+    def ignored(self, what):
+        """Say nothing of an exception that Python has to ignore, WHAT, save under --debug."""
+        if self.debug:
+            sys.__unraisablehook__(what)
 
     def obey(self, args):
         """Do what the command line ARGS says; return the exit status."""
