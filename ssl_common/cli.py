@@ -44,12 +44,18 @@ class Tool(click.Command):
             return self.failed(error)
 
     def parse_args(self, ctx, args):
-        """Parse ARGS; an empty value, as "$DIR" is where DIR is not set, is none of the others."""
+        """Parse ARGS; raise UsageError for what they are where $DIR is not set: "$DIR", -o $DIR."""
         given, _rest, _order = self.make_parser(ctx).parse_args(list(args))
-        for param in self.get_params(ctx):
+        params = self.get_params(ctx)
+        names = {name for param in params for name in param.opts if name.startswith("-")}
+        for param in params:
             value = given.get(param.name)
-            if "" in (value if isinstance(value, list | tuple) else [value]):
+            said = set(value if isinstance(value, list | tuple) else [value])
+            if "" in said:
                 raise click.BadParameter("it is empty: is a variable not set?", ctx, param)
+            if isinstance(param, click.Option) and (missed := said & names):
+                message = f"{missed.pop()} is an option itself: is a variable not set?"
+                raise click.BadParameter(message, ctx, param)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx):
