@@ -60,6 +60,7 @@ class Tool(click.Command):
 
     def invoke(self, ctx):
         try:
+            _check_threads()
             super().invoke(ctx)
             sys.stdout.flush()
             return 0
@@ -113,6 +114,14 @@ class Tool(click.Command):
         elif line:
             _talk(f"{self.name}: {line}")
         return status
+
+
+def _check_threads():
+    """Raise DataError where OMP_NUM_THREADS is no number: each library would say so, or guess."""
+    said = os.environ.get("OMP_NUM_THREADS", "1")
+    if not all(values.whole(each.strip(" "), 4096) for each in said.split(",")):
+        wanted = "not a number of threads, 1 to 4096: mend it, or unset it"
+        raise DataError(f"OMP_NUM_THREADS={legible.quoted(said)}: {wanted}")
 
 
 @contextlib.contextmanager
