@@ -74,7 +74,7 @@ MEASURED = _fields({
     TEXTS: "unseen",
 })  # fmt: skip
 # Where a record comes from; time_* are of it too.
-PROVENANCE = _fields({TEXTS: "argv", TEXT: "version time_utc"})
+PROVENANCE = _fields({TEXTS: "argv inferred", TEXT: "version time_utc"})
 # What a command finds in its input, or is told by its options.
 FOUND = _fields({
     TEXT: "task metric cost_from solver train_manifest train_labels train_features train_dtype"
