@@ -102,7 +102,7 @@ def few():
     }
     fields = TRAINED | {"train_features": streams.digest(FEATURES.tobytes())}
     scale = 1 / (np.linalg.norm(FEATURES, axis=1) + 1e-5)
-    return lowshot.LowShot(["a", "b"], parts, scale, PATHS, fields)
+    return lowshot.LowShot(["a", "b"], parts, svm.COSTS, scale, PATHS, fields)
 
 
 @dataclasses.dataclass
