@@ -49,6 +49,7 @@ setup(
         "plot": ["matplotlib>=3.8"],
         "test": [
             "pytest>=8",
+            "pytest-timeout>=2.2",
             "pytest-xdist>=3.5",
             "ruff>=0.9",
             "scikit-image>=0.22",

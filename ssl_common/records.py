@@ -3,25 +3,24 @@
 import contextlib
 import datetime
 import json
+import math
 import os
 import sys
 
-from ssl_common import streams
+from ssl_common import legible, results, streams
 from ssl_common.streams import DataError
 
-# The field that tells how large the puzzle of a pretext task was, and what the paper calls it.
-SIZES = {"permutations": "|P|", "neighbors": "K"}
-INTEGERS = (*SIZES, "images", "seed")  # the fields that are numbers
+DIGITS = 400  # of a whole number in JSON; Python refuses to read ten times that
 
 
 def line(record):
     """Return RECORD as one line of JSON, bytes with their newline; NaN is refused."""
-    return (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return (legible.dumps(record) + "\n").encode()
 
 
 def provenance(command):
     """Return where a record comes from: the command line and the version."""
-    return {"argv": [command, *sys.argv[1:]], "version": version()}
+    return {"argv": [command, *map(streams.utf8, sys.argv[1:])], "version": version()}
 
 
 def stamp(command):
@@ -37,6 +36,64 @@ def version():
     return metadata.version("ssl-bench")
 
 
+def parse(text):
+    """Return what the JSON TEXT, str or UTF-8 bytes, says; raise ValueError for what is none.
+
+    That is stricter than Python: no NaN or infinity, by name or by size, no key twice in an object,
+    no half of a character.
+    """
+    text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+    if not text.strip():
+        raise ValueError("it is empty: delete it")
+    try:
+        found = _DECODER.decode(text)
+        json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("half of a surrogate pair") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return found
+
+
+def _object(pairs):
+    found = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{results.shown(name)} stands there twice")
+        found[name] = value
+    return found
+
+
+def _whole(text):
+    if len(text) > DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text):
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return number
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_whole, parse_float=_finite, parse_constant=_finite
+)
+
+
+def _parsed_object(text, where):
+    """Return the JSON object TEXT, bytes, says; raise DataError that names WHERE for others."""
+    try:
+        found = parse(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{where}: not a JSON object")
+    return found
+
+
 def read(path):
     """Yield (line number, record) for each line of the .jsonl file or pipe PATH.
 
@@ -44,13 +101,7 @@ def read(path):
     """
     with streams.reading(path) as stream:
         for number, text in enumerate(stream, 1):
-            try:
-                record = json.loads(text)
-            except ValueError as error:
-                raise DataError(f"{streams.name(path)}:{number}: not JSON ({error})") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{streams.name(path)}:{number}: not a JSON object")
-            yield number, record
+            yield number, _parsed_object(text, f"{streams.name(path)}:{number}")
 
 
 def sidecar(path):
@@ -87,30 +138,51 @@ def read_sidecar(path):
     """Return what the sidecar of the feature file PATH says; {} where there is none."""
     if path == "-" or not os.path.exists(sidecar(path)):
         return {}
-    try:
-        with open(sidecar(path), encoding="utf-8") as stream:
-            fields = json.load(stream)
-    except ValueError as error:
-        raise DataError(f"{sidecar(path)}: not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise DataError(f"{sidecar(path)}: not a JSON object")
-    return fields
+    return read_object(sidecar(path))
 
 
-def tagged(fields, tags, source):
-    """Return FIELDS with the TAGS of a command line, the numbers among them as int.
+def read_object(path):
+    """Return the JSON object in the file PATH; raise DataError for others."""
+    with streams.regular(path) as stream:
+        return _parsed_object(stream.read(), path)
 
-    Raises DataError where SOURCE, which the fields are of, says something else; what is "inferred"
-    it does not say.
+
+def tagged(said, tags, source):
+    """Return what SOURCE SAID, {field: value}, with the TAGS of a command line, {field: text}.
+
+    Raises DataError where a field is not of its type, and for a tag that says what the command
+    does, or something else than the source; what is "inferred" the source does not say.
     """
-    try:
-        said = {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
-    except ValueError as error:
-        raise DataError(f"--tag: {', '.join(INTEGERS)} are whole numbers ({error})") from error
-    inferred = fields.get("inferred", ())
-    for key, value in said.items():
-        if fields.get(key) not in (None, value) and key not in inferred:
-            raise DataError(f"--tag {key}={value}: {source} says {fields[key]}")
-    left = [key for key in inferred if key not in said]
-    fields = {key: value for key, value in fields.items() if key != "inferred"}
-    return fields | said | ({"inferred": left} if left else {})
+    results.check(said, source)
+    told = {name: _tag(name, text) for name, text in tags.items()}
+    inferred = said.get("inferred") or []
+    for name, value in told.items():
+        if said.get(name) not in (None, value) and name not in inferred:
+            raise DataError(f"--tag {name}={tags[name]}: {source} says {said[name]}")
+    left = [name for name in inferred if name not in told]
+    said = {name: value for name, value in said.items() if name != "inferred"}
+    return said | told | ({"inferred": left} if left else {})
+
+
+def _tag(name, text):
+    """Return what `--tag NAME=TEXT` says: JSON for a field that is not text."""
+    option = streams.utf8(f"--tag {name}={text}")
+    if option != f"--tag {name}={text}":
+        raise DataError(f"{option}: not UTF-8")
+    if name in results.OURS or name.startswith("time_"):
+        raise DataError(f"{option}: {name} is for the command to say: leave it out")
+    if not text:
+        raise DataError(f"{option}: nothing after the =: say what it is, or leave it out")
+    kind, value = results.FIELDS.get(name, results.TEXT), text
+    if kind is not results.TEXT and text == text.strip():
+        with contextlib.suppress(ValueError):
+            value = parse(text)
+    if not kind.holds(value):
+        raise DataError(f"{option}: not {kind.words}")
+    return value
+
+
+def data_set(manifest, *said):
+    """Return the name of a data set in records: the first that is SAID, or that of MANIFEST."""
+    names = (each.get("data_set") for each in said)
+    return next(filter(None, names), None) or streams.stem(manifest)

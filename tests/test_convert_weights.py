@@ -480,6 +480,20 @@ def test_a_linear_probe_is_not_called_supervised(theirs, tmp_path):
     assert settings["pretext"] is None
 
 
+def test_no_name_forges_a_line_of_inspect(tmp_path, run):
+    content = {
+        "a\nused\tfc\treal 1\tfc": torch.ones(2),
+        "b\x1b[2J": "x\u202e\r\n",
+        "c": torch.ones(2),
+    }
+    torch.save({"w": content}, tmp_path / "w.pth")
+    done = run("convert-weights", "--inspect", "w.pth", check=0)
+    lines = done.stdout.decode().splitlines()
+    assert "unused\t" + r"w.a\nused\tfc\treal 1\tfc" + "\treal 2" in lines
+    assert "setting\t" + r"w.b\x1b[2J" + "\t" + r"x\u202e\r\n" in lines
+    assert not [line for line in lines if line.startswith("used")] and b"\x1b" not in done.stdout
+
+
 @pytest.fixture
 def bad(tmp_path):
     """Return a folder of files that are no weights, or none that can be had."""

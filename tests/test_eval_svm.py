@@ -103,7 +103,7 @@ def test_pipes(run, call, scratch):
     assert manifest["inputs"] == record["inputs"] and manifest["data_set"] is None
     assert call("-", *EXAMPLE[1:], stdin=(scratch / "svm.npz").read_bytes())["value"]
     tags = ("--tag", "layer=conv4")
-    words = ("layer conv4", "trained on layer conv5")
+    words = ("--tag layer=conv4: svm.npz says conv5",)
     call("svm.npz", "-", "test.tsv", *tags, stdin=features, words=words)
     assert run("eval-svm", "svm.npz", "-", "-", stdin=b"").returncode == 2
 

@@ -4,7 +4,7 @@ import contextlib
 
 import click
 
-from ssl_common import cli, records, streams
+from ssl_common import cli, records, streams, values
 
 
 @cli.command("eval-svm")
@@ -15,7 +15,7 @@ from ssl_common import cli, records, streams
 @click.option("--scores", metavar="FILE", help="Write the decision values here, images x classes.")
 @click.option(
     "--bootstrap",
-    type=click.IntRange(min=0),
+    type=values.Whole(0, 1_000_000),
     default=0,
     metavar="N",
     help="Samples of the images that give a 95% interval of the mAP; 1000 is usual.",

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import records, streams
+from ssl_common import records, stored, streams
 from ssl_common.data.manifest import Manifest, label_matrix
 from ssl_common.streams import DataError
 
@@ -15,7 +15,7 @@ class Examples(NamedTuple):
     """Features with the manifest they were made from, and what is known of them."""
 
     name: str
-    features: np.ndarray  # (N, D), any real type
+    features: np.ndarray  # or Stored, (N, D), any real type
     manifest: Manifest
     classes: list  # of the manifest, in the order of their bytes
     labels: np.ndarray  # (N, C): POSITIVE, DIFFICULT or NEGATIVE
@@ -35,20 +35,19 @@ class Examples(NamedTuple):
 
         Raises DataError naming the line of a row that holds NaN or infinity.
         """
-        for start in range(0, len(self.features), BLOCK):
-            rows = self.features[start : start + BLOCK].astype(np.float64)
+        for part, rows in stored.blocks(self.features, BLOCK):
+            rows = rows.astype(np.float64)
             norms = np.linalg.norm(rows, axis=1)
             bad = np.flatnonzero(~np.isfinite(norms))
             if len(bad):
-                line = start + bad[0] + 1
+                line = part.start + bad[0] + 1
                 where = f"row {line}, line {line} of {streams.name(self.manifest.path)}"
                 raise DataError(f"{self.name}: NaN or infinity in {where}: extract it again")
             yield rows, 1 / (norms + 1e-5)
 
     def data_set(self, fields):
         """Return the data set in records: what tags or FIELDS of the training say, or the file."""
-        said = self.fields.get("data_set") or fields.get("data_set")
-        return said or streams.stem(self.manifest.path)
+        return records.data_set(self.manifest.path, self.fields, fields)
 
     def check_fit(self, path, trained, width):
         """Raise DataError where they are not for the classifiers TRAINED, read from PATH.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import records, streams
+from ssl_common import legible, records, results, streams
 from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
@@ -20,8 +20,7 @@ from ssl_common.training import torchrun
 
 SHORT_SIDE = 256  # pixels at least, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
-PARTIALS = "SSL_BENCH_PARTIALS"  # the files that ranks write into
-OF_THE_MODEL = ("arch", "pretext", "seed", *records.SIZES, "images", "data", "data_name")
+OF_THE_MODEL = ("arch", "pretext", "seed", *results.SIZES, "images", "data", "data_name")
 
 
 class Warp:
@@ -105,7 +104,7 @@ class Layers:
         """Yield a line of bytes a layer: its name, the size of its map, that of its features."""
         for name, shape in self.shapes.items():
             sizes = (" x ".join(map(str, size)) for size in (self.sizes[name], shape))
-            yield "\t".join([name, *sizes]).encode() + b"\n"
+            yield "\t".join([legible.text(name), *sizes]).encode() + b"\n"
 
 
 def extract(model, names, seed, manifest, output, gpus, device, dtype, **running):
@@ -125,8 +124,8 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     running |= {"dtype": dtype}
     if torchrun.IS_RANK:
         with torchrun.joined(device) as device:
-            outputs = mapped_all(os.environ[PARTIALS].split("/\n"))
-            write_rows(layers, images, warp, outputs, device, **running)
+            outputs = mapped_all(torchrun.told())
+            write_rows(outputs, layers, images, warp, device, **running)
         return None
     mapped = streams.is_folder(output) or not streams.is_special(output)
     if gpus > 1 and not mapped:
@@ -140,9 +139,8 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     with records.writing_features(output, fields) as files:
         partials = begin(files, widths.values(), len(images), dtype, mapped)
         if gpus > 1:
-            os.environ[PARTIALS] = "/\n".join(partials)
-            with deferring_stop() as stopping:
-                error = torchrun.lead(gpus, 0, stopping)
+            with deferring_stop(patient=True) as stopping:
+                error = torchrun.lead(gpus, 0, stopping, partials, resumable=False)
                 if stopping():
                     raise Stopped(stopping())
             if error:
@@ -150,7 +148,7 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
         else:
             with torchrun.joined(device) as device:
                 outputs = mapped_all(partials) if mapped else files
-                write_rows(layers, images, warp, outputs, device, **running)
+                write_rows(outputs, layers, images, warp, device, **running)
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
     return f"{len(images):,} images, features: {written}{layers.left_out}"
 
@@ -175,10 +173,18 @@ def mapped_all(paths):
     return [np.lib.format.open_memmap(path, "r+") for path in paths]
 
 
-def write_rows(
-    layers, images, transform, outputs, device, *, root, batch, dtype, workers, progress
-):
-    """Put the rows of this rank's batches into OUTPUTS, for each layer an array or a stream.
+def write_rows(outputs, layers, images, transform, device, **how):
+    """Put what rows() gives into OUTPUTS, for each layer an array or a stream."""
+    for first, found in rows(layers, images, transform, device, **how):
+        for output, block in zip(outputs, found.values(), strict=True):
+            if isinstance(output, np.memmap):
+                output[first : first + len(block)] = block
+            else:
+                output.write(np.ascontiguousarray(block).data)
+
+
+def rows(layers, images, transform, device, *, root, batch, dtype, workers, progress):
+    """Yield (line, {layer: features of it and the next, DTYPE N x D}) of this rank; lines from 0.
 
     TRANSFORM makes of an image, uint8 H x W x 3, what LAYERS reads. Calls PROGRESS(done, total).
     """
@@ -192,17 +198,16 @@ def write_rows(
         for number, pixels in enumerate(loaded):
             first = (number * torchrun.RANKS + torchrun.RANK) * batch
             found = layers(pixels.to(device, non_blocking=True))
-            for output, (name, features) in zip(outputs, found.items(), strict=True):
+            blocks = {}
+            for name, features in found.items():
                 with np.errstate(over="ignore"):
-                    rows = features.flatten(1).cpu().numpy().astype(np.dtype(dtype))
-                bad = np.flatnonzero(~np.isfinite(rows).all(1))
+                    block = features.flatten(1).cpu().numpy().astype(np.dtype(dtype))
+                bad = np.flatnonzero(~np.isfinite(block).all(1))
                 if len(bad):
                     message = f"{name} is NaN, or too large for {dtype}: see the network"
                     raise images.error(first + bad[0] + 1, message)
-                if isinstance(output, np.memmap):
-                    output[first : first + len(rows)] = rows
-                else:
-                    output.write(np.ascontiguousarray(rows).data)
+                blocks[name] = block
+            yield first, blocks
             progress(first + len(pixels), len(images))
     if registry.weights_digest(layers.trunk) != layers.of_the_model["model"]:
         raise AssertionError("the network changed while its features were taken")

@@ -2,7 +2,7 @@
 
 import os
 
-from ssl_common import streams
+from ssl_common import records, streams
 from ssl_common.evaluation import lowshot, svm
 from ssl_common.evaluation.examples import read_examples
 from ssl_common.streams import DataError
@@ -25,13 +25,16 @@ def evaluate(
     if few and (scores or bootstrap):
         option = "--scores" if scores else "--bootstrap"
         raise DataError(f"{streams.name(path)}: low-shot classifiers: leave out {option}")
+    trained = (lowshot if few else svm).load(arrays, streams.name(path))
+    # The test may have a data set of its own; it is of the same network and layer.
+    told = {name: text for name, text in tags.items() if name != "data_set"}
+    records.tagged(trained.fields, told, streams.name(path))
     if few:
-        trained = lowshot.load(arrays, streams.name(path))
         found = list(lowshot.evaluate(path, trained, train_features, examples))
     else:
-        trained = svm.load(arrays, streams.name(path))
         found = [svm.evaluate(path, trained, examples, scores, bootstrap, seed)]
     same = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
+    same.pop("drawn", None)  # of all k: each record has its own
     inputs = {
         "svm": _digest(path),
         "features": _digest(features),
@@ -39,6 +42,7 @@ def evaluate(
     }
     same |= {
         "unseen": [name for name in examples.classes if name not in trained.classes],
+        "dtype": examples.features.dtype.name,
         "test_images": len(examples.features),
         "test_manifest": examples.manifest.digest(),
         "inputs": inputs,

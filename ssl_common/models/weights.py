@@ -8,7 +8,7 @@ from collections import Counter
 
 import torch
 
-from ssl_common import records, streams
+from ssl_common import legible, records, streams
 from ssl_common.data.loading import STD
 from ssl_common.models import archives, backbones, naming, networks, registry, states
 from ssl_common.models.naming import COUNTS
@@ -250,6 +250,10 @@ class Weights:
 
     def inspect(self):
         """Yield all there is to say of the file, line by line: a word, a tab, what it is."""
+        for said in self._inspected():
+            yield "\t".join(map(legible.text, said))
+
+    def _inspected(self):
         names = self.left_out()
         trunk = self._empty() if self.layout else None
         count = sum(value.numel() for value in self.values.values() if torch.is_tensor(value))
@@ -265,17 +269,15 @@ class Weights:
             "input": self._input() if trunk else None,
             "parameters": f"{own} of the trunk, in a file of {count} numbers",
         }
-        for word, what in about.items():
-            if what is not None:
-                yield f"{word}\t{what}"
-        yield from (f"setting\t{name}\t{value}" for name, value in self.settings().items())
-        yield from (f"wrong\t{what}" for what in self.wrong)
-        yield from (f"unusual\t{what}" for what in self.unusual)
+        yield from ((word, what) for word, what in about.items() if what is not None)
+        yield from (("setting", name, value) for name, value in self.settings().items())
+        yield from (("wrong", what) for what in self.wrong)
+        yield from (("unusual", what) for what in self.unusual)
         for ours, name in self.taken.items():
-            yield f"used\t{name}\t{states.kind(self.values[name])}\t{ours}"
+            yield "used", name, states.kind(self.values[name]), ours
         for name, value in self.values.items():
             if name in names or not isinstance(value, (torch.Tensor, *PLAIN)):
-                yield f"unused\t{name}\t{states.kind(value)}"
+                yield "unused", name, states.kind(value)
 
     def _input(self):
         if self.reads == "lab":

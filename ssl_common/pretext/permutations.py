@@ -76,7 +76,7 @@ def load(path):
     authors released some. Raises DataError naming the row that is not a permutation or stands
     twice; rows are counted from 0, as in the labels of the puzzle.
     """
-    array, where = streams.read_array(path), streams.name(path)
+    array, where = np.asarray(streams.read_array(path)), streams.name(path)
     if array.ndim != 2 or not array.size:
         raise DataError(f"{where}: shape {array.shape}: permutations are (N, tiles)")
     if array.dtype.newbyteorder("=") not in (np.int32, np.int64, np.uint8):

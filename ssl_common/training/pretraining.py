@@ -38,6 +38,9 @@ class _Pretraining:
         resolved = recipes.resolve(task.name, images=len(images), **recipe) | options
         self.settings = {"pretext": task.name, "reads": task.reads, **resolved, **task.settings()}
 
+    def foretell(self, device):
+        """Return what is worth a line before the training on DEVICE: nothing."""
+
     def network(self):
         arch, seed = self.settings["arch"], self.settings["seed"]
         self.trunk = registry.build(arch, seed, self.task.reads)
@@ -46,6 +49,9 @@ class _Pretraining:
 
     def dataset(self, _folder, _device, workers, _stopping):
         return Drawn(self.images, self.root, self.task, self.settings["seed"]), workers
+
+    def tidy(self, folder):
+        """Take away what is left in the FOLDER of the run: nothing."""
 
     def finished(self, state):
         trunk = {key: state.pop(f"trunk.{key}") for key in self.trunk.state_dict()}
