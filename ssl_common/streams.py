@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import io
 import os
-import re
 import select
 import stat
 import sys
@@ -387,130 +386,6 @@ def abandon(descriptor):
     if devnull != descriptor:
         os.dup2(devnull, descriptor)
         os.close(devnull)
-
-
-# ---- Arrays -----------------------------------------------------------------------------------
-
-
-def read_array(path):
-    """Return the array of a .npy file, as Stored, or of a pipe, in memory; refuse pickles.
-
-    Raises DataError when PATH does not hold one whole .npy array.
-    """
-    import numpy as np
-
-    try:
-        if path != "-" and os.path.isfile(path):
-            return _stored(path)
-        else:
-            with reading(path) as stream:  # np.load seeks, and a pipe cannot
-                array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
-        message = f"not a .npy array, or cut short ({_without_advice(error)})"
-        raise DataError(f"{name(path)}: {message}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{name(path)}: a .npz archive where a .npy array should be")
-    return array
-
-
-def _stored(path):
-    """Return the array of the .npy file PATH, which stays there; raise ValueError for another."""
-    import math
-
-    from numpy.lib import format as npy
-
-    from ssl_common.stored import Stored
-
-    with open(path, "rb") as stream:
-        if stream.read(2) == b"PK":
-            raise ValueError("a .npz archive")
-        stream.seek(0)
-        read = {
-            (1, 0): npy.read_array_header_1_0,
-            (2, 0): npy.read_array_header_2_0,
-        }.get(npy.read_magic(stream))
-        if not read:
-            raise ValueError("of another version of the format")
-        shape, turned, dtype = read(stream)
-        there = os.fstat(stream.fileno()).st_size - stream.tell()
-        if (
-            dtype.hasobject
-            or min(shape, default=0) < 0
-            or there < dtype.itemsize * math.prod(shape)
-        ):
-            raise ValueError(f"{shape} of {dtype}")
-        return Stored(path, dtype, shape, "F" if turned else "C", stream.tell(), stream.fileno())
-
-
-def _without_advice(error):
-    """Return what NumPy says of a file: of one that is nothing it knows, to unpickle it."""
-    return "another kind of file" if "pickle" in str(error) else error
-
-
-def read_arrays(path):
-    """Read the named arrays of a .npz file or pipe as a dict; refuse pickles."""
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with reading(path) as stream, np.load(io.BytesIO(stream.read()), allow_pickle=False) as npz:
-            return dict(npz)
-    except (ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-        message = f"not a .npz archive, or cut short ({_without_advice(error)})"
-        raise DataError(f"{name(path)}: {message}") from error
-
-
-def read_tensors(path, kind, stream=None):
-    """Return what torch.save wrote to the file PATH, or to STREAM, on the CPU; run no code.
-
-    Raises DataError for what is not KIND, or damaged.
-    """
-    import warnings
-
-    import torch
-
-    try:
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")  # protocol 3 is read all the same
-            return torch.load(stream or path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file raises almost anything
-        for warning in warned:
-            if newer := re.search(r"pickle protocol ([4-9])", str(warning.message)):
-                message = f"pickle protocol {newer[1]}, which torch reads only by running its code"
-                advice = "save it again with torch.save as it is, without pickle_protocol"
-                raise DataError(f"{path}: {message}: {advice}") from error
-        reason = str(error).split(". ")[0].splitlines() or [type(error).__name__]
-        raise DataError(f"{path}: not {kind}, or damaged ({reason[0].strip()})") from error
-
-
-def write_array_header(stream, dtype, shape):
-    """Write the header of a .npy array (C order, little endian); its bytes follow in any pieces."""
-    import numpy as np
-
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
-    header = {"descr": descr, "fortran_order": False, "shape": tuple(shape)}
-    np.lib.format.write_array_header_1_0(stream, header)
-
-
-def write_array(stream, array):
-    """Write ARRAY as .npy: C order, little endian, never pickled."""
-    import numpy as np
-
-    write_array_header(stream, array.dtype, array.shape)
-    stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-
-
-def write_arrays(stream, **arrays):
-    """Write named ARRAYS as .npz, the same bytes to a file and a pipe."""
-    import numpy as np
-
-    buffer = io.BytesIO()  # what seeks gets other bytes than what cannot
-    np.savez(buffer, **arrays)
-    stream.write(buffer.getvalue())
 
 
 def digest(data):

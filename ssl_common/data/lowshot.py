@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import records, results, streams
+from ssl_common import containers, formats, records, streams
 from ssl_common.data.manifest import NEGATIVE, POSITIVE, ClassRows, Manifest, class_rows
 from ssl_common.streams import DataError
 
@@ -125,7 +125,7 @@ def write(
             advice = "take a lower k" if k > 1 else "list more images"
             raise DataError(f"{where}: no class has {needed}: {advice}")
         paths = {name: os.path.join(partial, name) for name in names}
-        digests = {name: _digest(streams.read_array(path)) for name, path in paths.items()}
+        digests = {name: _digest(containers.read_array(path)) for name, path in paths.items()}
         about = {"seed": seed, "rule": rule, "digests": digests}
         with streams.writing(os.path.join(partial, ABOUT)) as stream:
             stream.write(records.line({"format": 1} | about))
@@ -143,7 +143,7 @@ def _in_words(names, rule, without, small):
 
 def _write_matrix(stream, count, rows, values):
     """Write as .npy the matrix, int8 (COUNT, C), that holds VALUES in ROWS and else UNUSED."""
-    streams.write_array_header(stream, np.int8, (count, values.shape[1]))
+    containers.write_array_header(stream, np.int8, (count, values.shape[1]))
     for start in range(0, count, BLOCK):
         block = np.full((min(BLOCK, count - start), values.shape[1]), UNUSED, np.int8)
         first, last = np.searchsorted(rows, (start, start + len(block)))
@@ -184,10 +184,11 @@ def read(folder, labels, manifest):
 
 def _read(path, k, labels, manifest):
     """Return what read() says of the one file PATH."""
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: not a regular file: samples are")
-    matrix = np.asarray(streams.read_array(path))
-    _check(path, matrix, labels, manifest)
+    where = streams.name(manifest.path)
+    words = zip("NC", labels.shape, ("lines", "classes"), strict=True)
+    shape = {letter: (number, f"{word} of {where}") for letter, number, word in words}
+    matrix = np.asarray(formats.SAMPLE.read(path, **shape)["sample"])
+    _check(path, matrix, labels, where)
     positives = (matrix == 1).sum(axis=0)
     for c in np.flatnonzero((positives > 0) & (positives != k)):
         message = f"{positives[c]} positives in column {c + 1}, but its name says {k}"
@@ -208,10 +209,7 @@ def drawn(folder, samples):
     """
     path, about, digests = os.path.join(folder, ABOUT), {}, {}
     if os.path.exists(path):
-        about = records.read_object(path)
-        kinds = {"seed": results.INDEX, "rule": results.TEXT, "digests": results.DIGESTS}
-        if not all(kind.holds(about.get(name)) for name, kind in kinds.items()):
-            raise DataError(f"{path}: not written by sample-low-shot: remove it")
+        about = formats.SAMPLES.read(path)
     for (k, number), each in samples.items():
         digests.setdefault(k, {})[file_name(number, k)] = each.digest
     found = {}
@@ -240,15 +238,9 @@ def _digest(matrix):
     return streams.digest(np.asarray(block, np.int8, "C").tobytes() for block in blocks)
 
 
-def _check(path, matrix, labels, manifest):
-    """Raise DataError, naming PATH, where MATRIX is not a sample of LABELS of MANIFEST."""
-    where = streams.name(manifest.path)
-    if matrix.shape != labels.shape or matrix.dtype.kind != "i":
-        shape = " x ".join(map(str, matrix.shape))
-        message = f"{shape} of {matrix.dtype}, but {where} has {labels.shape[0]} lines and"
-        raise DataError(f"{path}: {message} {labels.shape[1]} classes: sample it again")
-    wrong = ~np.isin(matrix, (UNUSED, 0, 1))
-    wrong |= (matrix == 1) & (labels != POSITIVE) | (matrix == 0) & (labels == POSITIVE)
+def _check(path, matrix, labels, where):
+    """Raise DataError, naming PATH, where MATRIX is no sample of LABELS of the manifest WHERE."""
+    wrong = (matrix == 1) & (labels != POSITIVE) | (matrix == 0) & (labels == POSITIVE)
     if wrong.any():
         line = int(np.flatnonzero(wrong.any(axis=1))[0]) + 1
         raise DataError(f"{path}: row {line} contradicts line {line} of {where}: sample it again")

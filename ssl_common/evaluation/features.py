@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import legible, records, results, streams
+from ssl_common import containers, legible, records, results, streams
 from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
@@ -160,7 +160,7 @@ def begin(files, widths, count, dtype, mapped):
     it would be a deadly signal.
     """
     for stream, width in zip(files, widths, strict=True):
-        streams.write_array_header(stream, dtype, (count, width))
+        containers.write_array_header(stream, dtype, (count, width))
         if mapped:
             stream.flush()
             size = count * width * np.dtype(dtype).itemsize

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import stored, streams, threads
+from ssl_common import containers, formats, stored, streams, threads
 from ssl_common.data import lowshot
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
@@ -16,7 +16,6 @@ from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm import COSTS
 from ssl_common.streams import DataError
 
-FORMAT = 1
 PRODUCTS = 1 << 30  # bytes of inner products of training and test rows
 SCORES = 1 << 28  # bytes of decision values, or of weights, together
 
@@ -113,9 +112,9 @@ def save(stream, trained):
     for (k, number), machines in trained.machines.items():
         for name, array in machines._asdict().items():
             arrays[f"{name}_sample{number}_k{k}"] = array
-    streams.write_arrays(
+    containers.write_arrays(
         stream,
-        lowshot_format=np.int64(FORMAT),
+        lowshot_format=np.int64(formats.LOW_SHOT.version),
         classes=np.array(trained.classes),
         costs=trained.costs,
         scale=trained.scale,
@@ -126,21 +125,13 @@ def save(stream, trained):
     )
 
 
-def load(arrays, name):
-    """Return the LowShot of the ARRAYS that save wrote, read from the file NAME."""
-    try:
-        if arrays["lowshot_format"] != FORMAT:
-            message = f"{name}: format {arrays['lowshot_format']}: train it with this version"
-            raise DataError(message)
-        machines = {}
-        for number, k in arrays["samples"].tolist():
-            found = (arrays[f"{part}_sample{number}_k{k}"] for part in Machines._fields)
-            machines[k, number] = Machines(*found)
-        classes, fields = arrays["classes"].tolist(), json.loads(str(arrays["fields"]))
-        costs, scale, paths = (arrays[each] for each in ("costs", "scale", "paths"))
-        return LowShot(classes, machines, costs, scale, paths, fields)
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{name}: not written by train-svm ({error})") from error
+def load(arrays, path):
+    """Return the LowShot of the ARRAYS that save wrote, read from the file PATH."""
+    found = formats.LOW_SHOT.check(arrays, path)
+    parts = found["machines"].items()
+    machines = {(k, number): Machines(**arrays) for (number, k), arrays in parts}
+    names = ("costs", "scale", "paths", "fields")
+    return LowShot(found["classes"], machines, *(found[name] for name in names))
 
 
 def evaluate(path, trained, train_features, examples):
@@ -149,7 +140,7 @@ def evaluate(path, trained, train_features, examples):
     TRAIN_FEATURES is the file that TRAINED was made from. The cost is the one with the highest mean
     over the samples, on these same EXAMPLES; the smallest of equals.
     """
-    features = streams.read_array(train_features)
+    features = containers.read_array(train_features)
     if _digest(features) != trained.fields["train_features"]:
         message = f"not the features that {streams.name(path)} was trained on"
         raise DataError(f"{streams.name(train_features)}: {message}")

@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams, threads
+from ssl_common import containers, formats, streams, threads
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision, levels
 from ssl_common.streams import DataError
 
-FORMAT = 1
 # The published command line asks for the powers of ten, the published code adds those of a half.
 COSTS = np.array(sorted([float(f"1e{e}") for e in range(-7, 3)] + [0.5**e for e in range(4, 20)]))
 FOLDS = 3
@@ -177,9 +176,9 @@ def choose(ap, rarer):
 
 def save(stream, trained):
     """Write TRAINED as .npz."""
-    streams.write_arrays(
+    containers.write_arrays(
         stream,
-        format=np.int64(FORMAT),
+        format=np.int64(formats.SVM.version),
         classes=np.array(trained.classes),
         coef=trained.weights[:, :-1],
         intercept=trained.weights[:, -1],
@@ -192,20 +191,12 @@ def save(stream, trained):
     )
 
 
-def load(arrays, name):
-    """Return the Classifiers of the ARRAYS that save wrote, read from the file NAME."""
-    try:
-        if arrays["format"] != FORMAT:
-            raise DataError(f"{name}: format {arrays['format']}: train it with this version")
-        weights = np.column_stack([arrays["coef"], arrays["intercept"]])
-        fields = json.loads(str(arrays["fields"]))
-        names = ("cost", "chosen", "ap", "paths")
-        cost, chosen, ap, paths = (arrays[each] for each in names)
-        return Classifiers(
-            arrays["classes"].tolist(), weights, cost, chosen.tolist(), ap, paths, fields
-        )
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{name}: not written by train-svm ({error})") from error
+def load(arrays, path):
+    """Return the Classifiers of the ARRAYS that save wrote, read from the file PATH."""
+    found = formats.SVM.check(arrays, path)
+    weights = np.column_stack([found["coef"], found["intercept"]])
+    names = ("cost", "chosen", "ap", "paths", "fields")
+    return Classifiers(found["classes"], weights, *(found[name] for name in names))
 
 
 def evaluate(path, trained, examples, scores=None, bootstrap=0, seed=0):
@@ -218,7 +209,7 @@ def evaluate(path, trained, examples, scores=None, bootstrap=0, seed=0):
     examples.check_fit(path, trained, trained.weights.shape[1] - 1)
     images, classes = len(examples.features), len(trained.classes)
     if scores:
-        streams.write_array_header(scores, np.float64, (images, classes))
+        containers.write_array_header(scores, np.float64, (images, classes))
         for values in decisions(trained.weights, examples):
             scores.write(values.data)
     per_class, draws = dict.fromkeys(trained.classes), Draws(images, bootstrap, seed)

@@ -11,7 +11,7 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
-from ssl_common import legible, records, results
+from ssl_common import containers, legible, results
 from ssl_common.reporting import report, tables
 from ssl_common.reporting.report import BEST, NO_LAYER
 from ssl_common.streams import DataError
@@ -102,7 +102,7 @@ def _number(value):
     """Return the number VALUE, or that which the text VALUE spells, as --tag does; else None."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            value = records.parse(value)
+            value = containers.parse(value)
     return float(value) if results.is_number(value) else None
 
 

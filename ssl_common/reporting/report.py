@@ -7,7 +7,7 @@ from collections import Counter
 from importlib import resources
 from typing import NamedTuple
 
-from ssl_common import records, results, streams
+from ssl_common import records, results, schema, streams
 from ssl_common.streams import DataError
 
 NO_LAYER = "-"  # the column of a value that belongs to no layer
@@ -216,7 +216,7 @@ def told_apart(labels, about):
         for i in chosen:
             for name, value in about[i].items():
                 if name in names and value is not None:
-                    text = value if isinstance(value, str) else results.shown(value)
+                    text = value if isinstance(value, str) else schema.shown(value)
                     labels[i] += f" {name}={text[:DIGITS] if name in short else text}"
 
     def alike():
