@@ -143,6 +143,11 @@ def test_only_what_differs_is_shown(tmp_path):
     near = first | {"train_manifest": digest[:-1] + "0"}
     assert labels(first, near)[1] == "seed 0 train_manifest=0123456789abcde0"
     assert labels(first, {"seed": 1}) == ["seed 0", "seed 1"]  # it says nothing of its examples
+    assert labels(first, first | {"note": "x", "model": "x"}) == ["seed 0", "seed 0 note=x"]
+    old, new = first | {"version": "1"}, first | {"version": "2", "dtype": "float32"}
+    assert labels(old, new) == ["seed 0 version=1", "seed 0 version=2"]
+    assert labels(first, first | {"dtype": "float32"}) == ["seed 0", "seed 0 dtype=float32"]
+    assert labels({}, {"inputs": {"b": "x"}}) == ["seed 0", "seed 0 inputs.b=x"]
 
 
 class Counted(str):
@@ -321,11 +326,9 @@ def test_cells_cannot_break_the_table(tmp_path):
         ("value", float("nan"), "not JSON (NaN is not a finite number)"),
         ("value", float("-inf"), "not JSON (-Infinity is not a finite number)"),
         ("value", None, "not a result: it has no task and value, as eval-svm writes them"),
-        ("value", True, "value is true, not a number within 1e+300"),
-        ("value", "3", 'value is "3", not a number within 1e+300'),
-        pytest.param(
-            "value", 10**399, f"value is 1{58 * '0'}…, not a number within 1e+300", id="huge"
-        ),
+        ("value", True, "value is true, not a number"),
+        ("value", "3", 'value is "3", not a number'),
+        pytest.param("value", 10**399, f"value is 1{58 * '0'}…, not a number", id="huge"),
         ("value", 101, "value is 101, not a percentage, 0 to 100: delete the line"),
         ("value", -1, "value is -1, not a percentage, 0 to 100: delete the line"),
         ("task", 7, "not a result: it has no task and value, as eval-svm writes them"),
@@ -335,14 +338,14 @@ def test_cells_cannot_break_the_table(tmp_path):
         ("images", 0, "images is 0, not a whole number from 1 on"),
         ("images", True, "images is true, not a whole number from 1 on"),
         ("seed", 2**63, f"seed is {2**63}, not a whole number from 0 on"),
-        ("shape", [1, "2"], 'shape is [1, "2"], not a list, each a whole number from 1 on'),
-        ("interval", 5, "interval is 5, not a list, each a percentage, 0 to 100"),
+        ("shape", [1, "2"], 'shape is [1, "2"], not a list of whole numbers from 1 on'),
+        ("interval", 5, "interval is 5, not a list of numbers, each a percentage, 0 to 100"),
         (
             "per_class",
             {"cat": 200},
-            'per_class is {"cat": 200}, not an object, each a percentage, ',
+            "per_class.cat is 200, not a percentage, 0 to 100",
         ),
-        ("inputs", ["a"], 'inputs is ["a"], not an object, each text or null'),
+        ("inputs", ["a"], 'inputs is ["a"], not names, each with text, or null'),
         ("layer", "best", "the layer best has the name of another column"),
     ],
 )

@@ -22,6 +22,7 @@ from ssl_common.data.suffixes import FORMATS, UNMARKED
 from ssl_common.streams import SHORTAGE, DataError
 
 MAX_AREA = 1 << 24  # pixels after resizing: a 1-pixel-wide image would otherwise fill the memory
+AT_ONCE = 1 << 28  # bytes
 DECODING = 20  # bytes that a pixel takes at most while it is decoded
 SAMPLE_FORMAT = 339  # of TIFF
 TURNS = {  # values of EXIF's Orientation -> what makes the picture upright
@@ -70,9 +71,11 @@ def read(path, root=".", seen=lambda stream: None):
     full = os.path.join(root, path)
     try:
         # Odd tags and palettes are read all the same, and torchvision warns of its removal.
-        quiet = warnings.catch_warnings(action="ignore")
-        with quiet, _Bounded(streams.regular(full).detach()) as stream:
-            pixels = _decoded(stream, full)
+        with warnings.catch_warnings(action="ignore"), streams.regular(full) as stream:
+            # In memory, where a damaged header gets no more room than there are bytes.
+            whole = os.fstat(stream.fileno()).st_size <= AT_ONCE
+            stream = io.BytesIO(stream.read()) if whole else stream
+            pixels = (_decoded if whole else decode)(stream, full)
             stream.seek(0)
             seen(stream)
             return pixels
@@ -104,23 +107,14 @@ def lacking(error):
     return None
 
 
-class _Bounded(io.BufferedReader):
-    """A file that makes no more room than it has bytes, however many a damaged header asks for."""
-
-    def read(self, size=-1):
-        whole = os.fstat(self.fileno()).st_size
-        return super().read(whole if size is None or not 0 <= size < whole else size)
-
-
 def _decoded(stream, path):
-    """Return the pixels of STREAM, which stands at PATH; what is odd beside them is left out."""
+    """Return the pixels of STREAM, what stands at PATH; what is odd beside them is left out."""
     try:
         return decode(stream, path)
     except DataError:
         raise
     except Exception as error:
-        stream.seek(0)
-        without = None if lacking(error) else metadata.bare(stream.read())
+        without = None if lacking(error) else metadata.bare(stream.getvalue())
         if without is None:
             raise
         try:

@@ -15,6 +15,7 @@ from ssl_common.streams import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
 MANY = 5000  # images that repay what images.hasten() takes
+JUDGED_FROM = 1000  # images
 MAX_UNREADABLE = 100  # lines in a row; then it is the folder that is wrong, not the images
 
 
@@ -151,15 +152,31 @@ class Known(InOrder):
         return image, contents[0]
 
 
-def standardize(pixels):
-    """Return uint8 RGB PIXELS (... x 3 x H x W) as float: /255, less MEAN, by STD."""
-    mean, std = _statistics(pixels.device)
-    return (pixels.float() / 255 - mean) / std
+def too_many(unreadable, seen, most, whole):
+    """Tell whether more than the share MOST of the images SEEN are UNREADABLE.
+
+    That is judged from JUDGED_FROM images on; of fewer, where they are the WHOLE list.
+    """
+    return (whole or seen >= JUDGED_FROM) and unreadable > most * seen
+
+
+def unreadable_error(manifest, unreadable, seen, most, lines):
+    """Return the error of too_many() images; the first of LINES, from 0, is named."""
+    named = f"line {lines[0] + 1}: {manifest[lines[0]].path}" if lines else "the log names them"
+    share = f"{unreadable:,} of {seen:,} images cannot be read ({named})"
+    message = f"{share}, more than --max-bad {most:.3%}: mend them, check --root, or raise it"
+    return DataError(f"{streams.name(manifest.path)}: {message}")
+
+
+def standardize(pixels, mean=MEAN, deviation=STD):
+    """Return uint8 RGB PIXELS (... x 3 x H x W) as float: /255, less MEAN, by DEVIATION."""
+    mean, deviation = _statistics(pixels.device, mean, deviation)
+    return (pixels.float() / 255 - mean) / deviation
 
 
 @functools.cache  # copying them to a GPU each time would wait for it
-def _statistics(device):
-    return [torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD)]
+def _statistics(device, *both):
+    return [torch.tensor(v, device=device).view(3, 1, 1) for v in both]
 
 
 def batches(dataset, sampler, workers, pin):

@@ -12,7 +12,7 @@ import os
 import numpy as np
 from torch.utils.data import Dataset
 
-from ssl_common import records, streams
+from ssl_common import containers, records, streams
 from ssl_common.evaluation import features
 from ssl_common.processes import Stopped
 from ssl_common.streams import DataError
@@ -136,7 +136,7 @@ class _Rows:
     """
 
     def __init__(self, path, dtype, count, width):
-        array = streams.read_array(path)
+        array = containers.read_array(path)
         right = (array.dtype, array.shape) == (np.dtype(dtype), (count, width))
         if not right or not array.flags.c_contiguous:
             raise DataError(f"{path}: not {count} rows of {width} numbers: remove the folder")

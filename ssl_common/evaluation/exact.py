@@ -126,7 +126,7 @@ class Exact:
         return solver.Gram(solver.gram(self.features, self.scale, self.device, rows))
 
     def _solver(self, space):
-        """Return a function of (signs (P, N), costs (P,), start) that gives what is Solved."""
+        """Return a function of signs (P, N), costs (P,) and a start that gives what is Solved."""
         if isinstance(space, newton.Columns):
 
             def solved(*problems, start=None):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import records, stored, streams
+from ssl_common import formats, records, stored, streams
 from ssl_common.data.manifest import Manifest, label_matrix
 from ssl_common.streams import DataError
 
@@ -69,10 +69,7 @@ def read_examples(features, manifest, tags):
     """Read FEATURES (.npy or pipe) and MANIFEST; raise DataError where they do not fit together."""
     name, sidecar = streams.name(features), records.read_sidecar(features)
     sidecar = records.tagged(sidecar, tags, records.sidecar(features))
-    array, rows = streams.read_array(features), Manifest(manifest)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
-        shape = " x ".join(map(str, array.shape)) or "a single number"
-        raise DataError(f"{name}: {shape} of {array.dtype}: features are images x numbers")
+    array, rows = formats.FEATURES.read(features)["features"], Manifest(manifest)
     if len(array) != len(rows):
         other = streams.name(manifest)
         raise DataError(f"{name}: {len(array)} rows, but {other} has {len(rows)} lines")

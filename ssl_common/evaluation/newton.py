@@ -15,7 +15,7 @@ from ssl_common.evaluation import solver
 
 FEW = 256  # numbers of a row, or rows, up to which this is the quicker way
 EXACT = 1e-9  # of the spread of the scores
-MAX_STEPS, MAX_HALVINGS = 200, 20
+MAX_HALVINGS = 20
 HELD = 1 << 27  # bytes of rows that are kept, not read again
 BLOCK = 1 << 20  # numbers of rows together
 
@@ -126,12 +126,12 @@ class Point:
 def solve(rows, signs, costs, start=None):
     """Solve the problems of SIGNS (P, N) int8 and COSTS (P,) on ROWS; return (point, gaps).
 
-    START is a Point of the same signs at other costs, which moves. A gap is as solver.solve has it.
+    START is a Point of the same signs, at other costs, which moves. Gaps are as of solver.solve.
     """
     point = start or Point(rows, signs)
     one = torch.eye(rows.width, dtype=torch.float64, device=rows.device)
     live = torch.arange(len(signs), device=rows.device)
-    for _ in range(MAX_STEPS):
+    for _ in range(solver.MAX_NEWTON):
         value, descent, gap = point.judge(costs, EXACT)
         live = live[gap[live] > 1]
         if not len(live):

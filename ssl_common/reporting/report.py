@@ -7,7 +7,7 @@ from collections import Counter
 from importlib import resources
 from typing import NamedTuple
 
-from ssl_common import records, results, streams
+from ssl_common import records, results, schema, streams
 from ssl_common.streams import DataError
 
 NO_LAYER = "-"  # the column of a value that belongs to no layer
@@ -28,11 +28,11 @@ LABELLED += ("k", "samples")
 EXAMPLES = ("train_images", "train_manifest", "train_labels")
 EXAMPLES += ("test_images", "test_manifest", "inputs.manifest")
 # Shown last, as far as they tell more rows apart than what is before them: what follows from other
-# settings as a rule, digests, which say nothing to people, and at last where the record stands.
+# settings as a rule, and digests, which say nothing to people.
 FAINT = ("epochs", "micro_batch", "synced_ranks", "optimizer", "momentum", "nesterov")
 FAINT += ("weight_decay", "decay_biases", "bn_momentum", "bn_affine", "warm_up", "drops")
 FAINT += ("warp", "crop", "flip", "jitter", "lighting", "train_dtype", "version")
-FAINT += ("model", "data", "samples_digest", "inputs.model", *OF_A_LAYER, "where")
+FAINT += ("model", "data", "samples_digest", "inputs.model", *OF_A_LAYER)
 
 
 class Row(NamedTuple):
@@ -143,7 +143,7 @@ def frozen(fields):
 def _plain(value):
     """Return VALUE as something that can be a key."""
     is_plain = value is None or type(value) in (str, int, float)
-    return value if is_plain else json.dumps(value, sort_keys=True)
+    return value if is_plain else (json.dumps(value, sort_keys=True),)
 
 
 def _aligned(found):
@@ -216,7 +216,7 @@ def told_apart(labels, about):
         for i in chosen:
             for name, value in about[i].items():
                 if name in names and value is not None:
-                    text = value if isinstance(value, str) else results.shown(value)
+                    text = value if isinstance(value, str) else schema.shown(value)
                     labels[i] += f" {name}={text[:DIGITS] if name in short else text}"
 
     def alike():
@@ -228,10 +228,10 @@ def told_apart(labels, about):
     values = _values(about)
     add(every, _splitting(about, every, [n for n in EXAMPLES if len(values.get(n, ())) > 1]))
     for group in alike():
-        differing = _differing([about[i] for i in group])
-        add(group, differing.difference(LABELLED, EXAMPLES, FAINT))
+        add(group, _differing([about[i] for i in group]))
+    last = [name for name in results.FIELDS if name not in (*LABELLED, *EXAMPLES, *FAINT)]
     for group in alike():
-        add(group, _splitting(about, group, (*EXAMPLES, *FAINT)))
+        add(group, _splitting(about, group, (*EXAMPLES, *FAINT, *last, "where")))
     return labels
 
 
@@ -246,10 +246,15 @@ def _values(about):
 
 
 def _differing(about):
-    """Return the fields that are not the same in all of ABOUT."""
+    """Return the fields that people look for and that are not the same in all of ABOUT.
+
+    One of ours that is missing is no difference here: records of older versions have fewer.
+    """
     count = Counter(name for each in about for name, value in each.items() if value is not None)
     values = _values(about)
-    return {name for name in values if len(values[name]) > 1 or count[name] < len(about)}
+    differing = {name for name in values if len(values[name]) > 1}
+    differing |= {name for name in values if count[name] < len(about)} - set(results.FIELDS)
+    return differing.difference(LABELLED, EXAMPLES, FAINT, ["where"])
 
 
 def _are_digests(values):
