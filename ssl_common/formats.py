@@ -53,6 +53,13 @@ FEATURES = Format(
     {"features": numbers("N D", lazy=True)},
 )
 
+CONTENTS = Format(
+    "what image files held",
+    "extract them again with extract-features, or remove it",
+    _array("contents"),
+    {"contents": integers("N", "uint64")},
+)
+
 SAMPLE = Format(
     "a low-shot sample",
     "sample it again with sample-low-shot",
@@ -160,6 +167,7 @@ SVM = Format(
             "C K", "float64", least=0, most=1, holes=("chosen", ("others", "default", "none"))
         ),
         "paths": integers("N", "uint64", order="sorted"),
+        "contents": integers("N", "uint64", order="sorted", maybe=True),
         "fields": Json(Table(OF_THE_TRAINING)),
     },
     checks=(_ways_to_choose, _best_costs, _fits_that_ended),
@@ -206,6 +214,7 @@ LOW_SHOT = Format(
         "costs": reals("K", "float64", above=0, order="rising"),
         "scale": reals("N", "float64", above=0),
         "paths": integers("N", "uint64", order="sorted"),
+        "contents": integers("N", "uint64", order="sorted", maybe=True),
         "samples": integers("S 2", "int64", least=1, unique=True),
         "machines": Each(
             "samples",
@@ -286,6 +295,7 @@ LINEAR = Format(
         "frozen": State(),
         "about": Table(SIDECAR.entries),
         "paths": integers("N", "int64"),
+        "places": integers("N", "int64", maybe=True),
     },
 )
 

@@ -33,6 +33,15 @@ class Images(NamedTuple):
     places: np.ndarray | None = None  # absolute, without links
     contents: np.ndarray | None = None  # the bytes of the files
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what is known, by its name."""
+        return {name: known for name, known in self._asdict().items() if known is not None}
+
+
+def ordered(images: Images) -> Images:
+    """Return IMAGES in no order of theirs: what is left of a training."""
+    return Images(*(known if known is None else np.sort(known) for known in images))
+
 
 def known(data: bytes) -> int:
     """Return by what DATA is known, 64 bits."""
