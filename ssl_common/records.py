@@ -54,12 +54,12 @@ def contents(path):
 
 
 @contextlib.contextmanager
-def writing_features(output, fields):
+def writing_features(output, fields, known=True):
     """Open OUTPUT for the features of the layers FIELDS names; yield a stream for each.
 
     FIELDS is {layer: what its sidecar says}. A folder, DIR/, gets DIR/<layer>.npy for each; another
-    OUTPUT takes the only layer. After these comes a stream for the contents() of each. Those and
-    sidecars go beside files, not beside standard output or devices.
+    OUTPUT takes the only layer. After these comes a stream for the contents() of each, where they
+    are KNOWN. Those and sidecars go beside files, not beside standard output or devices.
     """
     folder = streams.is_folder(output)
     if streams.is_special(output) and not folder:
@@ -67,7 +67,7 @@ def writing_features(output, fields):
             yield [stream]
         return
     paths = [os.path.join(output, f"{layer}.npy") if folder else output for layer in fields]
-    held, sidecars = [contents(path) for path in paths], [sidecar(path) for path in paths]
+    held, sidecars = [contents(path) for path in paths if known], list(map(sidecar, paths))
     with (
         streams.making_folder(output) if folder else streams.naming(output),
         # Whatever stops us between two renames, no features have the sidecar of others: the old

@@ -1,5 +1,6 @@
 """The features that train-linear --cache keeps: what is read is what was written, or an error."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -40,7 +41,8 @@ def train(folder, steps=None, **changes):
         "caching": lambda *_: None, "progress": lambda step, *_: done.append(step),
         "stopping": lambda: "SIGTERM" if steps in done else None,
     }  # fmt: skip
-    linear.train(**how | changes)
+    with contextlib.chdir(folder):  # where images lie is told from there
+        linear.train(**how | changes)
     return (folder / "h.pt").read_bytes()
 
 
@@ -94,7 +96,6 @@ TOUCHES = {
         folder, "digests.npy", lambda a: a[:, [0, 2, 1]].copy()
     ),
     "a row less": lambda folder: change(folder, "conv1.npy", lambda a: a[:-1]),
-    "Fortran order": lambda folder: change(folder, "conv1.npy", np.asfortranarray),
     "another type": lambda folder: change(folder, "conv1.npy", lambda a: a.astype(float)),
     "a layer cut short": lambda folder: os.truncate(path(folder, "conv1.npy"), 300),
     "an empty layer": lambda folder: os.truncate(path(folder, "conv1.npy"), 0),

@@ -30,7 +30,7 @@ class Images(NamedTuple):
     """By what the images of a list are known, uint64 (N,) each; None where it is not."""
 
     paths: np.ndarray  # as the list has them
-    places: np.ndarray | None = None  # absolute, without links
+    places: np.ndarray | None = None  # where they lie, whatever the spelling
     contents: np.ndarray | None = None  # the bytes of the files
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -64,13 +64,19 @@ def paths(manifest: Manifest) -> np.ndarray:
 
 
 def places(manifest: Manifest, root: str) -> np.ndarray:
-    """Return by what the images of MANIFEST, read from ROOT, are known by place, uint64 (N,)."""
+    """Return by what the images of MANIFEST, read from ROOT, are known by place, uint64 (N,).
+
+    A place is a path without links, from the current folder on if it lies in it: what is written of
+    it does not depend on where that folder is.
+    """
     resolved = functools.lru_cache(1 << 16)(os.path.realpath)  # a folder holds many
+    current = os.path.join(os.path.realpath(os.curdir), "")
 
     def place(path):
         folder, name = os.path.split(os.path.join(root, path))
         here = os.path.join(resolved(folder), name)
-        return os.path.realpath(here) if os.path.islink(here) else here
+        here = os.path.realpath(here) if os.path.islink(here) else here
+        return here.removeprefix(current)
 
     return _all_known((place(row.path) for row in manifest), len(manifest))
 
