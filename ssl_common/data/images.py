@@ -56,11 +56,12 @@ def hasten():
 def _decoders():
     """Return the decoders that are installed, the fastest first."""
     found = []
-    with contextlib.suppress(ImportError, OSError, RuntimeError):  # the last two: of another torch
+    absent = (ImportError, OSError, RuntimeError)  # the last two: built for another torch
+    with contextlib.suppress(*absent):
         from torchcodec.decoders import decode_jpeg as by_torchcodec
 
         found.append(by_torchcodec)  # as RGB
-    with contextlib.suppress(ImportError):  # torchvision will drop it
+    with contextlib.suppress(*absent):  # torchvision will drop it
         from torchvision.io import ImageReadMode, decode_jpeg
 
         found.append(functools.partial(decode_jpeg, mode=ImageReadMode.RGB))
