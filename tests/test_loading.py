@@ -136,6 +136,19 @@ def test_no_readable_image_at_all_is_an_error(scratch):
         dataset[0, 1]
 
 
+@pytest.mark.parametrize("gone, readable", [(99, True), (100, False)])
+def test_a_hundred_unreadable_lines_in_a_row_are_an_error(scratch, gone, readable):
+    """As pretrain(1) says."""
+    lines = [*(f"{number}.jpg" for number in range(gone)), "photos/cat/0.jpg"]
+    (scratch / "row.tsv").write_text("\n".join(lines) + "\n")
+    dataset = Drawn(Manifest(str(scratch / "row.tsv")), str(scratch), Task(), 0)
+    if readable:
+        assert dataset[0, 0][0] == 99
+    else:
+        with pytest.raises(DataError, match=r"row.tsv:1: no image can be read"):
+            dataset[0, 0]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_worker_is_the_error_itself(scratch, workers):
     (scratch / "holes.tsv").write_text((scratch / "train.tsv").read_text() + "gone.jpg\n")

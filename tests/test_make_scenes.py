@@ -184,10 +184,14 @@ def test_a_killed_worker_is_one_line(tmp_path):
     assert process.returncode == 1 and os.listdir(tmp_path) == []
 
 
-def test_workers_end_where_their_parent_was_killed(tmp_path):
+def test_workers_end_where_their_parent_was_killed(tmp_path, run):
     with started(tmp_path) as process:
         process.kill()
         process.communicate(timeout=60)  # until the last process that holds its stderr is gone
+    (left,) = os.listdir(tmp_path)
+    assert left.endswith(".partial")
+    run("make-scenes", "-n", "4", "-j", "0", "-o", "scenes", check=0)
+    assert os.listdir(tmp_path) == ["scenes"]
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

@@ -300,7 +300,10 @@ def damage(folder, what):
         ("no permutation", "p4.npy"),
         ("four tiles", "p4.npy: 4 tiles"),
         ("no images", "train.tsv:"),
-        ("one image", "train.tsv: 1 images are less than one batch: give --batch 1 or less"),
+        (
+            "one image",
+            "train.tsv: 1 image, but batch norm needs 2 in a batch or more",
+        ),
         ("bytes", "train.tsv:2: not UTF-8"),
         ("empty", "train.tsv: no line"),
     ],

@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
 
-from ssl_common.evaluation import liblinear, solver, svm
+from ssl_common.evaluation import liblinear, newton, solver, svm
 from ssl_common.evaluation.examples import read_examples
 from ssl_common.streams import DataError
 
@@ -44,7 +44,9 @@ def test_unconverged_fits_are_counted_in_silence(tmp_path, monkeypatch):
         assert solve.fit(np.stack([signs, signs]), np.array([10.0, 100.0]), ignore)[1] == 2
 
 
-def test_exact_fits_that_stop_early_are_counted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("few", [0, newton.FEW])
+def test_exact_fits_that_stop_early_are_counted(tmp_path, monkeypatch, few):
+    monkeypatch.setattr(newton, "FEW", few)
     monkeypatch.setattr(solver, "MAX_NEWTON", 1)
     rows, signs = made()
     with on(rows, tmp_path, "exact") as solve:

@@ -155,15 +155,15 @@ def unreadable_error(manifest, unreadable, seen, most, lines):
     return DataError(f"{streams.name(manifest.path)}: {message}")
 
 
-def standardize(pixels):
-    """Return uint8 RGB PIXELS (... x 3 x H x W) as float: /255, less MEAN, by STD."""
-    mean, std = _statistics(pixels.device)
-    return (pixels.float() / 255 - mean) / std
+def standardize(pixels, mean=MEAN, deviation=STD):
+    """Return uint8 RGB PIXELS (... x 3 x H x W) as float: /255, less MEAN, by DEVIATION."""
+    mean, deviation = _statistics(pixels.device, mean, deviation)
+    return (pixels.float() / 255 - mean) / deviation
 
 
 @functools.cache  # copying them to a GPU each time would wait for it
-def _statistics(device):
-    return [torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD)]
+def _statistics(device, *both):
+    return [torch.tensor(v, device=device).view(3, 1, 1) for v in both]
 
 
 def batches(dataset, sampler, workers, pin):

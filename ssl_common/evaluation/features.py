@@ -9,29 +9,31 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import legible, records, results, streams
+from ssl_common import containers, legible, records, results, streams
 from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, weights
-from ssl_common.pretext.color import READERS
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
-SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
+SHORT_SIDE = 256  # pixels at least, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
 OF_THE_MODEL = ("arch", "pretext", "seed", *results.SIZES, "images", "data", "data_name")
 
 
 class Warp:
-    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: short side 256, then warped, not cropped."""
+    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: short side 256, then warped, not cropped.
+
+    The short side of what is larger than that is SIZE.
+    """
 
     def __init__(self, size):
         self.size = size
 
     def __call__(self, image):
-        image = resize_short(image, SHORT_SIDE)
+        image = resize_short(image, max(SHORT_SIDE, self.size))
         return resize(image, (self.size, self.size)).permute(2, 0, 1)
 
 
@@ -40,26 +42,23 @@ def network(model, seed):
 
     random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE has the weights of a state
     dict, and "left_out" in its settings says what is not of the trunk; else it is a file of ours.
-    Raises DataError for a model that does not exist.
+    Raises DataError for a model that does not exist, and for weights that do not fit it.
     """
     if model.startswith(RANDOM):
-        settings = {"arch": model.removeprefix(RANDOM), "pretext": "random", "seed": seed}
-        return registry.build(settings["arch"], seed), settings
+        trunk = registry.build(model.removeprefix(RANDOM), seed)
+        return trunk, {"arch": registry.name_of(trunk), "pretext": "random", "seed": seed}
     if model.startswith(TORCHVISION):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
-        trunk, left_out = weights.torchvision(arch, path)
-        return trunk, {"arch": arch, "pretext": "supervised", "left_out": left_out}
+        return weights.torchvision(arch, path)
     content = networks.load_network(model)
     settings = content["settings"]
-    trunk = registry.build(settings["arch"], 0, settings.get("reads", "rgb"))
-    trunk.load_state_dict(content["trunk"])
-    return trunk, settings
+    return registry.restored(settings, content["trunk"], model), settings
 
 
 @torch.no_grad()
 def maps(trunk, names, pixels):
     """Return {layer: its map} for the layers NAMES of TRUNK and PIXELS, uint8 N x 3 x H x W."""
-    images = READERS[trunk.reads](pixels).contiguous(memory_format=torch.channels_last)
+    images = registry.seen(trunk, pixels).contiguous(memory_format=torch.channels_last)
     return registry.maps(trunk, images, names)
 
 
@@ -93,6 +92,8 @@ class Layers:
         )
         self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
+        if settings.get("inferred"):  # fields that the file does not say, and --tag may
+            self.of_the_model["inferred"] = settings["inferred"]
         self.left_out = settings.get("left_out", "")
 
     def __call__(self, pixels):
@@ -124,7 +125,7 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     if torchrun.IS_RANK:
         with torchrun.joined(device) as device:
             outputs = mapped_all(torchrun.told())
-            write_rows(layers, images, warp, outputs, device, **running)
+            write_rows(outputs, layers, images, warp, device, **running)
         return None
     mapped = streams.is_folder(output) or not streams.is_special(output)
     if gpus > 1 and not mapped:
@@ -138,8 +139,8 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     with records.writing_features(output, fields) as files:
         partials = begin(files, widths.values(), len(images), dtype, mapped)
         if gpus > 1:
-            with deferring_stop() as stopping:
-                error = torchrun.lead(gpus, 0, stopping, partials)
+            with deferring_stop(patient=True) as stopping:
+                error = torchrun.lead(gpus, 0, stopping, partials, resumable=False)
                 if stopping():
                     raise Stopped(stopping())
             if error:
@@ -147,7 +148,7 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
         else:
             with torchrun.joined(device) as device:
                 outputs = mapped_all(partials) if mapped else files
-                write_rows(layers, images, warp, outputs, device, **running)
+                write_rows(outputs, layers, images, warp, device, **running)
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
     return f"{len(images):,} images, features: {written}{layers.left_out}"
 
@@ -159,7 +160,7 @@ def begin(files, widths, count, dtype, mapped):
     it would be a deadly signal.
     """
     for stream, width in zip(files, widths, strict=True):
-        streams.write_array_header(stream, dtype, (count, width))
+        containers.write_array_header(stream, dtype, (count, width))
         if mapped:
             stream.flush()
             size = count * width * np.dtype(dtype).itemsize
@@ -172,10 +173,18 @@ def mapped_all(paths):
     return [np.lib.format.open_memmap(path, "r+") for path in paths]
 
 
-def write_rows(
-    layers, images, transform, outputs, device, *, root, batch, dtype, workers, progress
-):
-    """Put the rows of this rank's batches into OUTPUTS, for each layer an array or a stream.
+def write_rows(outputs, layers, images, transform, device, **how):
+    """Put what rows() gives into OUTPUTS, for each layer an array or a stream."""
+    for first, found in rows(layers, images, transform, device, **how):
+        for output, block in zip(outputs, found.values(), strict=True):
+            if isinstance(output, np.memmap):
+                output[first : first + len(block)] = block
+            else:
+                output.write(np.ascontiguousarray(block).data)
+
+
+def rows(layers, images, transform, device, *, root, batch, dtype, workers, progress):
+    """Yield (line, {layer: features of it and the next, DTYPE N x D}) of this rank; lines from 0.
 
     TRANSFORM makes of an image, uint8 H x W x 3, what LAYERS reads. Calls PROGRESS(done, total).
     """
@@ -189,17 +198,16 @@ def write_rows(
         for number, pixels in enumerate(loaded):
             first = (number * torchrun.RANKS + torchrun.RANK) * batch
             found = layers(pixels.to(device, non_blocking=True))
-            for output, (name, features) in zip(outputs, found.items(), strict=True):
+            blocks = {}
+            for name, features in found.items():
                 with np.errstate(over="ignore"):
-                    rows = features.flatten(1).cpu().numpy().astype(np.dtype(dtype))
-                bad = np.flatnonzero(~np.isfinite(rows).all(1))
+                    block = features.flatten(1).cpu().numpy().astype(np.dtype(dtype))
+                bad = np.flatnonzero(~np.isfinite(block).all(1))
                 if len(bad):
                     message = f"{name} is NaN, or too large for {dtype}: see the network"
                     raise images.error(first + bad[0] + 1, message)
-                if isinstance(output, np.memmap):
-                    output[first : first + len(rows)] = rows
-                else:
-                    output.write(np.ascontiguousarray(rows).data)
+                blocks[name] = block
+            yield first, blocks
             progress(first + len(pixels), len(images))
     if registry.weights_digest(layers.trunk) != layers.of_the_model["model"]:
         raise AssertionError("the network changed while its features were taken")

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import streams
+from ssl_common import containers, formats, threads
 from ssl_common.data import images
 from ssl_common.data.loading import InOrder, batches, too_many, unreadable_error
 from ssl_common.pretext.color import lab8
-from ssl_common.streams import DataError
 
 # a -> the first and last b of the bins of Zhang et al. (ECCV 2016), both in steps of 10; taken from
 # their pts_in_hull.npy (richzhang/colorization). No rule of the sRGB gamut gives these 313.
@@ -26,8 +25,6 @@ UNIFORM = 0.5  # share of the uniform distribution in the smoothed prior
 TEMPERATURE = 0.38  # of the annealed mean
 
 GRAY = 5  # an image whose |a| and |b| are nowhere above it has no colour to learn
-FORMAT = 1
-MOST = 4096  # bins
 SIDE = 256  # pixels of an image that is counted
 TOGETHER = 16  # images that a worker counts before it tells
 
@@ -166,10 +163,8 @@ def count(manifest, root, workers, progress, max_bad):
     total, unreadable, gray, done = np.zeros(1 << 16, np.int64), [], 0, 0
     order = BatchSampler(SequentialSampler(manifest), TOGETHER, drop_last=False)
     coloured = np.abs(np.mgrid[-128:128, -128:128]).max(0).ravel() > GRAY
-    threads = torch.get_num_threads()
     # As in a worker: an image is too small to share, and threads that wait for it burn the cores.
-    torch.set_num_threads(1)
-    try:
+    with threads.sharing(1):
         for counts in batches(Histograms(manifest, root), order, workers, pin=False):
             counts = counts.numpy()
             total += counts.sum(0)
@@ -181,8 +176,6 @@ def count(manifest, root, workers, progress, max_bad):
             if too_many(*found, whole=done == len(manifest)):
                 raise unreadable_error(manifest, *found, unreadable)
             progress(done, len(manifest))
-    finally:
-        torch.set_num_threads(threads)
     if len(unreadable) == len(manifest):
         raise manifest.error(1, f"no image of {done:,} can be read: is --root right?")
     return total.reshape(256, 256), len(unreadable), gray
@@ -214,24 +207,11 @@ def prior(histogram, points):
 
 def save(stream, points, prior):
     """Write POINTS (Q, 2) and their PRIOR (Q) as .npz."""
-    streams.write_arrays(stream, format=np.int64(FORMAT), points=points, prior=prior)
+    version = np.int64(formats.BINS.version)
+    containers.write_arrays(stream, format=version, points=points, prior=prior)
 
 
 def load(path):
     """Return (points, prior) of the file PATH of make-color-bins; raise DataError for another."""
-    arrays, where = streams.read_arrays(path), streams.name(path)
-    advice = "make one by make-color-bins"
-    if not {"format", "points", "prior"} <= set(arrays) or arrays["format"] != FORMAT:
-        raise DataError(f"{where}: no arrays points and prior of format {FORMAT}: {advice}")
-    points, prior = arrays["points"], arrays["prior"]
-    if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind != "i" or len(points) < 2:
-        raise DataError(f"{where}: points are no integers (Q, 2): {advice}")
-    if len(points) > MOST:
-        raise DataError(f"{where}: {len(points)} points, more than {MOST}: {advice}")
-    if (abs(points) > 128).any() or len(np.unique(points, axis=0)) < len(points):
-        raise DataError(f"{where}: a point twice, or outside -128 ... 127: {advice}")
-    if prior.shape != points.shape[:1] or prior.dtype.kind != "f":
-        raise DataError(f"{where}: the prior is not {len(points)} real numbers: {advice}")
-    if not (prior >= 0).all() or abs(prior.sum() - 1) > 1e-6:
-        raise DataError(f"{where}: the prior is not of sum 1: {advice}")
-    return points.astype(np.int64), prior.astype(np.float64)
+    found = formats.BINS.read(path)
+    return found["points"], found["prior"]

@@ -68,18 +68,14 @@ class Journal:
             self.emit(line)
         if step == 0:
             line = self.run.settings | {"ranks": torchrun.RANKS}
-            line |= records.provenance(self.run.command)
-            self._log(line)
+            line = records.line(line | records.provenance(self.run.command))
+            self.run.append(line)
+            self.emit(line)
         elif self.device.type == "cpu" and state["threads"] != torch.get_num_threads():
             was, threads = state["threads"], torch.get_num_threads()
             self.say(
                 f"the run began with {was} threads, now it has {threads}: last bits may differ"
             )
-
-    def _log(self, line):
-        line = records.line(line)
-        self.run.append(line)
-        self.emit(line)
 
     @contextlib.contextmanager
     def waiting(self):
@@ -147,9 +143,11 @@ class Journal:
         line["time_images_per_second"] = round(self.batch / seconds, 1)
         line["time_data"] = round(waited, 6)
         cleared = watch.cleared(tally)
+        line = records.line(line)
+        self.run.append(line)
         try:
-            self._log(line)
-        except OSError:  # the reader of the log left, or its disk is full: lose no step
+            self.emit(line)
+        except OSError:  # its reader left, or its disk is full: lose no step
             self._save(step, cleared, randoms)
             raise
         judged = step - LOG_EVERY < watch.chance_step(self.epoch_steps) <= step

@@ -28,6 +28,7 @@ from ssl_common.streams import DataError
 
 TALK = "torchrun.log"
 TOLD = "told.json"  # what the parent tells its ranks, in ranks.folder()
+CLOSED = "closed"  # ... that it takes no more of them
 
 
 def _place():
@@ -42,13 +43,14 @@ RANK, RANKS, LOCAL_RANK, LOCAL_RANKS, RESTARTED = _place() or ranks.ALONE
 # ---- The parent -------------------------------------------------------------------------------
 
 
-def lead(count, restarts, stopping, tell=None):
+def lead(count, restarts, stopping, tell=None, resumable=True):
     """Run this command again as COUNT ranks of a torchrun; return the error that ended it, or None.
 
     When a rank dies all go on from the last checkpoint, RESTARTS times. The signal that STOPPING()
-    names is passed on to the ranks, which agree on the step to stop after. What is to TELL them,
-    plain values, told() gives there. The error is that of the first rank that failed, with
-    torchrun's talk as a note.
+    names is passed on to the ranks, which agree on the step to stop after; ranks that have nothing
+    to go on from, and so nothing to save (not RESUMABLE), are killed. What is to TELL them, plain
+    values, told() gives there. The error is that of the first rank that failed, with torchrun's
+    talk as a note.
     """
     # -P: torchrun imports nothing from the current folder.
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--no-python"]
@@ -75,7 +77,7 @@ def lead(count, restarts, stopping, tell=None):
                 start_new_session=True,  # Ctrl-C is for us to pass on
                 preexec_fn=lambda: die_with_parent(signal.SIGTERM),
             )
-        _wait(process, folder, stopping)
+        _wait(process, folder, stopping, resumable)
         return _complaint(folder) if process.returncode else None
 
 
@@ -87,14 +89,15 @@ def _input():
     return os.devnull
 
 
-def _wait(process, folder, stopping):
+def _wait(process, folder, stopping, resumable):
     """Wait for the end of PROCESS; a signal goes to its ranks, a second one ends all at once.
 
-    What a rank complains of it would complain of again: that ends PROCESS before it can restart.
+    So does the first where they are not RESUMABLE: they would take seconds to tidy up what goes
+    away. What a rank complains of it would complain of again: that ends PROCESS before it restarts.
     """
     told, ended = set(), False
     try:
-        while process.poll() is None:
+        while process.poll() is None and (resumable or not stopping()):
             if stopping():
                 for rank in _ranks(folder) - told:
                     told.add(rank)
@@ -105,6 +108,7 @@ def _wait(process, folder, stopping):
             time.sleep(0.05)
     finally:
         if process.poll() is None:
+            (folder / CLOSED).touch()  # a rank that comes up from now on ends by itself
             process.kill()
             for rank in _ranks(folder):
                 _signal(rank, signal.SIGKILL)
@@ -155,7 +159,7 @@ def settle():
     """
     if not ranks.place():
         return
-    die_with_parent(signal.SIGTERM)
+    die_with_parent(signal.SIGTERM, to_the_end=True)
     if not (folder := ranks.folder()):
         return
     if not folder.is_dir():  # the parent ended before it could be heard
@@ -168,6 +172,8 @@ def settle():
     partial = folder / f"{RANK}.partial"
     partial.write_text(str(os.getpid()))
     partial.rename(folder / f"{RANK}.pid")
+    if (folder / CLOSED).exists():  # the parent may have looked for this rank before
+        os._exit(STOPPED)
 
 
 def told():
