@@ -34,7 +34,7 @@ def _array(name):
 
 def _tensors(command):
     """Return the container of tensors that COMMAND writes."""
-    return lambda path: containers.read_own_tensors(path, f"a file of {command}")
+    return lambda path: containers.read_tensors(path, f"a file of {command}")
 
 
 # ---- Features, and what they were made of and for -----------------------------------------------
@@ -244,9 +244,22 @@ SETTINGS = {
     "converted": Plain(finite=False, maybe=True),
 }
 
+
+def _arrays_of_the_pretext(found):
+    """See that what was trained on a puzzle, and not converted, holds the puzzle."""
+    settings = found["settings"]
+    needed = {"jigsaw": ("permutations",), "colorization": ("points", "prior")}
+    for name in needed.get(settings.get("pretext"), ()) if found["head"] else ():
+        if found.get(name) is None:
+            return f"{name} is missing, of {settings['pretext']}"
+    if found["head"] and settings.get("pretext") == "colorization" and not settings["neighbors"]:
+        return "settings.neighbors is missing, of colorization"
+    return None
+
+
 NETWORK = Format(
     "a network",
-    "name the finished network that pretrain or convert-weights wrote",
+    "name a finished one, or write it again with pretrain or convert-weights",
     _tensors("pretrain"),
     {
         "format": Version(1),
@@ -257,11 +270,13 @@ NETWORK = Format(
         "points": integers("Q 2", "int64", least=-128, most=128, unique=True, maybe=True),
         "prior": reals("Q", "float64", least=0, maybe=True),
     },
+    checks=(_arrays_of_the_pretext,),
+    limits={"Q": (1, 4096)},
 )
 
 LINEAR = Format(
     "linear classifiers",
-    "name the file that train-linear wrote at its end",
+    "name finished ones, or train them again with train-linear",
     _tensors("train-linear"),
     {
         "format": Version(1),
@@ -290,7 +305,7 @@ LINEAR = Format(
 
 CHECKPOINT = Format(
     "a checkpoint",
-    "name one that the same command left in its .state folder",
+    "it is none that a run can go on from",
     _tensors("pretrain"),
     {
         "format": Version(1),

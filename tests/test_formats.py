@@ -151,7 +151,7 @@ def sample(folder_path):
 def saved(content):
     """Return the file of a network, checkpoint or linear classifiers that holds CONTENT."""
     stream = io.BytesIO()
-    torch.save(content | {"digest": networks.digest(content)}, stream)
+    torch.save(dict(content) | {"digest": networks.digest(dict(content))}, stream)
     return stream.getvalue()
 
 
@@ -423,10 +423,17 @@ def odd_tensors():
     ])  # fmt: skip
 
 
+class Named(dict):
+    """A dict that is shown by its names."""
+
+    def __repr__(self):
+        return f"{{{', '.join(map(str, self))}}}"
+
+
 @st.composite
 def changed_tree(draw, case):
     """Return (content, whether it must be refused) of CASE, tables, with something done to it."""
-    content = copy.deepcopy(case.content)
+    content = Named(copy.deepcopy(case.content))
     inside, where = content, draw(st.sampled_from(sorted(content)))
     loose = where in case.loose
     while isinstance(inside[where], dict) and inside[where] and draw(st.booleans()):

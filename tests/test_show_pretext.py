@@ -91,7 +91,7 @@ def save(folder, network, **fields):
     }
     content |= {"head": head, "permutations": torch.from_numpy(np.load(folder / "p4.npy"))}
     content = {k: v for k, v in (content | fields).items() if v is not None}
-    networks.save(folder / "model.pt", content)
+    networks.save(str(folder / "model.pt"), content)
 
 
 def show(folder, *argv, status=0):

@@ -104,8 +104,8 @@ SPOILT = {
 def test_features_of_a_spoilt_network(tmp_path, trunk, kind):
     name, value, message = SPOILT[kind]
     content = {"format": 1, "settings": {"arch": "alexnet", "pretext": "jigsaw"}, "head": {}}
-    networks.save(tmp_path / "w.pt", content | {"trunk": changed(trunk, name, value)})
-    with pytest.raises(DataError, match=f"w.pt: not the weights of alexnet: {message}"):
+    networks.save(str(tmp_path / "w.pt"), content | {"trunk": changed(trunk, name, value)})
+    with pytest.raises(DataError, match=f"w.pt: (not the weights of alexnet|trunk): {message}"):
         features.network(str(tmp_path / "w.pt"), 0)
 
 
@@ -119,7 +119,7 @@ def test_features_of_a_spoilt_network(tmp_path, trunk, kind):
 )
 def test_another_network_than_the_settings_say(tmp_path, trunk, settings, message):
     content = {"format": 1, "settings": {"pretext": "jigsaw"} | settings, "head": {}}
-    networks.save(tmp_path / "w.pt", content | {"trunk": trunk})
+    networks.save(str(tmp_path / "w.pt"), content | {"trunk": trunk})
     with pytest.raises(DataError, match=message) as caught:
         features.network(str(tmp_path / "w.pt"), 0)
     assert "\n" not in str(caught.value)
@@ -134,12 +134,12 @@ def test_a_puzzle_cannot_be_played_on_spoilt_weights(tmp_path, trunk):
     }
     settings = {"arch": "alexnet", "pretext": "jigsaw", **task.settings()}
     content = {"format": 1, "settings": settings, "trunk": trunk, "head": head, **task.arrays()}
-    networks.save(tmp_path / "w.pt", content)
+    networks.save(str(tmp_path / "w.pt"), content)
     pretraining.load(str(tmp_path / "w.pt"), "jigsaw")
     first = next(iter(head))
     for part, name in (("trunk", "conv1.0.weight"), ("head", first)):
         spoilt = changed(content[part], name, torch.full_like(content[part][name], torch.nan))
-        networks.save(tmp_path / "w.pt", content | {part: spoilt})
+        networks.save(str(tmp_path / "w.pt"), content | {part: spoilt})
         with pytest.raises(DataError, match=rf"w.pt: .*{name} holds NaN or infinity"):
             pretraining.load(str(tmp_path / "w.pt"), "jigsaw")
 
@@ -149,7 +149,7 @@ def test_classifiers_are_not_measured_on_spoilt_weights(scratch):
     content = networks.load(str(scratch / "linear.pt"), "train-linear")
 
     def measure(changes):
-        networks.save(scratch / "w.pt", content | changes)
+        networks.save(str(scratch / "w.pt"), content | changes)
         files = (str(scratch / name) for name in ("w.pt", "test.tsv"))
         rows = linear.evaluate(*files, {}, str(scratch), "cpu", 0, lambda _done, _total: None)
         return json.dumps(list(rows))
