@@ -76,7 +76,7 @@ SIDECAR = Format(
     "the sidecar of features",
     "extract them again with extract-features, or remove it",
     containers.read_json,
-    {"format": Version(1, maybe=True), **results.SAID, "shape": SHAPE},
+    {"format": Version(1, maybe=True), **results.SAID, "shape": SHAPE, "inferred": results.TEXTS},
     others=PLAIN,
 )
 
@@ -241,6 +241,7 @@ SETTINGS = {
     "bins_digest": results.TEXT,
     "rebalanced": results.FLAG,
     "reads": Texts(of=("rgb", "lab"), maybe=True),
+    "inferred": results.TEXTS,
     "converted": Plain(finite=False, maybe=True),
 }
 

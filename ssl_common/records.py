@@ -84,11 +84,11 @@ def tagged(said, tags, source):
     """Return what SOURCE SAID, {field: value}, with the TAGS of a command line, {field: text}.
 
     Raises DataError where a field is not of its type, and for a tag that says what the command
-    does, or something else than the source; what is "inferred" it does not say.
+    does, or something else than the source; what is "inferred" the source does not say.
     """
     results.check(said, source)
     told = {name: _tag(name, text) for name, text in tags.items()}
-    inferred = said.get("inferred") or ()
+    inferred = said.get("inferred") or []
     for name, value in told.items():
         if said.get(name) not in (None, value) and name not in inferred:
             raise DataError(f"--tag {name}={tags[name]}: {source} says {said[name]}")

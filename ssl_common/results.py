@@ -73,7 +73,7 @@ MEASURED = _fields({
     POSITIVE: "cost",
     TEXTS: "unseen",
 })  # fmt: skip
-# Where a record comes from; time_* are of it too.
+# Where a record comes from, and which of its fields nobody said; time_* are of it too.
 PROVENANCE = _fields({TEXTS: "argv inferred", TEXT: "version time_utc"})
 # What a command finds in its input, or is told by its options.
 FOUND = _fields({

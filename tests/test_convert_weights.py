@@ -11,6 +11,7 @@ import torchvision.transforms.v2.functional as vision
 from conftest import save_bomb
 from PIL import Image
 from skimage.color import rgb2lab
+from test_archives import BESIDE
 from torch.nn import functional
 from torchvision import models
 
@@ -428,6 +429,21 @@ def test_tags_become_settings(tmp_path, run):
     run("convert-weights", "w", *tags, "-o", "w.pt", check=0)
     settings = networks.load_network(str(tmp_path / "w.pt"))["settings"]
     assert (settings["data_name"], settings["images"]) == ("imagenet-1k", 1281167)
+
+
+def test_what_stands_beside_the_weights_makes_no_file_that_we_refuse(tmp_path):
+    """Numbers, text and names that a file of ours does not hold stay out of its settings."""
+    state = vissl(caffe2.alexnet(np.random.default_rng(0), "conv{}/", ()), "conv{}/")
+    odd = {"half \ud800": 1, "half": "\ud800", "large": 2**200, "none": float("nan"), "deep": {}}
+    odd |= {"of \ud800": torch.ones(2), "list": [1, 2], "objects": [object, {"a": 1}]}
+    torch.save(BESIDE | odd | {"model_state_dict": state}, tmp_path / "w.torch")
+    found = weights.Weights(str(tmp_path / "w.torch"))
+    weights.convert(found, str(tmp_path / "w.pt"), False, {})
+    trunk, settings = features.network(str(tmp_path / "w.pt"), 0)
+    assert registry.weights_digest(trunk) == registry.weights_digest(found.trunk())
+    said = settings["converted"]["settings"]
+    assert (said["namespace.lr"], said["number"], said["objects.1.a"]) == (0.3, 60.6, 1)
+    assert settings["converted"]["left_out"] == ["of \\ud800"]
 
 
 PRETEXTS = {

@@ -146,7 +146,7 @@ def test_a_puzzle_cannot_be_played_on_spoilt_weights(tmp_path, trunk):
 
 def test_classifiers_are_not_measured_on_spoilt_weights(scratch):
     """eval-linear: the network below, the classifiers, and a network that has become another."""
-    content = networks.load(str(scratch / "linear.pt"), "train-linear")
+    content = networks.load_linear(str(scratch / "linear.pt"))
 
     def measure(changes):
         networks.save(str(scratch / "w.pt"), content | changes)

@@ -8,7 +8,7 @@ from collections import Counter
 
 import torch
 
-from ssl_common import legible, records, streams
+from ssl_common import legible, records, schema, streams
 from ssl_common.data.loading import STD
 from ssl_common.models import archives, backbones, naming, networks, registry, states
 from ssl_common.models.naming import COUNTS
@@ -16,6 +16,7 @@ from ssl_common.streams import DataError
 
 FIRST = "conv1.0.weight"
 PLAIN = (str, int, float, bool, type(None))
+STORED = schema.Plain(finite=False)  # what may stand in a file of ours
 NAMED = 4  # names of what is left out in one line
 
 
@@ -321,7 +322,8 @@ def _settings(weights, tags):
     if weights.certain or tags.get("pretext") in (None, weights.pretext):
         known |= {"pretext": weights.pretext, "permutations": weights.permutations}
     source = {"digest": weights.digest, "kind": weights.layout.kind}
-    source |= {"settings": weights.settings(), "left_out": weights.left_out()}
+    said = {n: value for n, value in weights.settings().items() if STORED.holds({n: value})}
+    source |= {"settings": said, "left_out": [legible.text(name) for name in weights.left_out()]}
     unknown = dict.fromkeys(("pretext", "permutations", "images", "data", "data_name", "seed"))
     settings = records.tagged(unknown | known, tags, weights.path)
     if weights.pretext and not weights.certain and "pretext" not in tags:
