@@ -187,6 +187,9 @@ def _samples_by_k(found):
         counts = machines["counts"]
         if ((counts > 0) & (counts <= k)).any():
             return f"counts_sample{number}_k{k} holds one that is neither 0 nor above k"
+        ends = (machines["coefficients"][0] > 0).cumsum()[counts[counts > 0].cumsum() - 1].tolist()
+        if ends != [k * (place + 1) for place in range(len(ends))]:
+            return f"coefficients_sample{number}_k{k} are not of k positives a class"
     return None
 
 
@@ -232,6 +235,7 @@ SETTINGS = {
     **results.SETTINGS,
     "warm_up": numbers("2", least=0, maybe=True),
     "drops": numbers("* 2", least=0, maybe=True),
+    "inferred": results.TEXTS,
     "task": results.TEXT,
     "optimizer": Texts(of=("sgd", "adam"), maybe=True),
     "precision": Texts(of=("fp32", "bf16"), maybe=True),
@@ -241,7 +245,6 @@ SETTINGS = {
     "bins_digest": results.TEXT,
     "rebalanced": results.FLAG,
     "reads": Texts(of=("rgb", "lab"), maybe=True),
-    "inferred": results.TEXTS,
     "converted": Plain(finite=False, maybe=True),
 }
 
