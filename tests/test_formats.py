@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssl_common import formats, records, results, streams
+from ssl_common.data import manifest
+from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features, linear, lowshot, scoring, svm
 from ssl_common.models import networks, registry
 from ssl_common.pretext import bins, permutations
@@ -519,8 +521,30 @@ def damaged(draw, case):
     return bytes(data)
 
 
+MANIFEST = "a/1.jpg\tcat,?dog\nb\u00e9/2.jpg\n3.jpg\tdog\n"
+
+
+def rows(path, kept=()):
+    """Return {"rows": each of the manifest PATH, whose index may be KEPT}."""
+    return {"rows": [list(map(list, row[1:])) + [row.path] for row in Manifest(path, kept)]}
+
+
+def rows_of(data):
+    """Return what rows() is to give of the bytes DATA of a manifest."""
+    found = []
+    for line in data.decode().removesuffix("\n").split("\n"):
+        path, _tab, labels = line.partition("\t")
+        labels = labels.split(",") if labels else []
+        difficult = [label[1:] for label in labels if label[0] == "?"]
+        found.append([[label for label in labels if label[0] != "?"], difficult, path])
+    return {"rows": found}
+
+
+LISTS = {"manifest": Case(MANIFEST.encode(), {}, None, rows, ".tsv")}
+
+
 def check_damaged(folder, name, draw):
-    case = CASES[name]
+    case = (CASES | LISTS)[name]
     path = folder / f"damaged-{name}{case.suffix}"
     path.write_bytes(draw(damaged(case)))
     found = read(case, path, folder)
@@ -528,6 +552,8 @@ def check_damaged(folder, name, draw):
         return
     if case.suffix == ".json":
         expected = json.loads(path.read_bytes()) if found else {}
+    elif case.suffix == ".tsv":
+        expected = rows_of(path.read_bytes())
     elif case.suffix == ".npy":  # without a checksum: what another reader of it finds
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -537,13 +563,30 @@ def check_damaged(folder, name, draw):
     assert same(found, expected)
 
 
-@every
+@pytest.mark.parametrize("name", CASES | LISTS)
 @counts
 def test_damaged_bytes_are_read_as_before_or_refused(folder, name, count):
     @drawing(count)
     @given(st.data())
     def check(data):
         check_damaged(folder, name, data.draw)
+
+    check()
+
+
+@counts
+def test_a_damaged_index_is_made_anew(folder, monkeypatch, count):
+    monkeypatch.setattr(manifest, "SMALL", 0)
+    path, kept = folder / "indexed.tsv", folder / "kept.lines.npy"
+    path.write_text(MANIFEST, encoding="utf-8")
+    whole = rows(str(path), [str(kept)])
+    index = Case(kept.read_bytes(), {}, None, None, ".npy")
+
+    @drawing(count)
+    @given(st.data())
+    def check(data):
+        kept.write_bytes(data.draw(damaged(index)))
+        assert rows(str(path), [str(kept)]) == whole
 
     check()
 
