@@ -34,7 +34,7 @@ def _array(name):
 
 def _tensors(command):
     """Return the container of tensors that COMMAND writes."""
-    return lambda path: containers.read_own_tensors(path, f"a file of {command}")
+    return lambda path: containers.read_tensors(path, f"a file of {command}")
 
 
 # ---- Features, and what they were made of and for -----------------------------------------------
@@ -195,6 +195,9 @@ def _samples_by_k(found):
         counts = machines["counts"]
         if ((counts > 0) & (counts <= k)).any():
             return f"counts_sample{number}_k{k} holds one that is neither 0 nor above k"
+        ends = (machines["coefficients"][0] > 0).cumsum()[counts[counts > 0].cumsum() - 1].tolist()
+        if ends != [k * (place + 1) for place in range(len(ends))]:
+            return f"coefficients_sample{number}_k{k} are not of k positives a class"
     return None
 
 
@@ -241,6 +244,7 @@ SETTINGS = {
     **results.SETTINGS,
     "warm_up": numbers("2", least=0, maybe=True),
     "drops": numbers("* 2", least=0, maybe=True),
+    "inferred": results.TEXTS,
     "task": results.TEXT,
     "optimizer": Texts(of=("sgd", "adam"), maybe=True),
     "precision": Texts(of=("fp32", "bf16"), maybe=True),
@@ -250,13 +254,25 @@ SETTINGS = {
     "bins_digest": results.TEXT,
     "rebalanced": results.FLAG,
     "reads": Texts(of=("rgb", "lab"), maybe=True),
-    "inferred": results.TEXTS,
     "converted": Plain(finite=False, maybe=True),
 }
 
+
+def _arrays_of_the_pretext(found):
+    """See that what was trained on a puzzle, and not converted, holds the puzzle."""
+    settings = found["settings"]
+    needed = {"jigsaw": ("permutations",), "colorization": ("points", "prior")}
+    for name in needed.get(settings.get("pretext"), ()) if found["head"] else ():
+        if found.get(name) is None:
+            return f"{name} is missing, of {settings['pretext']}"
+    if found["head"] and settings.get("pretext") == "colorization" and not settings["neighbors"]:
+        return "settings.neighbors is missing, of colorization"
+    return None
+
+
 NETWORK = Format(
     "a network",
-    "name the finished network that pretrain or convert-weights wrote",
+    "name a finished one, or write it again with pretrain or convert-weights",
     _tensors("pretrain"),
     {
         "format": Version(1),
@@ -267,11 +283,13 @@ NETWORK = Format(
         "points": integers("Q 2", "int64", least=-128, most=128, unique=True, maybe=True),
         "prior": reals("Q", "float64", least=0, maybe=True),
     },
+    checks=(_arrays_of_the_pretext,),
+    limits={"Q": (1, 4096)},
 )
 
 LINEAR = Format(
     "linear classifiers",
-    "name the file that train-linear wrote at its end",
+    "name finished ones, or train them again with train-linear",
     _tensors("train-linear"),
     {
         "format": Version(1),
@@ -301,7 +319,7 @@ LINEAR = Format(
 
 CHECKPOINT = Format(
     "a checkpoint",
-    "name one that the same command left in its .state folder",
+    "it is none that a run can go on from",
     _tensors("pretrain"),
     {
         "format": Version(1),

@@ -15,6 +15,7 @@ from ssl_common.training.checkpoints import Run
 
 runs = []  # of a test
 SETTINGS = {"seed": 0, "batch": 8, "micro_batch": 4, "steps": 900, "data_name": "train"}
+SETTINGS |= {"arch": "alexnet"}
 
 
 def state(step):
@@ -28,7 +29,9 @@ def state(step):
         "mask": torch.tensor([True, False]),
     }
     optimizer = {"state": {0: {"step": torch.tensor(float(step))}}, "param_groups": [(0.9, None)]}
-    return {"network": network, "optimizer": optimizer, "position": [1, 2], "lines": ["é\ud800"]}
+    told = {"lines": [3], "unreadable": 1, "sums": torch.zeros(4, dtype=torch.float64)}
+    told |= {"position": [1, 2], "threads": 2, "random": ["é\ud800"]}
+    return {"network": network, "optimizer": optimizer, **told}
 
 
 def line(step):
@@ -139,7 +142,8 @@ def test_where_none_is_whole_the_run_stops(tmp_path, damage):
 def test_any_byte_that_changes_is_noticed_or_changes_nothing(tmp_path):
     """Some bytes of the archive mean nothing: its paddings and dates."""
     path, rng = tmp_path / "m.pt", np.random.default_rng(0)
-    networks.save(str(path), {"format": 1, "settings": SETTINGS} | state(7))
+    known = {"format": 1, "settings": SETTINGS, "version": "1", "step": 7, "log_bytes": 0}
+    networks.save(str(path), known | state(7))
     whole, noticed = path.read_bytes(), 0
     want = networks.digest(networks.load(str(path)))
     for _trial in range(400):

@@ -377,7 +377,7 @@ def test_a_number_that_is_none_is_named(scratch):
         trunk.conv1[1].weight.fill_(1e6)
     settings = {"arch": "tiny", "pretext": "jigsaw"}
     content = {"format": 1, "settings": settings, "trunk": trunk.state_dict()}
-    networks.save(scratch / "large.pt", content)
+    networks.save(str(scratch / "large.pt"), content)
     words = [sys.executable, TINY, "extract-features", "large.pt", "train.tsv", "--layer", "conv1"]
     for dtype, status in (("float32", 0), ("float16", 1)):
         done = subprocess.run(

@@ -295,9 +295,7 @@ def evaluate(model, manifest, tags, root, device, workers, progress, allow_seen=
     heads name for the middle of the image. Raises DataError for another file, for images it was
     trained on unless ALLOW_SEEN, and for what single_labels() refuses.
     """
-    content = networks.load(model, "train-linear")
-    if "heads" not in content:
-        raise DataError(f"{model}: not a file of train-linear: train classifiers on it")
+    content = networks.load_linear(model)
     settings, classes = content["settings"], content["classes"]
     images = Manifest(manifest)
     _classes, labels = single_labels(images, classes)

@@ -36,6 +36,7 @@ class Run:
         self.log = Log(os.path.join(self.folder, LOG))
         self._stop_path = os.path.join(self.folder, STOPPED)
         self._newest = None  # the step of the last checkpoint that is known to be whole
+        self.resumed = None  # the file of the one that it goes on from
 
     # ---- The network ------------------------------------------------------------------------
 
@@ -143,6 +144,7 @@ class Run:
                 damaged.append(error)
                 continue
             self._check(path, state)
+            self.resumed = path
             if damaged:
                 self.say(f"{damaged[0]}: going on from the one of step {state['step']:,}")
             return state
