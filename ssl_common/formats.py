@@ -109,6 +109,23 @@ BINS = Format(
     limits={"Q": (2, 4096)},  # one is learned without a picture, and tables grow with them
 )
 
+# As other projects have them, each in a .npy of its own.
+POINTS = Format(
+    "points of colour bins",
+    "a row each, of a and b",
+    _array("points"),
+    {"points": BINS.entries["points"]},
+    limits=BINS.limits,
+)
+PRIOR = Format(
+    "how often the 313 bins of Zhang et al. occur",
+    "give their prior_probs.npy, or make one with make-color-bins --prior-only",
+    _array("prior"),
+    {"prior": BINS.entries["prior"]},
+    checks=(_of_sum_one,),
+    limits={"Q": (313, 313)},
+)
+
 # ---- Classifiers of train-svm -------------------------------------------------------------------
 
 OF_THE_TRAINING = results.FIELDS | {
