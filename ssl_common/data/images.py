@@ -198,7 +198,10 @@ def _load(image):
     except Exception as error:
         # For want of memory, too, decoders say that a file is broken; and of broken ones, that
         # memory is wanting.
-        np.empty(DECODING * image.width * image.height + (1 << 24), np.uint8)
+        try:
+            np.empty(DECODING * image.width * image.height + (1 << 24), np.uint8)
+        except MemoryError:
+            raise MemoryError from error  # not that for this array
         wanting = shortage.lacking(error)
         if not wanting:
             raise

@@ -195,7 +195,9 @@ def batches(dataset, sampler, workers, pin):
     dataset.prepare()  # before there are workers: each would take as long
 
     def room(size):
-        return torch.empty(size, dtype=torch.uint8, pin_memory=pin).numpy()
+        if pin:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        return np.empty(size, np.uint8)  # of large pages, where torch has small ones
 
     work = functools.partial(_batch, dataset)
     with contextlib.closing(side_by_side(work, sampler, workers, _alone, room)) as loaded:
