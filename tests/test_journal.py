@@ -48,6 +48,14 @@ def journal(tmp_path):
     return made
 
 
+def test_a_checkpoint_of_another_network_is_one_line(journal):
+    journal.run.folder = "m.pt.state"
+    journal.run.resume = lambda: {"network": {"weight": torch.ones(3, 3)}}
+    with pytest.raises(DataError, match="m.pt.state: of another network .*: give another -o") as e:
+        journal.resume()
+    assert "\n" not in str(e.value)
+
+
 def step(journal, number, loss=1.0, lost=()):
     """Let step NUMBER, of two micro-batches of mean LOSS, be done; the first LOST lines."""
     for part, gone in ((0, torch.tensor(lost, dtype=torch.int64)), (1, torch.tensor([]).long())):

@@ -6,6 +6,7 @@ import time
 import torch
 
 from ssl_common import records
+from ssl_common.streams import DataError
 from ssl_common.training import torchrun, watch
 from ssl_common.training.schedules import checkpoints_due
 
@@ -42,11 +43,11 @@ class Journal:
         """Load the newest checkpoint, on every rank; return its step, or 0."""
         state = self.run.resume() if self.first else None
         if state:
-            self.network.load_state_dict(state.pop("network"))
+            self._load(self.network, state.pop("network"))
         state = torchrun.of_the_first(lambda: state)
         step = state["step"] if state else 0
         if state:
-            self.chosen.load_state_dict(state["optimizer"])
+            self._load(self.chosen, state["optimizer"])
             self.tally.load(state)
             torchrun.set_random_states(state["random"])
         if self.first:
@@ -54,6 +55,14 @@ class Journal:
         self.began = self.timed = step
         self.began_at = self.timed_at = time.monotonic()
         return step
+
+    def _load(self, into, state):
+        """Let INTO, network or optimizer, have STATE; another version's may have other names."""
+        try:
+            into.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:
+            message = f"{self.run.folder}: of another network ({str(error).splitlines()[0]})"
+            raise DataError(f"{message}: give another -o") from error
 
     def _tell_so_far(self, step, state):
         lines = list(self.run.log_lines())
