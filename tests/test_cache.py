@@ -47,7 +47,7 @@ def train(folder, steps=None, **changes):
 
 @pytest.fixture(scope="module")
 def runs(twin, scratch_template, tmp_path_factory):
-    """The folder of a run that was stopped after 6 of 9 steps, and what it is to give."""
+    """The folder of a run that was stopped after 7 of 9 steps, and what it is to give."""
     made = [tmp_path_factory.mktemp(name) / "run" for name in ("stopped", "whole")]
     for folder in made:
         shutil.copytree(scratch_template / "photos", folder / "photos")
@@ -136,8 +136,7 @@ def as_of_0_2_0(folder):
 
 
 def cut(folder):
-    newest = max(folder.glob("h.pt.state/*.pt"))
-    assert newest.name == "step-000000000006.pt"
+    older, newest = sorted(folder.glob("h.pt.state/*.pt"))
     os.truncate(newest, 4000)
 
 
