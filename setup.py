@@ -48,6 +48,7 @@ setup(
     extras_require={
         "plot": ["matplotlib>=3.8"],
         "test": [
+            "hypothesis>=6.100",
             "pytest>=8",
             "pytest-timeout>=2.2",
             "pytest-xdist>=3.5",

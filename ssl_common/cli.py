@@ -19,16 +19,22 @@ class Tool(click.Command):
 
     def main(self, args=None, prog_name=None, **_extra):
         streams.settle()
-        with processes.stopping():
-            try:
+        sys.unraisablehook = self.ignored
+        try:
+            with processes.stopping():
                 if not os.environ.get(ranks.RUN):  # a rank is watched already
                     shortage.watch(self.complain)
                 status = self.obey(args)
                 processes.finish()
-            except processes.Stopped as error:
-                status = self.stopped(str(error))
+        except processes.Stopped as error:  # as it began, or ended
+            status = self.stopped(str(error))
         shortage.ended()
         sys.exit(status)
+
+    def ignored(self, what):
+        """Say nothing of an exception that Python has to ignore, WHAT, save under --debug."""
+        if self.debug:
+            sys.__unraisablehook__(what)
 
     def obey(self, args):
         """Do what the command line ARGS says; return the exit status."""
@@ -36,22 +42,31 @@ class Tool(click.Command):
             return super().main(args, prog_name=self.name, standalone_mode=False)
         except click.UsageError as error:
             return self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
+        except processes.Stopped as error:
+            return self.stopped(str(error))
         except click.exceptions.Abort:
             return self.stopped("SIGINT")
         except Exception as error:  # --help on a full disk
             return self.failed(error)
 
     def parse_args(self, ctx, args):
-        """Parse ARGS; an empty value, as "$DIR" is where DIR is not set, is none of the others."""
+        """Parse ARGS; raise UsageError for what they are where $DIR is not set: "$DIR", -o $DIR."""
         given, _rest, _order = self.make_parser(ctx).parse_args(list(args))
-        for param in self.get_params(ctx):
+        params = self.get_params(ctx)
+        names = {name for param in params for name in param.opts if name.startswith("-")}
+        for param in params:
             value = given.get(param.name)
-            if "" in (value if isinstance(value, list | tuple) else [value]):
+            said = set(value if isinstance(value, list | tuple) else [value])
+            if "" in said:
                 raise click.BadParameter("it is empty: is a variable not set?", ctx, param)
+            if isinstance(param, click.Option) and (missed := said & names):
+                message = f"{missed.pop()} is an option itself: is a variable not set?"
+                raise click.BadParameter(message, ctx, param)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx):
         try:
+            _check_threads()
             super().invoke(ctx)
             sys.stdout.flush()
             return 0
@@ -105,6 +120,14 @@ class Tool(click.Command):
         elif line:
             _talk(f"{self.name}: {line}")
         return status
+
+
+def _check_threads():
+    """Raise DataError where OMP_NUM_THREADS is no number: each library would say so, or guess."""
+    said = os.environ.get("OMP_NUM_THREADS", "1")
+    if not all(values.whole(each.strip(" "), 4096) for each in said.split(",")):
+        wanted = "not a number of threads, 1 to 4096: mend it, or unset it"
+        raise DataError(f"OMP_NUM_THREADS={legible.quoted(said)}: {wanted}")
 
 
 @contextlib.contextmanager
@@ -178,13 +201,19 @@ seed_option = click.option(
 )
 
 
+def _usual_workers():
+    from ssl_common import crew  # here: most commands have no use for it
+
+    return crew.usual_workers()
+
+
 def workers(text):
     """Return the option -j, one per core by default, with TEXT as its help."""
     return click.option(
         "-j",
         "--workers",
-        type=values.Whole(0, 4096),
-        default=lambda: len(os.sched_getaffinity(0)),
+        type=values.Whole(0, 1024),
+        default=_usual_workers,
         show_default="one per core",
         help=text,
     )
@@ -350,7 +379,7 @@ def _talk(message, start="", end="\n"):
     try:
         click.echo(start + legible.text(message) + end, err=True, nl=False)
     except OSError:
-        streams.abandon(2)
+        streams.abandon(sys.stderr.fileno())
 
 
 class Progress:
@@ -371,6 +400,7 @@ class Progress:
         return sys.stderr.isatty()  # asked anew: a rank is given its stderr late
 
     def __call__(self, done, total=None, note=""):
+        processes.heed()
         now = time.monotonic()
         self.first = done if self.first is None else self.first  # a resumed run starts late
         if self.quiet or now - self.shown < (0.2 if self.terminal else 60):

@@ -7,6 +7,7 @@ import unicodedata
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats (of direction too), surrogates, breaks
 BREAK = re.compile(r"\s*[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
 WIDE = 60  # characters that a message shows of a value
+LONG = 6000  # ... and of a whole message: a name of a file has up to 4096
 
 
 def text(said):
@@ -18,8 +19,9 @@ def text(said):
 
 
 def line(message):
-    """Return MESSAGE, which may have lines, as one line of text()."""
-    return text(BREAK.sub(" ", str(message).strip()))
+    """Return MESSAGE, which may have lines, as one line of text(), not without end."""
+    said = text(BREAK.sub(" ", str(message).strip()))
+    return said if len(said) <= LONG else f"{said[: LONG - 300]} ... {said[-300:]}"
 
 
 def cell(said):

@@ -6,19 +6,33 @@ lives: what nobody holds was left by one that was killed, and goes when the same
 
 import contextlib
 import fcntl
+import io
 import os
 import re
 import shutil
 import stat
+from collections.abc import Collection, Iterator
 
 from ssl_common import shortage
 
 _NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
 _ROOM = 255 - 25  # bytes that the longest file name leaves for what stands before the ending
+_held = set()  # the descriptors that lock what this process makes
+
+
+def _let_go():
+    """Leave the locks to the parent of a process that was forked: it may outlive it for a while."""
+    for descriptor in _held:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor, inheritable=False)
+        os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager
-def file(target, mode=0o666):
+def file(target: str, mode: int = 0o666) -> Iterator[io.BufferedWriter]:
     """Yield a new file beside TARGET, open for writing; unless it is renamed it is gone at the end.
 
     Its `name` is its path, and it is locked until the end of the block. MODE is that of os.open.
@@ -32,7 +46,8 @@ def file(target, mode=0o666):
             os.unlink(path)
 
     with _made(target, create, remove) as (path, descriptor):
-        stream = open(path, "wb", opener=lambda *_: os.dup(descriptor))  # noqa: SIM115 (below)
+        stream = open(descriptor, "wb", closefd=False)  # noqa: SIM115 (closed below)
+        stream.raw.name = path
         try:
             yield stream
         finally:
@@ -41,7 +56,7 @@ def file(target, mode=0o666):
 
 
 @contextlib.contextmanager
-def folder(target, mode=0o777):
+def folder(target: str, mode: int = 0o777) -> Iterator[str]:
     """Yield the path of a new folder beside TARGET; unless it is renamed it is gone at the end."""
 
     def create(path):
@@ -65,6 +80,7 @@ def _made(target, create, remove):
         try:
             try:
                 descriptor = create(path)
+                _held.add(descriptor)
             except OSError as error:
                 ours = not isinstance(error, FileExistsError)
                 error.filename = target
@@ -77,6 +93,7 @@ def _made(target, create, remove):
             if ours:
                 remove(path)
             if descriptor is not None:
+                _held.remove(descriptor)
                 os.close(descriptor)
 
 
@@ -101,7 +118,7 @@ def _lock(descriptor):
     return True
 
 
-def clear(targets):
+def clear(targets: Collection[str]) -> None:
     """Remove what processes that were killed have left in the making of TARGETS, and that is ours.
 
     Where a file system has no locks, all is left. Where those of another machine are not seen

@@ -4,15 +4,17 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 
 STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
 # A terminal sends the first, batch systems the others; SIGUSR1 is Slurm's usual warning.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-# Seconds in which a signal is obeyed: others that come with it do not disturb that. timeout(1) and
-# batch systems send one to a process and again to its group.
-HEEDED = 0.5
+# Seconds in which another signal is the same one: timeout(1) and batch systems send one to a
+# process and again to its group.
+AGAIN = 0.5
+PATIENCE = 10  # seconds in which a signal does not disturb the clean-up after another
 
 
 class Stopped(BaseException):
@@ -21,23 +23,40 @@ class Stopped(BaseException):
 
 raised = []  # the signals that were raised as Stopped
 _asked = []  # those that deferring_stop keeps until the work asks for them
-_depends = False  # whether die_with_parent was asked for
-_heard = -float("inf")  # when one came that is not of the same sending as the one before
+_last = signal.SIG_IGN  # what finish() makes of SIGNALS
+_heard = -float("inf")  # when the last new one came
 
 
-def _insists():
-    """Tell whether the signal that has come is another one, not the last one sent twice."""
+def _is_obeyed():
+    """Tell whether Stopped is on its way: whether what runs now is a clean-up."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None
+
+
+def _is_new(seconds):
+    """Tell whether a signal is a new one, after none in so many SECONDS."""
     global _heard
     now = time.monotonic()
-    if now - _heard < HEEDED:
+    if now - _heard < seconds:
         return False
     _heard = now
     return True
 
 
 def _stop(number, _frame):
-    if _insists():
+    if _is_new(PATIENCE if _is_obeyed() else 0):
         raised.append(signal.Signals(number).name)
+        raise Stopped(raised[0])
+
+
+def heed() -> None:
+    """Raise Stopped anew where somebody made away with it: modules in C do while they are loaded.
+
+    It stands before all that waits, and where work tells how far it is.
+    """
+    if raised and not _is_obeyed():
         raise Stopped(raised[0])
 
 
@@ -56,9 +75,14 @@ def _handling(handler):
                 signal.signal(number, previous)
 
 
+@contextlib.contextmanager
 def stopping():
     """Turn a signal into Stopped in this block, so that half-written files are removed."""
-    return _handling(_stop)
+    try:
+        with _handling(_stop):
+            yield
+    finally:
+        raised.clear()
 
 
 @contextlib.contextmanager
@@ -68,10 +92,11 @@ def deferring_stop(patient=False):
     For work that may stop only between two steps. A second signal stops it at once, unless PATIENT:
     one of many processes gets the same signal from its parent and from a batch system.
     """
+    heed()
     _asked.clear()
 
     def ask(number, _frame):
-        if _insists() and _asked and not patient:
+        if _is_new(AGAIN) and _asked and not patient:
             raise Stopped(_asked[0])
         _asked.append(signal.Signals(number).name)
 
@@ -82,21 +107,19 @@ def deferring_stop(patient=False):
         _asked.clear()
 
 
-def finish():
-    """Let no signal change how this process ends, from here on: all is written, or said.
-
-    One that is to die with its parent still does.
-    """
+def finish() -> None:
+    """Let no signal change how this process ends, from here on: all is written, or said."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL if _depends else signal.SIG_IGN)
+        signal.signal(number, _last)
 
 
-def wait(descriptor, event):
+def wait(descriptor: int, event: int) -> None:
     """Wait until DESCRIPTOR is ready for EVENT, select.POLLIN or POLLOUT, or broken.
 
     A signal is heard even where it comes just before the wait, or to another thread: a system call
     that blocks would sleep on. What waits for its input stops at one that deferring_stop keeps.
     """
+    heed()
     poll = select.poll()
     poll.register(descriptor, event)
     if poll.poll(0):
@@ -122,40 +145,22 @@ def wait(descriptor, event):
 
 @contextlib.contextmanager
 def born_deaf():
-    """Let the processes started here be deaf to signals to the group: this one stops them.
-
-    They import as from_a_safe_path() says.
-    """
-    from multiprocessing import resource_tracker
-
-    with from_a_safe_path():
-        resource_tracker.ensure_running()  # it would unblock the signals, were it started later
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
-
-
-@contextlib.contextmanager
-def from_a_safe_path():
-    """Let no process started here import what lies in the current folder: `python -c` and -m do."""
-    name = "PYTHONSAFEPATH"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
+    """Let the processes started here be deaf to signals to the group: this one stops them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
     try:
         yield
     finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
 
 
-def die_with_parent(number):
-    """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way."""
+def die_with_parent(number, to_the_end=False):
+    """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way.
+
+    TO_THE_END says that signals end it even after finish(), where one of many may wait for others.
+    """
     import ctypes  # here: most commands have no use for it, and all of them start
 
-    global _depends
-    _depends = True
+    global _last
+    _last = signal.SIG_DFL if to_the_end else _last
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)

@@ -3,19 +3,16 @@
 import contextlib
 import datetime
 import json
-import math
 import os
 import sys
 
-from ssl_common import results, streams
+from ssl_common import containers, formats, legible, results, streams
 from ssl_common.streams import DataError
-
-DIGITS = 400  # of a whole number in JSON; Python refuses to read ten times that
 
 
 def line(record):
     """Return RECORD as one line of JSON, bytes with their newline; NaN is refused."""
-    return (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return (legible.dumps(record) + "\n").encode()
 
 
 def provenance(command):
@@ -36,64 +33,6 @@ def version():
     return metadata.version("ssl-bench")
 
 
-def parse(text):
-    """Return what the JSON TEXT, str or UTF-8 bytes, says; raise ValueError for what is none.
-
-    That is stricter than Python: no NaN or infinity, by name or by size, no key twice in an object,
-    no half of a character.
-    """
-    text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-    if not text.strip():
-        raise ValueError("it is empty: delete it")
-    try:
-        found = _DECODER.decode(text)
-        json.dumps(found, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at character {error.pos + 1}") from error
-    except UnicodeEncodeError as error:
-        raise ValueError("half of a surrogate pair") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    return found
-
-
-def _object(pairs):
-    found = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{results.shown(name)} stands there twice")
-        found[name] = value
-    return found
-
-
-def _whole(text):
-    if len(text) > DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
-    return int(text)
-
-
-def _finite(text):
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is not a finite number")
-    return number
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_whole, parse_float=_finite, parse_constant=_finite
-)
-
-
-def _parsed_object(text, where):
-    """Return the JSON object TEXT, bytes, says; raise DataError that names WHERE for others."""
-    try:
-        found = parse(text)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{where}: not a JSON object")
-    return found
-
-
 def read(path):
     """Yield (line number, record) for each line of the .jsonl file or pipe PATH.
 
@@ -101,7 +40,7 @@ def read(path):
     """
     with streams.reading(path) as stream:
         for number, text in enumerate(stream, 1):
-            yield number, _parsed_object(text, f"{streams.name(path)}:{number}")
+            yield number, containers.json_object(text, f"{streams.name(path)}:{number}")
 
 
 def sidecar(path):
@@ -138,27 +77,24 @@ def read_sidecar(path):
     """Return what the sidecar of the feature file PATH says; {} where there is none."""
     if path == "-" or not os.path.exists(sidecar(path)):
         return {}
-    return read_object(sidecar(path))
-
-
-def read_object(path):
-    """Return the JSON object in the file PATH; raise DataError for others."""
-    with streams.regular(path) as stream:
-        return _parsed_object(stream.read(), path)
+    return formats.SIDECAR.read(sidecar(path))
 
 
 def tagged(said, tags, source):
     """Return what SOURCE SAID, {field: value}, with the TAGS of a command line, {field: text}.
 
     Raises DataError where a field is not of its type, and for a tag that says what the command
-    does, or something else than the source.
+    does, or something else than the source; what is "inferred" the source does not say.
     """
     results.check(said, source)
     told = {name: _tag(name, text) for name, text in tags.items()}
+    inferred = said.get("inferred") or []
     for name, value in told.items():
-        if said.get(name) not in (None, value):
+        if said.get(name) not in (None, value) and name not in inferred:
             raise DataError(f"--tag {name}={tags[name]}: {source} says {said[name]}")
-    return said | told
+    left = [name for name in inferred if name not in told]
+    said = {name: value for name, value in said.items() if name != "inferred"}
+    return said | told | ({"inferred": left} if left else {})
 
 
 def _tag(name, text):
@@ -173,7 +109,7 @@ def _tag(name, text):
     kind, value = results.FIELDS.get(name, results.TEXT), text
     if kind is not results.TEXT and text == text.strip():
         with contextlib.suppress(ValueError):
-            value = parse(text)
+            value = containers.parse(text)
     if not kind.holds(value):
         raise DataError(f"{option}: not {kind.words}")
     return value

@@ -3,66 +3,38 @@
 ssl-formats(5) has the same table in words.
 """
 
-import json
-import sys
-from collections.abc import Callable
-from typing import NamedTuple
-
+from ssl_common.schema import (
+    FARTHEST,
+    Either,
+    Flag,
+    Letters,
+    Mapping,
+    Table,
+    Texts,
+    Wrong,
+    integers,
+    numbers,
+)
 from ssl_common.streams import DataError
 
-LARGEST = 2**63 - 1  # of a whole number
 SLACK = 1e-9  # of a percentage: a mean of hundreds may be a bit more than a hundred
 
 
-class Kind(NamedTuple):
-    """A type of field: what messages call it, and whether a value that JSON has is of it."""
-
-    words: str
-    holds: Callable[[object], bool]
-
-
 def is_number(value):
-    """Tell whether VALUE is a number that a float can hold, and neither NaN nor infinite."""
+    """Tell whether VALUE is a number, and neither NaN nor too large to count with."""
     is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_numeric and abs(value) <= sys.float_info.max
+    return is_numeric and abs(value) <= FARTHEST
 
 
-def _whole(least):
-    return Kind(
-        f"a whole number from {least} on",
-        lambda value: type(value) is int and least <= value <= LARGEST,
-    )
-
-
-def _list_of(kind):
-    return Kind(
-        f"a list, each {kind.words}",
-        lambda value: isinstance(value, list) and all(map(kind.holds, value)),
-    )
-
-
-def _object_of(kind):
-    return Kind(
-        f"an object, each {kind.words} or null",
-        lambda value: (
-            isinstance(value, dict)
-            and all(each is None or kind.holds(each) for each in value.values())
-        ),
-    )
-
-
-TEXT = Kind("text", lambda value: isinstance(value, str))
-FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-NUMBER = Kind("a finite number", is_number)
-POSITIVE = Kind("a number above 0", lambda value: is_number(value) and value > 0)
-PERCENT = Kind(
-    "a percentage, 0 to 100", lambda value: is_number(value) and -SLACK <= value <= 100 + SLACK
-)
-COUNT, INDEX = _whole(1), _whole(0)
-DIGESTS = _object_of(TEXT)
-MOMENTUM = Kind(
-    "a number, or two", lambda value: NUMBER.holds(value) or _list_of(NUMBER).holds(value)
-)
+# Null, as if the field were not there, may stand for any of them.
+TEXT, FLAG = Texts(maybe=True), Flag(maybe=True)
+NUMBER, POSITIVE = numbers(maybe=True), numbers(above=0, maybe=True)
+_PERCENT = {"least": -SLACK, "most": 100 + SLACK, "called": "a percentage, 0 to 100"}
+PERCENT = numbers(**_PERCENT, maybe=True)
+COUNT, INDEX = integers(least=1, maybe=True), integers(least=0, maybe=True)
+DIGESTS = Mapping(TEXT, maybe=True)
+TEXTS = Texts("*", maybe=True)
+MOMENTUM = Either((numbers(), numbers("*")), maybe=True)
 
 # The field that tells how large the puzzle of a pretext task was, and what the paper calls it.
 SIZES = {"permutations": "|P|", "neighbors": "K"}
@@ -77,7 +49,7 @@ SAID = _fields({
     TEXT: "data_set layer model arch pretext data data_name manifest",
     COUNT: " ".join([*SIZES, "images"]),
     INDEX: "seed",
-    _list_of(COUNT): "shape",
+    integers("*", least=1, maybe=True): "shape",
 })  # fmt: skip
 # How something was trained: the classifiers of train-linear, or what --tag says of a network.
 SETTINGS = _fields({
@@ -87,26 +59,26 @@ SETTINGS = _fields({
     NUMBER: "weight_decay bn_momentum jitter lighting",
     FLAG: "cache nesterov decay_biases bn_affine warp flip",
     MOMENTUM: "momentum",
-    _list_of(NUMBER): "warm_up",
-    _list_of(_list_of(NUMBER)): "drops",
+    numbers("*", maybe=True): "warm_up",
+    numbers("* 2", maybe=True): "drops",
 })  # fmt: skip
 # What follows from all the rest: the measurement.
 MEASURED = _fields({
     NUMBER: "value",
     PERCENT: "top_5 min max std",
-    _object_of(PERCENT): "per_class",
-    _list_of(PERCENT): "interval",
+    Mapping(PERCENT, maybe=True): "per_class",
+    numbers("*", **_PERCENT, maybe=True): "interval",
     COUNT: "bootstrap",
     INDEX: "classes fits unconverged bootstrap_seed",
     POSITIVE: "cost",
-    _list_of(TEXT): "unseen",
+    TEXTS: "unseen",
 })  # fmt: skip
-# Where a record comes from; time_* are of it too.
-PROVENANCE = _fields({_list_of(TEXT): "argv", TEXT: "version time_utc"})
+# Where a record comes from, and which of its fields nobody said; time_* are of it too.
+PROVENANCE = _fields({TEXTS: "argv inferred", TEXT: "version time_utc"})
 # What a command finds in its input, or is told by its options.
 FOUND = _fields({
     TEXT: "task metric cost_from solver train_manifest train_labels train_features train_dtype"
-    " dtype test_manifest samples_digest",
+    " dtype test_manifest sample_rule samples_digest",
     COUNT: "train_images test_images k samples",
     INDEX: "svm_seed linear_seed sample_seed",
     DIGESTS: "inputs",
@@ -116,18 +88,15 @@ FIELDS = SAID | SETTINGS | MEASURED | PROVENANCE | FOUND
 OURS = {*MEASURED, *PROVENANCE, *FOUND, "format", "converted", "left_out", "drawn"}
 
 
+TABLE = Table(FIELDS)
+
+
 def check(record, where):
     """Raise DataError, naming WHERE, for a field of RECORD that is not of its type; null is."""
-    for name, value in record.items():
-        kind = FIELDS.get(name)
-        if kind and value is not None and not kind.holds(value):
-            raise DataError(f"{where}: {name} is {shown(value)}, not {kind.words}")
-
-
-def shown(value):
-    """Return VALUE as messages show it: as JSON has it, cut short."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:59]}\u2026"
+    try:
+        TABLE.read("", record, Letters(), {})
+    except Wrong as wrong:
+        raise DataError(f"{where}: {wrong}") from None
 
 
 def identity(record):

@@ -77,13 +77,17 @@ def told(message):
 
 def _in_words(kind, detail=""):
     """Return the KIND of shortage in words, with the DETAIL that is known and the limits set."""
-    words = kind.words + (f": {detail[:LONGEST]}" if detail else "")
+    return kind.words + (f": {detail[:LONGEST]}" if detail else "") + _limits(kind)
+
+
+def _limits(kind):
+    """Return the limits that are set on the KIND, in words."""
     limits = [
         f"ulimit {option} is {most // unit}"
         for option, (limit, unit) in kind.limits.items()
         if (most := resource.getrlimit(limit)[0]) != resource.RLIM_INFINITY
     ]
-    return words + (f" ({', '.join(limits)})" if limits else "")
+    return f" ({', '.join(limits)})" if limits else ""
 
 
 # ---- A child that is watched ------------------------------------------------------------------
@@ -111,7 +115,8 @@ def watch(complain):
             os._exit(status)
         for path in told_all:
             _remove(path)
-        os._exit(complain(chattered() or _in_words(MEMORY, f"the command {how}"), 1))
+        how += f", for want of memory perhaps{_limits(MEMORY)}"
+        os._exit(complain(chattered() or how, 1))
     os.setpgid(0, 0)  # a terminal stops our parent, who passes it on
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if sys.stderr is not None:
@@ -159,20 +164,3 @@ def ended():
 def _tell(word):
     if _diary is not None:
         os.write(_diary, os.fsencode(word) + b"\0")
-
-
-@contextlib.contextmanager
-def muttering():
-    """Let the processes started here write to nobody; yield what gives what the machine lacks.
-
-    That is in words, where they have said so, else None.
-    """
-    heard, ours = os.memfd_create("muttered"), [os.dup(descriptor) for descriptor in (1, 2)]
-    for descriptor in (1, 2):
-        os.dup2(heard, descriptor)
-    try:
-        yield lambda: told(_read(heard))
-    finally:
-        for descriptor, kept in zip((1, 2), ours, strict=True):
-            os.dup2(kept, descriptor)
-            os.close(kept)

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import io
 import os
-import re
 import select
 import stat
 import sys
@@ -49,7 +48,7 @@ def stem(path):
     return utf8(os.path.splitext(os.path.basename(path))[0])
 
 
-def descriptor(path):
+def descriptor(path: str) -> int | None:
     """Return the number of the open file of this process that PATH is, as /dev/fd/63; or None."""
     folder, base = os.path.split(os.path.abspath(path))
     if base.isdecimal() and os.path.realpath(folder) == os.path.realpath("/proc/self/fd"):
@@ -107,6 +106,7 @@ def reading(path):
     """Open PATH ("-" is standard input) for reading bytes, a file or pipe; refuse a terminal."""
     if not path:
         raise DataError("the name of an input is empty: name a file")
+    processes.heed()
     if path != "-":
         with io.BufferedReader(_Raw(path, "rb", path, opener=_at_once), BUFFER) as stream:
             _check_readable(stream, path)
@@ -142,7 +142,7 @@ def _is_open(number, way):
         return False
 
 
-def regular(path):
+def regular(path: str) -> io.BufferedReader:
     """Open the file PATH for reading bytes; no FIFO is waited for, and no device touched.
 
     Raises OSError where it is one of these, or a socket.
@@ -166,7 +166,8 @@ def writing(path, binary=True):
     goes wrong, what stood there before is untouched. BINARY output to a terminal is refused.
     """
     if is_special(path):
-        with naming("standard output" if path == "-" else path), _sending(path, binary) as stream:
+        known_as = "standard output" if path == "-" else path
+        with naming(known_as), _sending(path, known_as, binary) as stream:
             yield stream
         return
     with naming(path), writing_together([path]) as (stream,):
@@ -181,17 +182,17 @@ def is_special(path):
 
 
 @contextlib.contextmanager
-def _sending(path, binary):
+def _sending(path, known_as, binary):
     """Open PATH, which is special, for writing: a rename over /dev/null would destroy it."""
+    processes.heed()
     number = 1 if path == "-" else descriptor(path)
     if number == 1 and sys.stdout:
         sys.stdout.flush()
         number = sys.stdout.fileno()
     opened = _reader_awaited(path) if number is None else number
     if not _is_open(opened, os.O_WRONLY):
-        known_as = "standard output" if path == "-" else path
         raise DataError(f"{known_as}: not open for writing: redirect it to a file (>)")
-    raw = _Raw(opened, "wb", path, closefd=number is None)
+    raw = _Raw(opened, "wb", known_as, closefd=number is None)
     with contextlib.closing(io.BufferedWriter(raw, BUFFER)) as stream:
         try:
             if binary and raw.isatty():
@@ -211,6 +212,7 @@ def _reader_awaited(path):
         except OSError as error:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise
+        processes.heed()
         time.sleep(0.05)
 
 
@@ -222,6 +224,7 @@ def writing_together(paths, removed=()):
     then each takes its place, in their order. Whatever goes wrong before, what stood there is
     untouched.
     """
+    processes.heed()
     targets = [_replaceable(path) for path in paths]
     with contextlib.ExitStack() as stack:
         opened = []
@@ -245,7 +248,7 @@ def writing_together(paths, removed=()):
                 os.replace(stream.name, target)
 
 
-def check_output(path):
+def check_output(path: str) -> None:
     """Raise the error of writing the file PATH, which is to be replaced, before any work for it."""
     target, _old = _replaceable(path)
     with naming(path, target), partials.file(target):
@@ -264,8 +267,8 @@ def _replaceable(path):
         old = os.stat(path)
     if path.endswith("/") or (old and stat.S_ISDIR(old.st_mode)):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if old and not stat.S_ISREG(old.st_mode):
-        raise DataError(f"{path}: not a file, which could be replaced: remove it")
+    if is_special(path):
+        raise DataError(f"{path}: not a file, which could be replaced: name one")
     if old and not _is_writable(target, old):
         raise DataError(f"{path}: read-only: allow it with chmod u+w, or name another file")
     return target, old
@@ -335,7 +338,7 @@ def writing_folder(path):
         raise
 
 
-def temporary_folder(purpose):
+def temporary_folder(purpose: str) -> contextlib.AbstractContextManager[str]:
     """Return the context of a folder of this process alone, in TMPDIR; killed ones' are removed."""
     import tempfile
 
@@ -358,7 +361,7 @@ def naming(path, alias=None):
 # ---- The standard streams ---------------------------------------------------------------------
 
 
-def settle():
+def settle() -> None:
     """Make sure that there are three standard streams, and that no file takes the number of one.
 
     One that is closed can be used in no way, save that what is said on standard error is lost.
@@ -383,101 +386,6 @@ def abandon(descriptor):
     if devnull != descriptor:
         os.dup2(devnull, descriptor)
         os.close(devnull)
-
-
-# ---- Arrays -----------------------------------------------------------------------------------
-
-
-def read_array(path):
-    """Read one array from a .npy file, which is mapped, or a pipe; refuse pickles.
-
-    Raises DataError when PATH does not hold one whole .npy array.
-    """
-    import numpy as np
-
-    try:
-        if path != "-" and os.path.isfile(path):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        else:
-            with reading(path) as stream:  # np.load seeks, and a pipe cannot
-                array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
-        message = f"not a .npy array, or cut short ({_without_advice(error)})"
-        raise DataError(f"{name(path)}: {message}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{name(path)}: a .npz archive where a .npy array should be")
-    return array
-
-
-def _without_advice(error):
-    """Return what NumPy says of a file: of one that is nothing it knows, to unpickle it."""
-    return "another kind of file" if "pickle" in str(error) else error
-
-
-def read_arrays(path):
-    """Read the named arrays of a .npz file or pipe as a dict; refuse pickles."""
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with reading(path) as stream, np.load(io.BytesIO(stream.read()), allow_pickle=False) as npz:
-            return dict(npz)
-    except (ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-        message = f"not a .npz archive, or cut short ({_without_advice(error)})"
-        raise DataError(f"{name(path)}: {message}") from error
-
-
-def read_tensors(path, kind, stream=None):
-    """Return what torch.save wrote to the file PATH, or to STREAM, on the CPU; run no code.
-
-    Raises DataError for what is not KIND, or damaged.
-    """
-    import warnings
-
-    import torch
-
-    try:
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")  # protocol 3 is read all the same
-            return torch.load(stream or path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file raises almost anything
-        for warning in warned:
-            if newer := re.search(r"pickle protocol ([4-9])", str(warning.message)):
-                message = f"pickle protocol {newer[1]}, which torch reads only by running its code"
-                advice = "save it again with torch.save as it is, without pickle_protocol"
-                raise DataError(f"{path}: {message}: {advice}") from error
-        reason = str(error).split(". ")[0].splitlines() or [type(error).__name__]
-        raise DataError(f"{path}: not {kind}, or damaged ({reason[0].strip()})") from error
-
-
-def write_array_header(stream, dtype, shape):
-    """Write the header of a .npy array (C order, little endian); its bytes follow in any pieces."""
-    import numpy as np
-
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
-    header = {"descr": descr, "fortran_order": False, "shape": tuple(shape)}
-    np.lib.format.write_array_header_1_0(stream, header)
-
-
-def write_array(stream, array):
-    """Write ARRAY as .npy: C order, little endian, never pickled."""
-    import numpy as np
-
-    write_array_header(stream, array.dtype, array.shape)
-    stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-
-
-def write_arrays(stream, **arrays):
-    """Write named ARRAYS as .npz, the same bytes to a file and a pipe."""
-    import numpy as np
-
-    buffer = io.BytesIO()  # what seeks gets other bytes than what cannot
-    np.savez(buffer, **arrays)
-    stream.write(buffer.getvalue())
 
 
 def digest(data):

@@ -81,6 +81,21 @@ def environment(extra=None):
     return {**kept, "PATH": f"{BIN}{os.pathsep}{kept['PATH']}", **(extra or {})}
 
 
+def plant_modules(folder):
+    """Put modules of a user's own into FOLDER; return the file in which they leave a mark."""
+    mark = folder / "imported"
+    for name in ("signal", "torch", "json", "numpy", "struct", "threading"):
+        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write('{name} ')\n")
+    return mark
+
+
+def readers(pid):
+    """Return the processes that the command PID started to work beside it."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    lines = {int(c): pathlib.Path(f"/proc/{c}/cmdline").read_bytes() for c in children}
+    return [child for child, line in lines.items() if b"resource_tracker" not in line]
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run a command as a real process, in tmp_path; CHECK is the exit status it must have."""

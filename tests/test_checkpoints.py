@@ -15,7 +15,14 @@ from ssl_common.training import driving
 from ssl_common.training.checkpoints import Run
 
 runs = []  # of a test
-SETTINGS = {"seed": 0, "batch": 8, "micro_batch": 4, "steps": 900, "data_name": "train"}
+SETTINGS = {
+    "arch": "tiny",
+    "seed": 0,
+    "batch": 8,
+    "micro_batch": 4,
+    "steps": 900,
+    "data_name": "train",
+}
 
 
 def state(step):
@@ -29,7 +36,9 @@ def state(step):
         "mask": torch.tensor([True, False]),
     }
     optimizer = {"state": {0: {"step": torch.tensor(float(step))}}, "param_groups": [(0.9, None)]}
-    return {"network": network, "optimizer": optimizer, "position": [1, 2], "lines": ["é\ud800"]}
+    loop = {"network": network, "optimizer": optimizer, "random": [[torch.get_rng_state()]]}
+    sums = torch.ones(4, dtype=torch.float64)
+    return loop | {"threads": 1, "position": [1, 2], "sums": sums, "lines": [], "unreadable": 0}
 
 
 def line(step):
@@ -139,8 +148,8 @@ def test_where_none_is_whole_the_run_stops(tmp_path, damage):
 
 def test_any_byte_that_changes_is_noticed_or_changes_nothing(tmp_path):
     """Some bytes of the archive mean nothing: its paddings and dates."""
-    path, rng = tmp_path / "m.pt", np.random.default_rng(0)
-    networks.save(str(path), {"format": 1, "settings": SETTINGS} | state(7))
+    begin(tmp_path, (50,))[0].close()
+    path, rng = checkpoint(tmp_path, 50), np.random.default_rng(0)
     whole, noticed = path.read_bytes(), 0
     want = networks.digest(networks.load(str(path)))
     for _trial in range(400):

@@ -163,7 +163,7 @@ def test_tags_are_those_of_eval_svm(trained, monkeypatch):
 
 def test_another_file_is_refused(tmp_path):
     torch.save({"format": 1, "trunk": {}, "settings": {}}, tmp_path / "network.pt")
-    with pytest.raises(DataError, match="network.pt: not a file of train-linear: "):
+    with pytest.raises(DataError, match="network.pt: not linear classifiers: "):
         next(linear.evaluate(str(tmp_path / "network.pt"), "bad.tsv", {}, ".", "cpu", 0, print))
     (tmp_path / "text.pt").write_text("no network")
     with pytest.raises(DataError, match="text.pt: not a file of train-linear, or damaged"):

@@ -139,7 +139,11 @@ def test_bad_features(call, scratch):
 def test_bad_svm(call, scratch):
     call("test.npy", *EXAMPLE[1:], words=("test.npy: not a .npz",))
     np.savez(scratch / "other.npz", a=np.zeros(3))
-    call("other.npz", *EXAMPLE[1:], words=("other.npz: not written by train-svm",))
+    call(
+        "other.npz",
+        *EXAMPLE[1:],
+        words=("other.npz: not classifiers of train-svm: ",),
+    )
     arrays = dict(np.load(scratch / "svm.npz"))
     np.savez(scratch / "later.npz", **arrays | {"format": 2})
     call("later.npz", *EXAMPLE[1:], words=("later.npz: format 2",))

@@ -221,7 +221,9 @@ def test_a_folder_in_the_place_of_a_file(run, scratch):
     layers = ["--layer", "conv1", "--layer", "conv3"]
     argv = ["extract-features", "random:alexnet", "test.tsv", *layers, "-o", "new"]
     done = run(*argv, cwd=scratch, check=1)
-    assert b"new/conv3.npy: not a file" in done.stderr and files(scratch / "new") == ["conv3.npy"]
+    assert b"new/conv3.npy: Is a directory" in done.stderr and files(scratch / "new") == [
+        "conv3.npy"
+    ]
 
 
 def test_interrupted_it_leaves_nothing(scratch):

@@ -166,7 +166,10 @@ def test_refused(run, scratch):
 @pytest.mark.parametrize(
     "change, said",
     [
-        (lambda m: m[:-1], "11 x 2 of int8, but train.tsv has 12 lines"),
+        (
+            lambda m: m[:-1],
+            "11 x 2 of int8, not N x C whole numbers of -1, 0, 1 (N = 12 lines of train.tsv, C = 2",
+        ),
         (lambda m: m.astype(float), "float64"),
         (lambda m: np.where(m < 0, 0, m), "row 1 contradicts line 1 of train.tsv"),
         (lambda m: np.where(m == 0, -1, m), "positives or negatives alone"),

@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
 
-from ssl_common.evaluation import liblinear, solver, svm
+from ssl_common.evaluation import liblinear, newton, solver, svm
 from ssl_common.evaluation.examples import read_examples
 from ssl_common.streams import DataError
 
@@ -44,7 +44,9 @@ def test_unconverged_fits_are_counted_in_silence(tmp_path, monkeypatch):
         assert solve.fit(np.stack([signs, signs]), np.array([10.0, 100.0]), ignore)[1] == 2
 
 
-def test_exact_fits_that_stop_early_are_counted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("few", [0, newton.FEW])
+def test_exact_fits_that_stop_early_are_counted(tmp_path, monkeypatch, few):
+    monkeypatch.setattr(newton, "FEW", few)
     monkeypatch.setattr(solver, "MAX_NEWTON", 1)
     rows, signs = made()
     with on(rows, tmp_path, "exact") as solve:
@@ -157,12 +159,12 @@ def test_normalised_rows(tmp_path, kind):
     assert rows.dtype == np.float64
 
 
-def test_the_same_from_a_shared_file(tmp_path):
-    rows, _ = made()
-    alone, shared = (liblinear.Liblinear(rows, 0, workers) for workers in (0, 2))
-    with alone, shared:
-        assert isinstance(shared.rows, np.memmap)
-        np.testing.assert_array_equal(alone.rows, shared.rows)
+def test_processes_change_nothing():
+    rows, signs = made()
+    signs, costs = np.stack([signs, -signs, np.roll(signs, 1)]), np.array([0.1, 1.0, 10.0])
+    found = [liblinear.Liblinear(rows, 0, workers).fit(signs, costs, ignore) for workers in (0, 2)]
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
 
 
 @pytest.mark.parametrize("width", [5, 9, 40])

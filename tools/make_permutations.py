@@ -2,7 +2,7 @@
 
 import click
 
-from ssl_common import cli, streams, values
+from ssl_common import cli, containers, streams, values
 
 
 @cli.command("make-permutations")
@@ -50,7 +50,7 @@ def main(count, tiles, method, first, check, seed, output):
         else:
             with streams.writing(output) as stream:
                 rows, method, least = permutations.make(count, tiles, method, first, seed, progress)
-                streams.write_array(stream, rows)
+                containers.write_array(stream, rows)
             made = f"{count} permutations of {tiles} tiles by {method}"
     apart = f", {permutations.mean_distance(rows):.4f} places apart on average"
     apart += f", {least} at least" if least else ""

@@ -2,10 +2,11 @@
 
 import os
 import re
+from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import records, results, streams
+from ssl_common import containers, formats, records, streams
 from ssl_common.data.manifest import NEGATIVE, POSITIVE, ClassRows, Manifest, class_rows
 from ssl_common.streams import DataError
 
@@ -123,8 +124,9 @@ def write(
             )
             advice = "take a lower k" if k > 1 else "list more images"
             raise DataError(f"{where}: no class has {needed}: {advice}")
-        files = {name: streams.read_array(os.path.join(partial, name)) for name in names}
-        about = {"seed": seed, "digests": {name: _digest(each) for name, each in files.items()}}
+        paths = {name: os.path.join(partial, name) for name in names}
+        digests = {name: _digest(containers.read_array(path)) for name, path in paths.items()}
+        about = {"seed": seed, "rule": rule, "digests": digests}
         with streams.writing(os.path.join(partial, ABOUT)) as stream:
             stream.write(records.line({"format": 1} | about))
     return names, _in_words(names, rule, without, small)
@@ -141,7 +143,7 @@ def _in_words(names, rule, without, small):
 
 def _write_matrix(stream, count, rows, values):
     """Write as .npy the matrix, int8 (COUNT, C), that holds VALUES in ROWS and else UNUSED."""
-    streams.write_array_header(stream, np.int8, (count, values.shape[1]))
+    containers.write_array_header(stream, np.int8, (count, values.shape[1]))
     for start in range(0, count, BLOCK):
         block = np.full((min(BLOCK, count - start), values.shape[1]), UNUSED, np.int8)
         first, last = np.searchsorted(rows, (start, start + len(block)))
@@ -154,43 +156,80 @@ def file_name(number, k):
     return f"sample{number}_k{k}.npy"
 
 
-def read(folder, labels, manifest):
-    """Return {(k, number): matrix (N, C)} of the files in FOLDER, in that order.
+class Drawn(NamedTuple):
+    """A sample as it is used: (class, rows int32 (n,), signs int8, 1 or -1) of each it has."""
 
-    Raises DataError where one is not a sample of LABELS (N, C), which are those of MANIFEST.
+    classes: list
+    digest: str  # of its matrix
+
+
+def read(folder, labels, manifest):
+    """Return {(k, number): Drawn} of the files in FOLDER, in that order.
+
+    Raises DataError where one is not a sample of LABELS (N, C), which are those of MANIFEST, or
+    not of the k that its name says.
     """
-    found = {}
-    for name in os.listdir(folder):
-        if match := re.fullmatch(r"sample(\d+)_k(\d+)\.npy", name):
-            path = os.path.join(folder, name)
-            matrix = np.asarray(streams.read_array(path))
-            _check(path, matrix, labels, manifest)
-            found[int(match[2]), int(match[1])] = matrix
+    found, paths = {}, {}
+    for name in sorted(os.listdir(folder)):
+        if match := re.fullmatch(r"(?:.*_)?sample([0-9]{1,9})_k([0-9]{1,9})\.npy", name):
+            path, key = os.path.join(folder, name), (int(match[2]), int(match[1]))
+            if key in paths:
+                message = f"sample {key[1]} of k = {key[0]}, as {paths[key]} is: remove one of them"
+                raise DataError(f"{path}: {message}")
+            found[key], paths[key] = _read(path, key[0], labels, manifest), path
     if not found:
         raise DataError(f"{folder}: no sampleS_kK.npy: write some with sample-low-shot")
     return dict(sorted(found.items()))
 
 
+def _read(path, k, labels, manifest):
+    """Return what read() says of the one file PATH."""
+    where = streams.name(manifest.path)
+    words = zip("NC", labels.shape, ("lines", "classes"), strict=True)
+    shape = {letter: (number, f"{word} of {where}") for letter, number, word in words}
+    matrix = np.asarray(formats.SAMPLE.read(path, **shape)["sample"])
+    _check(path, matrix, labels, where)
+    positives = (matrix == 1).sum(axis=0)
+    for c in np.flatnonzero((positives > 0) & (positives != k)):
+        message = f"{positives[c]} positives in column {c + 1}, but its name says {k}"
+        raise DataError(f"{path}: {message}: name it as it was, or sample again")
+    classes = [
+        (int(c), rows.astype(np.int32), np.where(matrix[rows, c] == 1, 1, -1).astype(np.int8))
+        for c in np.flatnonzero(positives)
+        for rows in [np.flatnonzero(matrix[:, c] != UNUSED)]
+    ]
+    return Drawn(classes, _digest(matrix))
+
+
 def drawn(folder, samples):
     """Return {k, as text: fields of a record} of SAMPLES, what read() found in FOLDER.
 
-    The seed is what the folder says, of samples that are still what it says it of.
+    The seed is what the folder says, of samples that are still what it says it of; the rule too, or
+    what they look like: all classes from the same images.
     """
-    path, found = os.path.join(folder, ABOUT), {}
-    about = {"seed": None, "digests": {}}
+    path, about, digests = os.path.join(folder, ABOUT), {}, {}
     if os.path.exists(path):
-        about |= records.read_object(path)
-        if not (results.INDEX.holds(about["seed"]) and results.DIGESTS.holds(about["digests"])):
-            raise DataError(f"{path}: not written by sample-low-shot: remove it")
-    for (k, number), matrix in samples.items():
-        found.setdefault(k, {})[file_name(number, k)] = _digest(matrix)
-    return {
-        str(k): {
-            "sample_seed": about["seed"] if each.items() <= about["digests"].items() else None,
+        about = formats.SAMPLES.read(path)
+    for (k, number), each in samples.items():
+        digests.setdefault(k, {})[file_name(number, k)] = each.digest
+    found = {}
+    for k, each in digests.items():
+        told = about if each.items() <= about.get("digests", {}).items() else {}
+        found[str(k)] = {
+            "sample_seed": told.get("seed"),
+            "sample_rule": told.get("rule") or _rule(samples, k),
             "samples_digest": streams.digest(repr(sorted(each.items())).encode()),
         }
-        for k, each in found.items()
-    }
+    return found
+
+
+def _rule(samples, k):
+    """Return the rule by which SAMPLES of K look to be drawn."""
+    for (each, _number), sample in samples.items():
+        rows = [rows for _c, rows, _signs in sample.classes]
+        if each == k and (len(rows) < 2 or any(not np.array_equal(r, rows[0]) for r in rows)):
+            return SEVERAL
+    return SINGLE
 
 
 def _digest(matrix):
@@ -199,15 +238,9 @@ def _digest(matrix):
     return streams.digest(np.asarray(block, np.int8, "C").tobytes() for block in blocks)
 
 
-def _check(path, matrix, labels, manifest):
-    """Raise DataError, naming PATH, where MATRIX is not a sample of LABELS of MANIFEST."""
-    where = streams.name(manifest.path)
-    if matrix.shape != labels.shape or matrix.dtype.kind != "i":
-        shape = " x ".join(map(str, matrix.shape))
-        message = f"{shape} of {matrix.dtype}, but {where} has {labels.shape[0]} lines and"
-        raise DataError(f"{path}: {message} {labels.shape[1]} classes: sample it again")
-    wrong = ~np.isin(matrix, (UNUSED, 0, 1))
-    wrong |= (matrix == 1) & (labels != POSITIVE) | (matrix == 0) & (labels == POSITIVE)
+def _check(path, matrix, labels, where):
+    """Raise DataError, naming PATH, where MATRIX is no sample of LABELS of the manifest WHERE."""
+    wrong = (matrix == 1) & (labels != POSITIVE) | (matrix == 0) & (labels == POSITIVE)
     if wrong.any():
         line = int(np.flatnonzero(wrong.any(axis=1))[0]) + 1
         raise DataError(f"{path}: row {line} contradicts line {line} of {where}: sample it again")

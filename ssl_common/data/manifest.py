@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import containers, streams
 from ssl_common.data import packed
 from ssl_common.streams import DataError
 
@@ -121,7 +121,7 @@ class Manifest:
         """Return the index that one of the files KEPT holds, mapped; None where none is right."""
         for path in self._kept:
             try:
-                index = streams.read_array(path)
+                index = containers.read_array(path)
             except (OSError, DataError):
                 continue
             if index.dtype != np.int64 or index.ndim != 1 or index.size <= HEAD:
@@ -136,7 +136,7 @@ class Manifest:
             try:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with streams.writing(path) as stream:
-                    streams.write_array(stream, self._index)
+                    containers.write_array(stream, self._index)
             except OSError:
                 if len(self._kept) == 1:  # the user's own choice
                     raise
@@ -301,8 +301,8 @@ class Manifest:
     def __setstate__(self, state):
         self.path, self._kept, self._index = state["path"], (), state["_index"]
         self._open(state["_source"])
-        if not isinstance(self._index, np.ndarray):
-            self._index = streams.read_array(self._index)
+        if isinstance(self._index, str):
+            self._index = containers.read_array(self._index)
 
 
 class ClassRows(NamedTuple):

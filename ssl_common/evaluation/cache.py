@@ -12,7 +12,7 @@ import os
 import numpy as np
 from torch.utils.data import Dataset
 
-from ssl_common import records, streams
+from ssl_common import containers, records, streams
 from ssl_common.evaluation import features
 from ssl_common.processes import Stopped
 from ssl_common.streams import DataError
@@ -105,10 +105,10 @@ class Cached(Dataset):
         self.cache, self.manifest = cache, cache.images
         count, names = len(self.manifest), cache.layers.names
         self.rows = {
-            name: _Rows(cache.path(name), "<f4", count, width)
+            name: _rows(cache.path(name), "<f4", count, width)
             for name, width in zip(names, cache.widths, strict=True)
         }
-        self.digests = _Rows(cache.path(DIGESTS), "<u8", count, len(names))
+        self.digests = _rows(cache.path(DIGESTS), "<u8", count, len(names))
         self.seen = np.zeros(count, bool)
 
     def prepare(self):
@@ -129,27 +129,9 @@ class Cached(Dataset):
                 raise DataError(f"{self.cache.path(name)}: {message} it is made anew")
 
 
-class _Rows:
-    """The COUNT rows of WIDTH numbers in the file PATH, an array of DTYPE, read one by one.
-
-    Not mapped: a map of a file that becomes shorter, or that the disk cannot give, ends a process.
-    """
-
-    def __init__(self, path, dtype, count, width):
-        array = streams.read_array(path)
-        right = (array.dtype, array.shape) == (np.dtype(dtype), (count, width))
-        if not right or not array.flags.c_contiguous:
-            raise DataError(f"{path}: not {count} rows of {width} numbers: remove the folder")
-        self.path, self.dtype, self.offset = path, array.dtype, array.offset
-        self.size = width * array.itemsize
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self):
-        if hasattr(self, "_file"):
-            os.close(self._file)
-
-    def __getitem__(self, index):
-        data = os.pread(self._file, self.size, self.offset + index * self.size)
-        if len(data) < self.size:
-            raise DataError(f"{self.path}: cut short while in use")
-        return np.frombuffer(data, self.dtype)
+def _rows(path, dtype, count, width):
+    """Return the array in the file PATH, which stays there; it has to be COUNT rows of WIDTH."""
+    array = containers.read_array(path)
+    if (array.dtype, array.shape) != (np.dtype(dtype), (count, width)):
+        raise DataError(f"{path}: not {count} rows of {width} numbers: remove the folder")
+    return array

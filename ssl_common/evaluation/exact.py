@@ -1,56 +1,80 @@
-"""Our solver on the rows of Examples: all problems together, by threads, on a CPU or a GPU."""
+"""Our solvers on the rows of Examples: all problems together, by threads, on a CPU or a GPU."""
 
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from ssl_common.evaluation import solver
+from ssl_common import threads
+from ssl_common.evaluation import newton, solver
+from ssl_common.evaluation.svm import FOLDS
 from ssl_common.training import torchrun
 
 GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
+SCORES = 20_000_000  # that are held at a time, problems x rows
+
+
+class Solved(NamedTuple):
+    """Solutions of P problems on N rows, and what those at another cost start from."""
+
+    weights: torch.Tensor  # as the space holds them
+    images: torch.Tensor  # (P, N) float64
+    gaps: torch.Tensor  # (P,), by what is allowed
+    start: Any
 
 
 class Exact:
-    """Solves the problems of EXAMPLES together, with THREADS on DEVICE: see solver."""
+    """Solves the problems of EXAMPLES together, by COUNT threads on DEVICE: see solver, newton.
 
-    def __init__(self, examples, seed, threads, device):
-        self.threads = max(1, threads)
-        torch.set_num_threads(self.threads)
+    It is for a block of threads.sharing(COUNT).
+    """
+
+    def __init__(self, examples, seed, count, device):
+        self.threads = count
         self.features = examples.features
         self.device = torchrun.chosen(device, 1, False)
         self.scale = torch.from_numpy(examples.scale())
-        self.seed, self.all = seed, None
+        self.seed, self.space = seed, None
 
     def on_all(self):
         """Get ready for problems on all rows; return self."""
-        if len(self.features) <= min(self.features.shape[1], GRAM):
-            space, self.block = self._gram(slice(None)), 10
+        count, width = self.features.shape
+        if self._are_few(count):
+            self.space, most = newton.Columns(self.features, self.scale, self.device), 8
+        elif count <= min(width, GRAM):
+            self.space, most = self._gram(slice(None)), 10
         else:  # a pass over all features is to serve many problems
-            space, self.block = solver.Rows(self.features, self.scale, self.device), 80
-        self.all = space, solver.Preconditioner(space, self.seed)
+            self.space, most = solver.Rows(self.features, self.scale, self.device), 80
+        self.block = max(1, min(most, SCORES // (FOLDS * count)))  # classes solved together
+        self.solved = self._solver(self.space)
         return self
 
-    def on_parts(self, used, costs):
-        """Return a function that solves on some of the rows USED, at each of COSTS (K,).
+    def on_parts(self, used, most, costs):
+        """Return a function that solves on some of the rows USED, MOST at a time, at COSTS (K,).
 
-        It takes the rows and their signs (K, n), and returns (coefficients (K, n), unconverged).
+        It takes the rows and their signs (n,), and returns (coefficients (K, n), unconverged).
         """
-        whole = self._gram(used) if len(used) <= GRAM else None
+        products = not self._are_few(most) and len(used) <= GRAM
+        whole = self._gram(used) if products else None
 
         def solve(rows, signs):
-            if len(rows) > self.features.shape[1]:
-                space = solver.Rows(self.features[rows], self.scale[rows], self.device)
-            elif whole:
-                space = whole.part(np.searchsorted(used, rows))
+            if self._are_few(len(rows)):
+                space = newton.Columns(self.features[rows], self.scale[rows], self.device)
+                tasks = [(signs[None], costs[k : k + 1]) for k in range(len(costs))]
             else:
-                space = self._gram(rows)
-            preconditioner = solver.Preconditioner(space, self.seed)
-            weights, images, gaps = self._solve(space, preconditioner, signs, costs)
-            if isinstance(space, solver.Rows):
-                given = (torch.from_numpy(a).to(self.device) for a in (signs, costs))
-                weights = solver.coefficients(*given, images)
-            return weights.cpu().numpy(), self._unconverged(gaps)
+                tasks = [(np.repeat(signs[None], len(costs), axis=0), costs)]
+                if len(rows) > self.features.shape[1]:
+                    space = solver.Rows(self.features[rows], self.scale[rows], self.device)
+                elif whole:
+                    space = whole.part(np.searchsorted(used, rows))
+                else:
+                    space = self._gram(rows)
+            solved, start, found, early = self._solver(space), None, [], 0
+            for task in tasks:
+                last = solved(*task, start)
+                start, early = last.start, early + unconverged(last.gaps)
+                found.append(self._coefficients(space, last, *task).cpu().numpy())
+            return np.concatenate(found), early
 
         return solve
 
@@ -61,41 +85,73 @@ class Exact:
         """
         items = list(items)
         side_by_side = min(self.threads, len(items)) if self.device == "cpu" else 1
-        each = self.threads // side_by_side
-        with ThreadPoolExecutor(side_by_side, "", torch.set_num_threads, (each,)) as pool:
+        side_by_side = max(1, side_by_side)
+        with threads.side_by_side(side_by_side, self.threads // side_by_side) as pool:
             try:
                 yield from pool.map(function, items)
             except BaseException:
-                if self.all:
-                    self.all[0].halted = True
+                if self.space:
+                    self.space.halted = True
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _gram(self, rows):
-        part = self.features[rows], self.scale[rows]
-        return solver.Gram(solver.gram(*part, self.device))
-
     def path(self, signs, costs, advance):
-        """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS."""
+        """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS.
+
+        The scores stay until the next are asked for.
+        """
         start = None
         for cost in costs:
-            costs = np.full(len(signs), cost)
-            start = self._solve(*self.all, signs, costs, start[:2] if start else None)
-            advance(np.full(len(signs), cost))
-            yield start[1].cpu().numpy(), self._unconverged(start[2])
+            every = np.full(len(signs), cost)
+            found = self.solved(signs, every, start)
+            start = found.start
+            advance(every)
+            yield found.images.cpu().numpy(), unconverged(found.gaps)
 
     def fit(self, signs, costs, advance):
         """Return (weights (P, D + 1) with the bias last, unconverged) at COSTS (P,)."""
-        weights, _images, gaps = self._solve(*self.all, signs, costs)
-        if isinstance(self.all[0], solver.Gram):
+        found = self.solved(signs, costs)
+        weights = found.weights
+        if isinstance(self.space, solver.Gram) or getattr(self.space, "spanned", False):
             rows = solver.Rows(self.features, self.scale, self.device)
-            weights = rows.combination(weights)
+            weights = rows.combination(self._coefficients(self.space, found, signs, costs))
         advance(costs)
-        return weights.cpu().numpy(), self._unconverged(gaps)
+        return weights.cpu().numpy(), unconverged(found.gaps)
 
-    def _solve(self, space, preconditioner, signs, costs, start=None):
-        signs, costs = (torch.from_numpy(a).to(self.device) for a in (signs, costs))
-        return solver.solve(space, preconditioner, signs, costs, start)
+    def _are_few(self, rows):
+        """Tell whether so many ROWS, or the numbers of one, are few enough for newton."""
+        return min(rows, self.features.shape[1] + 1) <= newton.FEW
 
-    def _unconverged(self, gaps):
-        return int((gaps > solver.TOLERANCE).sum())
+    def _gram(self, rows):
+        return solver.Gram(solver.gram(self.features, self.scale, self.device, rows))
+
+    def _solver(self, space):
+        """Return a function of signs (P, N), costs (P,) and a start that gives what is Solved."""
+        if isinstance(space, newton.Columns):
+
+            def solved(*problems, start=None):
+                point, gaps = newton.solve(space, *problems, start)
+                return Solved(point.weights, point.images, gaps, point)
+
+        else:
+            preconditioner = solver.Preconditioner(space, self.seed)
+
+            def solved(*problems, start=None):
+                found = solver.solve(space, preconditioner, *problems, start)
+                return Solved(*found, start=found[:2])
+
+        return lambda signs, costs, start=None: solved(*self._here(signs, costs), start=start)
+
+    def _here(self, *arrays):
+        return (torch.from_numpy(array).to(self.device) for array in arrays)
+
+    def _coefficients(self, space, found, signs, costs):
+        """Return a_i, (P, N), of what was FOUND in SPACE for SIGNS and COSTS."""
+        if isinstance(space, solver.Gram):
+            return found.weights
+        return solver.coefficients(*self._here(signs, costs), found.images)
+
+
+def unconverged(gaps):
+    """Return how many of GAPS are greater than allowed."""
+    return int((gaps > 1).sum())

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import records, streams
+from ssl_common import formats, records, stored, streams
 from ssl_common.data.manifest import Manifest, label_matrix
 from ssl_common.streams import DataError
 
@@ -15,7 +15,7 @@ class Examples(NamedTuple):
     """Features with the manifest they were made from, and what is known of them."""
 
     name: str
-    features: np.ndarray  # (N, D), any real type
+    features: np.ndarray  # or Stored, (N, D), any real type
     manifest: Manifest
     classes: list  # of the manifest, in the order of their bytes
     labels: np.ndarray  # (N, C): POSITIVE, DIFFICULT or NEGATIVE
@@ -35,12 +35,12 @@ class Examples(NamedTuple):
 
         Raises DataError naming the line of a row that holds NaN or infinity.
         """
-        for start in range(0, len(self.features), BLOCK):
-            rows = self.features[start : start + BLOCK].astype(np.float64)
+        for part, rows in stored.blocks(self.features, BLOCK):
+            rows = rows.astype(np.float64)
             norms = np.linalg.norm(rows, axis=1)
             bad = np.flatnonzero(~np.isfinite(norms))
             if len(bad):
-                line = start + bad[0] + 1
+                line = part.start + bad[0] + 1
                 where = f"row {line}, line {line} of {streams.name(self.manifest.path)}"
                 raise DataError(f"{self.name}: NaN or infinity in {where}: extract it again")
             yield rows, 1 / (norms + 1e-5)
@@ -69,10 +69,7 @@ def read_examples(features, manifest, tags):
     """Read FEATURES (.npy or pipe) and MANIFEST; raise DataError where they do not fit together."""
     name, sidecar = streams.name(features), records.read_sidecar(features)
     sidecar = records.tagged(sidecar, tags, records.sidecar(features))
-    array, rows = streams.read_array(features), Manifest(manifest)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
-        shape = " x ".join(map(str, array.shape)) or "a single number"
-        raise DataError(f"{name}: {shape} of {array.dtype}: features are images x numbers")
+    array, rows = formats.FEATURES.read(features)["features"], Manifest(manifest)
     if len(array) != len(rows):
         other = streams.name(manifest)
         raise DataError(f"{name}: {len(array)} rows, but {other} has {len(rows)} lines")

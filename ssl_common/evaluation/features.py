@@ -9,29 +9,31 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import legible, records, results, streams
+from ssl_common import containers, legible, records, results, streams
 from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, weights
-from ssl_common.pretext.color import READERS
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
-SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
+SHORT_SIDE = 256  # pixels at least, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
 OF_THE_MODEL = ("arch", "pretext", "seed", *results.SIZES, "images", "data", "data_name")
 
 
 class Warp:
-    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: short side 256, then warped, not cropped."""
+    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: short side 256, then warped, not cropped.
+
+    The short side of what is larger than that is SIZE.
+    """
 
     def __init__(self, size):
         self.size = size
 
     def __call__(self, image):
-        image = resize_short(image, SHORT_SIDE)
+        image = resize_short(image, max(SHORT_SIDE, self.size))
         return resize(image, (self.size, self.size)).permute(2, 0, 1)
 
 
@@ -40,26 +42,23 @@ def network(model, seed):
 
     random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE has the weights of a state
     dict, and "left_out" in its settings says what is not of the trunk; else it is a file of ours.
-    Raises DataError for a model that does not exist.
+    Raises DataError for a model that does not exist, and for weights that do not fit it.
     """
     if model.startswith(RANDOM):
-        settings = {"arch": model.removeprefix(RANDOM), "pretext": "random", "seed": seed}
-        return registry.build(settings["arch"], seed), settings
+        trunk = registry.build(model.removeprefix(RANDOM), seed)
+        return trunk, {"arch": registry.name_of(trunk), "pretext": "random", "seed": seed}
     if model.startswith(TORCHVISION):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
-        trunk, left_out = weights.torchvision(arch, path)
-        return trunk, {"arch": arch, "pretext": "supervised", "left_out": left_out}
+        return weights.torchvision(arch, path)
     content = networks.load_network(model)
     settings = content["settings"]
-    trunk = registry.build(settings["arch"], 0, settings.get("reads", "rgb"))
-    trunk.load_state_dict(content["trunk"])
-    return trunk, settings
+    return registry.restored(settings, content["trunk"], model), settings
 
 
 @torch.no_grad()
 def maps(trunk, names, pixels):
     """Return {layer: its map} for the layers NAMES of TRUNK and PIXELS, uint8 N x 3 x H x W."""
-    images = READERS[trunk.reads](pixels).contiguous(memory_format=torch.channels_last)
+    images = registry.seen(trunk, pixels).contiguous(memory_format=torch.channels_last)
     return registry.maps(trunk, images, names)
 
 
@@ -93,6 +92,8 @@ class Layers:
         )
         self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
+        if settings.get("inferred"):  # fields that the file does not say, and --tag may
+            self.of_the_model["inferred"] = settings["inferred"]
         self.left_out = settings.get("left_out", "")
 
     def __call__(self, pixels):
@@ -159,7 +160,7 @@ def begin(files, widths, count, dtype, mapped):
     it would be a deadly signal.
     """
     for stream, width in zip(files, widths, strict=True):
-        streams.write_array_header(stream, dtype, (count, width))
+        containers.write_array_header(stream, dtype, (count, width))
         if mapped:
             stream.flush()
             size = count * width * np.dtype(dtype).itemsize

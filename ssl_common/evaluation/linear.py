@@ -20,7 +20,7 @@ from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation import features
 from ssl_common.evaluation.cache import BATCH, Cache, Cached
 from ssl_common.evaluation.metrics import places
-from ssl_common.models import networks, registry
+from ssl_common.models import networks, registry, states
 from ssl_common.processes import Stopped
 from ssl_common.streams import DataError
 from ssl_common.training import recipes, torchrun
@@ -302,10 +302,12 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
     images.check_unseen(content["paths"].numpy().view(np.uint64), model)
     common = _said(content, model, images, tags)
     device = torch.device(torchrun.chosen(device, 1, False))
-    trunk = registry.build(settings["arch"], 0)
-    trunk.load_state_dict(content["frozen"])
+    trunk = registry.restored(settings, content["frozen"], model)
+    if registry.weights_digest(trunk) != settings["model"]:
+        changed = "its network takes images otherwise than it did, or is damaged"
+        raise DataError(f"{model}: {changed}: train its classifiers again")
     heads = Heads(content["shapes"], len(classes), settings["bn_momentum"], settings["bn_affine"])
-    heads.load_state_dict(content["heads"])
+    states.fill(heads, content["heads"], model, f"classifiers on {settings['arch']}")
     for network in (trunk, heads):
         network.to(device, memory_format=torch.channels_last).eval()
     dataset = InOrder(images, root, Shown(trunk.input_size, settings["warp"]))

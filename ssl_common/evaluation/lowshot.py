@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import containers, formats, stored, streams, threads
 from ssl_common.data import lowshot
-from ssl_common.data.manifest import DIFFICULT, POSITIVE
+from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm import COSTS
 from ssl_common.streams import DataError
 
-FORMAT = 1
+PRODUCTS = 1 << 30  # bytes of inner products of training and test rows
+SCORES = 1 << 28  # bytes of decision values, or of weights, together
 
 
 class Machines(NamedTuple):
@@ -29,12 +30,19 @@ class Machines(NamedTuple):
     rows: np.ndarray  # (T,) int32
     coefficients: np.ndarray  # (K, T) float32, of each cost
 
+    def parts(self):
+        """Return (class, rows (n,), coefficients (K, n)) of each class that has some."""
+        ends = np.cumsum(self.counts)
+        parts = [(c, slice(ends[c] - self.counts[c], ends[c])) for c in np.flatnonzero(self.counts)]
+        return [(c, self.rows[at], self.coefficients[:, at]) for c, at in parts]
+
 
 class LowShot(NamedTuple):
     """What lowshot.npz holds."""
 
     classes: list
     machines: dict  # {(k, sample): Machines}
+    costs: np.ndarray  # (K,)
     scale: np.ndarray  # (N,) float64: the training rows are features x this
     paths: np.ndarray  # as in Classifiers
     fields: dict
@@ -48,39 +56,36 @@ class LowShot(NamedTuple):
         return f"{said}, {fits}" + (f"; {early} stopped before they converged" if early else "")
 
 
-def train(features, manifest, folder, tags, seed, threads, progress, device=None):
+def train(features, manifest, folder, tags, seed, workers, progress, device=None):
     """Train on each sample in FOLDER of the files FEATURES and MANIFEST; return LowShot."""
     from ssl_common.evaluation.exact import Exact
 
     examples = read_labelled(features, manifest, tags)
     samples = lowshot.read(folder, examples.labels, examples.manifest)
-    used = np.unique(np.concatenate([np.flatnonzero((m >= 0).any(1)) for m in samples.values()]))
-    exact = Exact(examples, seed, threads, device)
-    solve = exact.on_parts(used, COSTS)
-    fits = len(COSTS) * sum(int((m == 1).any(axis=0).sum()) for m in samples.values())
+    groups = [(key, *group) for key, sample in samples.items() for group in sample.classes]
+    used = np.unique(np.concatenate([rows for _key, _c, rows, _signs in groups]))
+    most = max(len(rows) for _key, _c, rows, _signs in groups)
+    fits = len(COSTS) * len(groups)
     # The products of a fit grow with the square of its rows.
-    total = sum(((m >= 0).sum(axis=0, dtype=float) ** 2).sum() for m in samples.values())
-    groups = _groups(samples)
-
-    def solve_one(group):
-        key, chosen, index = group
-        signs = np.where(samples[key][chosen, index] == 1, 1, -1).astype(np.int8)
-        return solve(chosen, np.repeat(signs[None], len(COSTS), axis=0))
-
+    total = sum(len(rows) ** 2 for _key, _c, rows, _signs in groups)
     found, unconverged, done = {key: [] for key in samples}, 0, 0
-    for (key, chosen, index), solved in zip(groups, exact.map(solve_one, groups), strict=True):
-        coefficients, early = solved
-        found[key].append((index, chosen, coefficients.astype(np.float32)))
-        unconverged += early
-        done += len(chosen) ** 2
-        progress(int(100 * done / total), 100, f"k = {key[0]}, {fits:,} fits in all")
+    with threads.sharing(max(1, workers)):
+        exact = Exact(examples, seed, max(1, workers), device)
+        solve = exact.on_parts(used, most, COSTS)
+        solutions = exact.map(lambda group: solve(*group[2:]), groups)
+        for (key, index, rows, _signs), solved in zip(groups, solutions, strict=True):
+            coefficients, early = solved
+            found[key].append((index, rows, coefficients.astype(np.float32)))
+            unconverged += early
+            done += len(rows) ** 2
+            progress(int(100 * done / total), 100, f"k = {key[0]}, {fits:,} fits in all")
     machines = {}
     for key, parts in found.items():
         indices, rows, coefficients = zip(*parts, strict=True)
         counts = np.zeros(len(examples.classes), np.int64)
         counts[list(indices)] = [len(each) for each in rows]
-        rows = np.concatenate(rows).astype(np.int32)
-        machines[key] = Machines(counts, rows, np.concatenate(coefficients, axis=1))
+        together = np.concatenate(coefficients, axis=1)
+        machines[key] = Machines(counts, np.concatenate(rows), together)
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
@@ -94,23 +99,11 @@ def train(features, manifest, folder, tags, seed, threads, progress, device=None
         "unconverged": unconverged,
     }
     paths = np.sort(examples.manifest.path_hashes())
-    return LowShot(examples.classes, machines, examples.scale(), paths, fields)
-
-
-def _groups(samples):
-    """Return (key, rows, class) of each class of SAMPLES, {key: matrix (N, C)}."""
-    return [
-        (key, np.flatnonzero(matrix[:, c] >= 0), c)
-        for key, matrix in samples.items()
-        for c in np.flatnonzero((matrix == 1).any(axis=0))
-    ]
+    return LowShot(examples.classes, machines, COSTS, examples.scale(), paths, fields)
 
 
 def _digest(features):
-    return streams.digest(
-        np.ascontiguousarray(features[start : start + BLOCK]).tobytes()
-        for start in range(0, len(features), BLOCK)
-    )
+    return streams.digest(rows.tobytes() for _part, rows in stored.blocks(features, BLOCK))
 
 
 def save(stream, trained):
@@ -119,11 +112,11 @@ def save(stream, trained):
     for (k, number), machines in trained.machines.items():
         for name, array in machines._asdict().items():
             arrays[f"{name}_sample{number}_k{k}"] = array
-    streams.write_arrays(
+    containers.write_arrays(
         stream,
-        lowshot_format=np.int64(FORMAT),
+        lowshot_format=np.int64(formats.LOW_SHOT.version),
         classes=np.array(trained.classes),
-        costs=COSTS,
+        costs=trained.costs,
         scale=trained.scale,
         paths=trained.paths,
         samples=np.array([(number, k) for k, number in trained.machines]),
@@ -132,20 +125,13 @@ def save(stream, trained):
     )
 
 
-def load(arrays, name):
-    """Return the LowShot of the ARRAYS that save wrote, read from the file NAME."""
-    try:
-        if arrays["lowshot_format"] != FORMAT:
-            message = f"{name}: format {arrays['lowshot_format']}: train it with this version"
-            raise DataError(message)
-        machines = {}
-        for number, k in arrays["samples"].tolist():
-            found = (arrays[f"{part}_sample{number}_k{k}"] for part in Machines._fields)
-            machines[k, number] = Machines(*found)
-        classes, fields = arrays["classes"].tolist(), json.loads(str(arrays["fields"]))
-        return LowShot(classes, machines, arrays["scale"], arrays["paths"], fields)
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{name}: not written by train-svm ({error})") from error
+def load(arrays, path):
+    """Return the LowShot of the ARRAYS that save wrote, read from the file PATH."""
+    found = formats.LOW_SHOT.check(arrays, path)
+    parts = found["machines"].items()
+    machines = {(k, number): Machines(**arrays) for (number, k), arrays in parts}
+    names = ("costs", "scale", "paths", "fields")
+    return LowShot(found["classes"], machines, *(found[name] for name in names))
 
 
 def evaluate(path, trained, train_features, examples):
@@ -154,28 +140,28 @@ def evaluate(path, trained, train_features, examples):
     TRAIN_FEATURES is the file that TRAINED was made from. The cost is the one with the highest mean
     over the samples, on these same EXAMPLES; the smallest of equals.
     """
-    features = streams.read_array(train_features)
+    features = containers.read_array(train_features)
     if _digest(features) != trained.fields["train_features"]:
         message = f"not the features that {streams.name(path)} was trained on"
         raise DataError(f"{streams.name(train_features)}: {message}")
     examples.check_fit(path, trained, features.shape[1])
     known = [name for name in trained.classes if name in examples.classes]
     columns = [examples.classes.index(name) for name in known]
-    labels = np.full((len(examples.features), len(trained.classes)), -1, np.int8)
+    labels = np.full((len(examples.features), len(trained.classes)), NEGATIVE, np.int8)
     labels[:, [trained.classes.index(name) for name in known]] = examples.labels[:, columns]
-    products = _products(trained, features, examples)
+    # An image that shows no class is asked for none, and changes nothing.
+    single = len(known) > 1 and bool(((examples.labels != NEGATIVE).sum(axis=1) <= 1).all())
+    single = single and not (examples.labels == DIFFICULT).any()
+    decisions = Decisions(trained, features, examples)
     for k in sorted({k for k, _number in trained.machines}):
-        found = [
-            _measure(machines, products, labels)
-            for (each, _number), machines in trained.machines.items()
-            if each == k
-        ]
+        some = [machines for (each, _number), machines in trained.machines.items() if each == k]
+        found = [_measure(decisions(machines), len(trained.costs), labels) for machines in some]
         aps = np.stack([ap for ap, _top1 in found])  # (S, C, K)
         seen = ~np.isnan(aps).any(axis=(0, 2))
         if not seen.any():
             where = streams.name(examples.manifest.path)
             raise DataError(f"{where}: shows no class of {streams.name(path)}: see its labels")
-        record, best = _summary(aps[:, seen].mean(axis=1))
+        record, best = _summary(aps[:, seen].mean(axis=1), trained.costs)
         means = aps[:, :, best].mean(axis=0)
         values = [100 * ap if here else None for ap, here in zip(means.tolist(), seen, strict=True)]
         same = {
@@ -188,56 +174,88 @@ def evaluate(path, trained, train_features, examples):
         }
         per_class = dict(zip(trained.classes, values, strict=True))
         yield same | {"metric": "mAP"} | record | {"per_class": per_class}
-        if lowshot.is_single(examples.labels):
-            yield same | {"metric": "top-1"} | _summary(np.stack([t for _ap, t in found]))[0]
+        if single:
+            shares = np.stack([top1 for _ap, top1 in found])
+            yield same | {"metric": "top-1"} | _summary(shares, trained.costs)[0]
 
 
-def _summary(values):
-    """Return what a record says of VALUES (S, K), and the index of the best cost."""
-    best = int(np.argmax(values.mean(axis=0)))  # the first of equals: COSTS ascend
+def _summary(values, costs):
+    """Return what a record says of VALUES (S, K) at COSTS, and the index of the best cost."""
+    best = int(np.argmax(values.mean(axis=0)))  # the first of equals: costs ascend
     chosen = 100 * values[:, best]
     return {
         "value": float(chosen.mean()),
         **{"min": float(chosen.min()), "max": float(chosen.max()), "std": float(chosen.std())},
-        **{"cost": float(COSTS[best]), "cost_from": "test"},
+        **{"cost": float(costs[best]), "cost_from": "test"},
     }, best
 
 
-def _products(trained, features, examples):
-    """Return x_i.y_j + 1 of all training rows that are used and test rows: {row: (N,)} as arrays.
+class Decisions:
+    """The decision values of Machines of TRAINED, on rows of FEATURES, for those of EXAMPLES.
 
-    The first is the index of each training row among the used, -1 for the others; the second is
-    (used, N) float64.
+    From the inner products of all rows that are used, float64, where they take no more than
+    PRODUCTS; or else from weights, of some classes at a time, which takes more work.
     """
-    import torch
 
-    from ssl_common.evaluation import solver
+    def __init__(self, trained, features, examples):
+        import torch
 
-    used = np.unique(np.concatenate([machines.rows for machines in trained.machines.values()]))
-    index = np.full(len(features), -1)
-    index[used] = np.arange(len(used))
-    scales = (torch.from_numpy(scale) for scale in (trained.scale[used], examples.scale()))
-    ours, theirs = scales
-    found = solver.gram(features[used], ours, "cpu", examples.features, theirs)
-    return index, found.numpy()
+        from ssl_common.evaluation import solver
+
+        self.features, self.scale = features, torch.from_numpy(trained.scale)
+        scale = torch.from_numpy(examples.scale())
+        self.test = solver.Rows(examples.features, scale, "cpu")
+        used = np.unique(np.concatenate([each.rows for each in trained.machines.values()]))
+        self.index, self.products = np.full(len(features), -1), None
+        self.index[used] = np.arange(len(used))
+        if 8 * len(used) * self.test.count <= PRODUCTS:
+            given = features, self.scale, "cpu", used, examples.features, scale
+            self.products = solver.gram(*given).numpy()
+
+    def __call__(self, machines):
+        """Yield (class, values (K, N)) of each class that has a classifier."""
+        costs = len(machines.coefficients)
+        together = max(1, SCORES // (8 * costs * max(self.test.count, self.test.width)))
+        parts = machines.parts()
+        for first in range(0, len(parts), together):
+            some = parts[first : first + together]
+            if self.products is not None:
+                values = [a.astype(float) @ self.products[self.index[r]] for _c, r, a in some]
+            else:
+                weights = np.concatenate([self._weights(rows, a) for _c, rows, a in some])
+                values = self._image(weights).reshape(len(some), costs, -1)
+            yield from zip([c for c, _rows, _a in some], values, strict=True)
+
+    def _image(self, weights):
+        import torch
+
+        return self.test.image(torch.from_numpy(weights)).numpy()
+
+    def _weights(self, rows, coefficients):
+        """Return sum_i a_i (x_i, 1), (K, D + 1), of COEFFICIENTS (K, n) of ROWS."""
+        coefficients = coefficients.astype(float)
+        found = np.zeros((len(coefficients), self.test.width))
+        found[:, -1] = coefficients.sum(axis=1)
+        for start in range(0, len(rows), BLOCK):
+            some = slice(start, start + BLOCK)
+            read = self.features[rows[some]] * self.scale[rows[some], None].numpy()
+            found[:, :-1] += coefficients[:, some] @ read
+        return found
 
 
-def _measure(machines, products, labels):
-    """Return the average precision (C, K) and the top-1 (K,) of the MACHINES of one sample.
+def _measure(decisions, costs, labels):
+    """Return the average precision (C, K) and the top-1 (K,) of DECISIONS at so many COSTS.
 
     NaN where there is none. The top-1 is over the images that show a class with a classifier.
     """
-    index, found = products
-    scores = np.full((len(COSTS), labels.shape[1], len(labels)), -np.inf)
-    ap = np.full((labels.shape[1], len(COSTS)), np.nan)
-    start = 0
-    for c in np.flatnonzero(machines.counts):
-        part = slice(start, start := start + machines.counts[c])
-        rows = found[index[machines.rows[part]]]
-        scores[:, c] = machines.coefficients[:, part].astype(np.float64) @ rows
-        clear = labels[:, c] != DIFFICULT
-        truth = labels[clear, c] == POSITIVE
-        ap[c] = [average_precision(each, truth) for each in scores[:, c, clear]]
-    asked = (labels[:, machines.counts > 0] == POSITIVE).any(axis=1)
-    right = labels[np.arange(len(labels)), scores.argmax(axis=1)] == POSITIVE  # (K, N)
-    return ap, right[:, asked].mean(axis=1) if asked.any() else np.zeros(len(COSTS))
+    ap = np.full((labels.shape[1], costs), np.nan)
+    best = np.full((costs, len(labels)), -np.inf)
+    right, asked = np.zeros(best.shape, bool), np.zeros(len(labels), bool)
+    for c, scores in decisions:
+        clear, shown = labels[:, c] != DIFFICULT, labels[:, c] == POSITIVE
+        ap[c] = [average_precision(each[clear], shown[clear]) for each in scores]
+        asked |= shown
+        higher = scores > best  # of equal scores the first class has it
+        right = np.where(higher, shown, right)
+        best = np.maximum(best, scores)
+    return ap, right[:, asked].mean(axis=1) if asked.any() else np.full(costs, np.nan)

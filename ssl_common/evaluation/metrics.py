@@ -9,7 +9,8 @@ def average_precision(scores, positive, rule="envelope", weights=None):
     """Return the area under the precision-recall curve, in [0, 1].
 
     SCORES (N,) rank the images, POSITIVE (N,) says which show the class; difficult images are to
-    be left out before. NaN where none is positive. RULE says what the precision at a recall is:
+    be left out before. NaN where none is positive, as where there is no image. RULE says what the
+    precision at a recall is:
 
     - envelope: the highest at that recall or above (VOC2010 development kit, section 3.4.1);
     - steps: that of the next point of the curve, not interpolated (scikit-learn);
@@ -20,6 +21,8 @@ def average_precision(scores, positive, rule="envelope", weights=None):
     WEIGHTS (B, N) count each image so many times, and give (B,) values.
     """
     scores, positive = np.asarray(scores), np.asarray(positive, bool)
+    if not len(scores):
+        return np.nan if weights is None else np.full(len(weights), np.nan)
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of each score
@@ -37,6 +40,19 @@ def average_precision(scores, positive, rule="envelope", weights=None):
     else:
         found = np.sum(np.diff(recall, prepend=0, axis=1) * precision, axis=1)
     return float(found[0]) if weights is None else found
+
+
+def levels(scores):
+    """Return SCORES (N,) as whole numbers, the same for those that rounding alone tells apart.
+
+    That is, by less than 1e-9 of their standard deviation or 1e-14 of the largest: equal rows may
+    get such scores.
+    """
+    order = np.argsort(scores, kind="stable")
+    least = max(1e-9 * np.std(scores), 1e-14 * np.max(np.abs(scores), initial=0))
+    found = np.empty(len(scores), int)
+    found[order] = np.cumsum(np.diff(scores[order], prepend=scores[order[:1]]) > least)
+    return found
 
 
 def places(scores, labels):

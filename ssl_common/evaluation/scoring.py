@@ -2,7 +2,7 @@
 
 import os
 
-from ssl_common import records, streams
+from ssl_common import containers, records, streams
 from ssl_common.evaluation import lowshot, svm
 from ssl_common.evaluation.examples import read_examples
 from ssl_common.streams import DataError
@@ -17,7 +17,7 @@ def evaluate(
     and give a record each k and metric; others take SCORES, BOOTSTRAP and SEED as svm.evaluate
     does. Raises DataError for features the classifiers were not made for, or made from.
     """
-    arrays, examples = streams.read_arrays(path), read_examples(features, manifest, tags)
+    arrays, examples = containers.read_arrays(path), read_examples(features, manifest, tags)
     few = "lowshot_format" in arrays
     if few != (train_features is not None):
         kind = "low-shot classifiers: add" if few else "not low-shot classifiers: leave out"

@@ -9,22 +9,27 @@ rows are active, s_i w.x_i < 1, P is quadratic; so a Newton step is a linear sys
 H = I + sum_active c_i x_i x_i', which conjugate gradients solve from products alone (Keerthi and
 DeCoste, JMLR 6, 2005), and one matrix product serves all problems. With
 a_i = c_i s_i max(0, 1 - s_i w.x_i), which is feasible for the dual D,
-P(w) - D(a) = 1/2 |w - sum_i a_i x_i|^2: half the squared gradient bounds how far P(w) is from the
-least, and a problem is solved when that is below TOLERANCE x P(w).
+P(w) - D(a) = 1/2 |w - sum_i a_i x_i|^2: half the squared gradient, the gap, bounds how far P(w) is
+from the least, and how far w is from its place; allowed() says when that is near enough for the
+value, and for the order of the scores, which decides.
 
 Steps are found in float32 and judged in float64, so rounding costs steps and not exactness; where
 float32 finds no further step, float64 does.
 """
 
-import numpy as np
 import torch
+
+from ssl_common import stored
 
 POSITIVE_WEIGHT = 2
 TOLERANCE = 1e-7  # of the objective
-FORCING = 0.1  # by which a Newton step reduces the gradient of its quadratic
+ORDER = 1e-4  # of the spread of the scores
+ROUNDING = 1e-14  # of what is summed
+FORCING = 0.01, 0.1  # by which a Newton step reduces the gradient of its quadratic
 MAX_NEWTON, MAX_CG = 100, 500
 RANK = 64  # of the preconditioner
 BLOCK = 4096  # rows, or columns, of the features in memory at a time
+ALL = slice(None)
 
 
 class Gram:
@@ -65,17 +70,13 @@ class Rows:
     halted = False
 
     def __init__(self, features, scale, device):
-        """Take FEATURES (N, D), an array that may be mapped, and SCALE (N,) of its rows."""
-        if isinstance(features, np.memmap):  # torch wants arrays that may be written: a private one
-            given = (features.filename, features.dtype, "c", features.offset, features.shape)
-            features = np.memmap(*given)
+        """Take FEATURES (N, D), an array or Stored, and SCALE (N,) of its rows."""
         self.features, self.scale, self.device = features, scale.to(device), torch.device(device)
         self.count, self.width = len(features), features.shape[1] + 1
 
     def _blocks(self, dtype):
-        for start in range(0, self.count, BLOCK):
-            part = slice(start, start + BLOCK)
-            yield part, tensor(self.features[part], dtype, self.device), self.scale[part].to(dtype)
+        for part, rows in stored.blocks(self.features, BLOCK):
+            yield part, tensor(rows, dtype, self.device), self.scale[part].to(dtype)
 
     def image(self, weights):
         """Return w.x_i, (P, N), of WEIGHTS (P, D + 1)."""
@@ -114,24 +115,27 @@ def tensor(array, dtype, device):
     return torch.from_numpy(array.astype(kind, copy=not array.flags.writeable)).to(device)
 
 
-def gram(features, scale, device="cpu", others=None, other_scale=None):
-    """Return x_i.y_j + 1, (N, M) float64, of rows FEATURES (N, D) and OTHERS (M, D) (the same).
+def gram(features, scale, device="cpu", rows=ALL, others=None, other_scale=None):
+    """Return x_i.y_j + 1, (N, M) float64, of ROWS of FEATURES and all of OTHERS (the same rows).
 
-    Each is multiplied by its SCALE (N,); the 1 is the bias. Reads blocks of columns.
+    Each is multiplied by its SCALE; the 1 is the bias. Reads blocks of columns.
     """
-    if others is None:
-        others, other_scale = features, scale
-    found = torch.zeros(len(features), len(others), dtype=torch.float64, device=device)
+    scale = scale[rows].to(device)
+    other_scale = scale if others is None else other_scale.to(device)
+    found = torch.zeros(len(scale), len(other_scale), dtype=torch.float64, device=device)
     for start in range(0, features.shape[1], BLOCK // 4):
         part = slice(start, start + BLOCK // 4)
-        left = tensor(features[:, part], torch.float64, device)
-        right = left if others is features else tensor(others[:, part], torch.float64, device)
+        left = tensor(features[rows, part], torch.float64, device)
+        right = left if others is None else tensor(others[:, part], torch.float64, device)
         found.addmm_(left, right.T)
-    return found.mul_(scale.to(device)[:, None]).mul_(other_scale.to(device)).add_(1)
+    return found.mul_(scale[:, None]).mul_(other_scale).add_(1)
 
 
 class Preconditioner:
-    """H on the RANK directions in which the rows are longest, and its mean on all others."""
+    """H on the RANK directions in which the rows are longest, and its mean on all others.
+
+    `spread` is the variance of the rows in the direction in which they differ most.
+    """
 
     def __init__(self, space, seed=0):
         """Find the directions of SPACE by subspace iteration from a start drawn from SEED."""
@@ -148,6 +152,8 @@ class Preconditioner:
         basis = (turn[:, kept] / length[kept].sqrt()).T @ basis
         images = space.image(basis)
         self.rest = torch.linalg.eigvalsh(images @ images.T)[0].item() / 2
+        start = torch.randn(1, space.width, generator=generator, dtype=torch.float64)
+        self.spread = spread(space, start.to(space.device))
         self.found = {d: (basis.to(d), images.to(d)) for d in (torch.float32, torch.float64)}
 
     def prepare(self, curvature):
@@ -168,11 +174,29 @@ class Preconditioner:
         return rest * weights + inner @ basis, rest * image + inner @ images
 
 
+def spread(space, start):
+    """Return the variance of the rows of SPACE in the direction in which they differ most.
+
+    By power iteration in float64 from START, weights (1, width): what rows that are nearly alike
+    differ by is lost in less.
+    """
+    weights, found = start, 0.0
+    for _ in range(10):
+        image = space.image(weights)
+        length = (weights * space.dual(weights, image)).sum()
+        apart = image - image.mean(1, keepdim=True)
+        if not length > 0 or not apart.any():
+            break
+        found = (apart**2).mean().item() / length.item()
+        weights = space.combination(apart / apart.norm())
+    return found
+
+
 def solve(space, preconditioner, signs, costs, start=None):
     """Solve the problems of SIGNS (P, N) int8 and COSTS (P,); return (weights, images, gaps).
 
     START is (weights, images) of others like them. Weights are as SPACE holds them, images are
-    w.x_i, (P, N), both float64; a gap, (P,), bounds (P(w) - min P) / P(w), and exceeds TOLERANCE
+    w.x_i, (P, N), both float64; a gap, (P,), bounds P(w) - min P by what is allowed, and exceeds 1
     where rounding or the limit of steps came first.
     """
     count = len(signs)
@@ -183,31 +207,55 @@ def solve(space, preconditioner, signs, costs, start=None):
         weights, images = start[0].clone(), start[1].clone()
     gaps = torch.full((count,), torch.inf, dtype=torch.float64, device=space.device)
     for kind in (torch.float32, torch.float64):
-        live = (gaps > TOLERANCE).nonzero()[:, 0]
-        before = torch.full_like(gaps[live], torch.inf)
-        for _ in range(MAX_NEWTON):
+        live = (gaps > 1).nonzero()[:, 0]
+        before = least = torch.full_like(gaps[live], torch.inf)
+        for _ in range(MAX_NEWTON if len(live) else 0):
             sign, weight, image = signs[live].double(), weights[live], images[live]
             c = curvature(sign, costs[live])
             error = (1 - sign * image).clamp_(min=0)
+            force = c * error
             norm = (weight * space.dual(weight, image)).sum(1)
-            value = (norm + (c * error**2).sum(1)) / 2
-            descent = space.combination(c * sign * error) - weight  # minus the gradient
+            value = (norm + (force * error).sum(1)) / 2
+            descent = space.combination(force * sign) - weight  # minus the gradient
             its_image = space.image(descent)
-            gaps[live] = (descent * space.dual(descent, its_image)).sum(1).clamp_(min=0) / 2 / value
-            going = (gaps[live] > TOLERANCE) & (value < before * (1 - 1e-13))
+            gap = (descent * space.dual(descent, its_image)).sum(1).clamp_(min=0) / 2
+            stiffness, variance = (c * (error > 0)).sum(1), image.var(1, correction=0)
+            spread = preconditioner.spread
+            gap /= allowed(value, variance, spread, stiffness, force.sum(1))
+            gaps[live] = gap
+            going = (gap > 1) & ((value < before * (1 - 1e-13)) | (gap < least / 2))
             if not going.any():
                 break
-            live, before, sign, c = live[going], value[going], sign[going], c[going]
+            live, before, least, sign, c = (each[going] for each in (live, value, gap, sign, c))
             weight, image, descent, its_image = (
                 each[going] for each in (weight, image, descent, its_image)
             )
             active = torch.where(error[going] > 0, c, 0).to(kind)
-            found = newton(space, preconditioner, active, descent.to(kind), its_image.to(kind))
-            step, change = (each.double() for each in found)
+            forcing = (least.rsqrt() / 2).clamp_(*FORCING).to(kind)
+            step = newton(
+                space, preconditioner, active, descent.to(kind), its_image.to(kind), forcing
+            )
+            step, change = (each.double() for each in step)
             length = search(space, weight, image, step, change, sign, c)[:, None]
             weights[live] = weight = weight + length * step
             images[live] = space.image(weight)  # anew: sums of float32 would drift
     return weights, images, gaps
+
+
+def allowed(value, variance, spread, stiffness, force, order=ORDER):
+    """Return the gap, (P,), at which P(w) and the order of the scores are near enough.
+
+    VALUE is P(w), VARIANCE that of the scores; STIFFNESS is the sum of c_i over the active rows,
+    FORCE that of |a_i|. With v the SPREAD of the rows, P is at least as curved as
+    |w|^2 / 2 + STIFFNESS x variance of the scores of w / 2, if active rows vary as all do. So a gap
+    g leaves the scores an error whose variance is at most 2 g v / (1 + STIFFNESS v); the root of it
+    shall be ORDER of theirs. No sum comes nearer than ROUNDING.
+    """
+    value, rounded = TOLERANCE * value, (ROUNDING * force) ** 2
+    if not spread:  # all rows alike: they have one score
+        return torch.maximum(value, rounded)
+    ordered = order**2 * variance * (1 / spread + stiffness) / 2
+    return torch.minimum(value, ordered).maximum(rounded)
 
 
 def curvature(signs, costs):
@@ -220,11 +268,11 @@ def coefficients(signs, costs, images):
     return curvature(signs, costs) * signs * (1 - signs * images).clamp(min=0)
 
 
-def newton(space, preconditioner, active, descent, image):
+def newton(space, preconditioner, active, descent, image, forcing):
     """Return about the Newton step H^-1 d of DESCENT d (P, width) with IMAGE (P, N), and its image.
 
     ACTIVE (P, N) holds c_i of the active rows. Conjugate gradients in the inner product of weights,
-    with the images of all that is summed.
+    with the images of all that is summed, until FORCING (P,) of the gradient is left.
     """
     step, change = torch.zeros_like(descent), torch.zeros_like(active)
     prepared = preconditioner.prepare(active)
@@ -235,7 +283,7 @@ def newton(space, preconditioner, active, descent, image):
         better, better_image = preconditioner.apply(prepared, rest, image)
         new = (better * space.dual(rest, image)).sum(1)
         if not iteration:
-            enough = FORCING**2 * new
+            enough = forcing**2 * new
         going = new > enough
         if not going.all():
             if not going.any():

@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import containers, formats, streams, threads
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
-from ssl_common.evaluation.metrics import average_precision
+from ssl_common.evaluation.metrics import average_precision, levels
 from ssl_common.streams import DataError
 
-FORMAT = 1
 # The published command line asks for the powers of ten, the published code adds those of a half.
 COSTS = np.array(sorted([float(f"1e{e}") for e in range(-7, 3)] + [0.5**e for e in range(4, 20)]))
 FOLDS = 3
 LONELY_COST = 1.0  # of a class that cannot be cross-validated, where no other class was
-DRAWS = 100  # bootstrap samples at a time
+DRAWS, COUNTS = 100, 1 << 21  # bootstrap samples, and numbers of theirs, at a time
+SCORES = 1 << 28  # bytes of decision values at a time
 
 
 class Classifiers(NamedTuple):
@@ -94,18 +94,22 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
     return Classifiers(examples.classes, weights, cost, chosen, ap, paths, fields)
 
 
+@contextlib.contextmanager
 def solving(solver, examples, seed, workers, device):
-    """Return a context that yields the SOLVER of that name for EXAMPLES."""
+    """Yield the SOLVER of that name for EXAMPLES."""
     if solver == "exact":
         from ssl_common.evaluation.exact import Exact
 
-        return contextlib.nullcontext(Exact(examples, seed, workers, device).on_all())
-    from ssl_common.evaluation.liblinear import Liblinear
+        count = max(1, workers)
+        with threads.sharing(count):
+            yield Exact(examples, seed, count, device).on_all()
+    else:
+        from ssl_common.evaluation.liblinear import Liblinear
 
-    rows = np.empty(examples.features.shape)
-    for index, block in enumerate(examples.normalised()):
-        rows[index * BLOCK : index * BLOCK + len(block)] = block
-    return Liblinear(rows, seed, workers)
+        rows = np.empty(examples.features.shape)
+        for index, block in enumerate(examples.normalised()):
+            rows[index * BLOCK : index * BLOCK + len(block)] = block
+        yield Liblinear(rows, seed, workers)
 
 
 def effort(costs):
@@ -145,7 +149,7 @@ def cross_validate(signs, solve, advance):
             unconverged += early
             for p, test in enumerate(tests):
                 truth = some[p // FOLDS, test] == 1
-                ap[p, k] = average_precision(scores[p, test], truth, "steps")
+                ap[p, k] = average_precision(levels(scores[p, test]), truth, "steps")
         return ap.reshape(len(some), FOLDS, -1).mean(axis=1), unconverged
 
     blocks = [signs[first : first + solve.block] for first in range(0, len(signs), solve.block)]
@@ -172,9 +176,9 @@ def choose(ap, rarer):
 
 def save(stream, trained):
     """Write TRAINED as .npz."""
-    streams.write_arrays(
+    containers.write_arrays(
         stream,
-        format=np.int64(FORMAT),
+        format=np.int64(formats.SVM.version),
         classes=np.array(trained.classes),
         coef=trained.weights[:, :-1],
         intercept=trained.weights[:, -1],
@@ -187,20 +191,12 @@ def save(stream, trained):
     )
 
 
-def load(arrays, name):
-    """Return the Classifiers of the ARRAYS that save wrote, read from the file NAME."""
-    try:
-        if arrays["format"] != FORMAT:
-            raise DataError(f"{name}: format {arrays['format']}: train it with this version")
-        weights = np.column_stack([arrays["coef"], arrays["intercept"]])
-        fields = json.loads(str(arrays["fields"]))
-        names = ("cost", "chosen", "ap", "paths")
-        cost, chosen, ap, paths = (arrays[each] for each in names)
-        return Classifiers(
-            arrays["classes"].tolist(), weights, cost, chosen.tolist(), ap, paths, fields
-        )
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{name}: not written by train-svm ({error})") from error
+def load(arrays, path):
+    """Return the Classifiers of the ARRAYS that save wrote, read from the file PATH."""
+    found = formats.SVM.check(arrays, path)
+    weights = np.column_stack([found["coef"], found["intercept"]])
+    names = ("cost", "chosen", "ap", "paths", "fields")
+    return Classifiers(found["classes"], weights, *(found[name] for name in names))
 
 
 def evaluate(path, trained, examples, scores=None, bootstrap=0, seed=0):
@@ -211,58 +207,93 @@ def evaluate(path, trained, examples, scores=None, bootstrap=0, seed=0):
     samples, drawn from SEED, add an interval of the mean.
     """
     examples.check_fit(path, trained, trained.weights.shape[1] - 1)
-    values = np.concatenate([r @ trained.weights[:, :-1].T for r in examples.normalised()])
-    values += trained.weights[:, -1]
+    images, classes = len(examples.features), len(trained.classes)
     if scores:
-        streams.write_array(scores, values)
-    counts = _counts(len(values), bootstrap, seed)
-    per_class, drawn = dict.fromkeys(trained.classes), []
-    for index, name in enumerate(trained.classes):
-        if name in examples.classes and trained.chosen[index] != "none":
+        containers.write_array_header(scores, np.float64, (images, classes))
+        for values in decisions(trained.weights, examples):
+            scores.write(values.data)
+    per_class, draws = dict.fromkeys(trained.classes), Draws(images, bootstrap, seed)
+    together = max(1, SCORES // (8 * images))
+    for first in range(0, classes, together):
+        some = slice(first, first + together)
+        values = np.concatenate(list(decisions(trained.weights[some], examples)))
+        measured = []
+        for name, how, own in zip(
+            trained.classes[some], trained.chosen[some], values.T, strict=True
+        ):
+            if name not in examples.classes or how == "none":
+                continue
             labels = examples.labels[:, examples.classes.index(name)]
-            clear = labels != DIFFICULT
-            truth = labels[clear] == POSITIVE
-            ap = average_precision(values[clear, index], truth)
+            ranked = own, labels == POSITIVE, labels != DIFFICULT
+            ap = _average_precision(*ranked)
             if not np.isnan(ap):
                 per_class[name] = 100 * ap
-                drawn += [
-                    100 * average_precision(values[clear, index], truth, weights=some[:, clear])
-                    for some in counts()
-                ]
-    measured = [ap for ap in per_class.values() if ap is not None]
-    if not measured:
+                measured.append(ranked)
+        draws.add(measured)
+    found = [ap for ap in per_class.values() if ap is not None]
+    if not found:
         where = streams.name(examples.manifest.path)
         raise DataError(f"{where}: shows no class of {streams.name(path)}: see its labels")
     record = {
         "task": "svm",
         "data_set": examples.data_set(trained.fields),
         "metric": "mAP",
-        "value": float(np.mean(measured)),
-        "classes": len(measured),
+        "value": float(np.mean(found)),
+        "classes": len(found),
         "per_class": per_class,
     }
-    if bootstrap:
-        means = np.nanmean(np.concatenate(drawn).reshape(len(measured), bootstrap), axis=0)
-        record["interval"] = np.percentile(means, [2.5, 97.5]).tolist()
-        record |= {"bootstrap": bootstrap, "bootstrap_seed": seed}
-    return record
+    return record | (draws.interval() if bootstrap else {})
 
 
-def _counts(images, samples, seed):
-    """Return a function that yields how often each of IMAGES is in each of SAMPLES, (b, N) each.
+def decisions(weights, examples):
+    """Yield the decision values of WEIGHTS (C, D + 1) on EXAMPLES, (n, C), a block at a time."""
+    for rows in examples.normalised():
+        yield rows @ weights[:, :-1].T + weights[:, -1]
 
-    A sample draws as many images as there are, with replacement; each call yields the same.
-    """
 
-    def counts():
-        for start in range(0, samples, DRAWS):
-            numbers = range(start, min(start + DRAWS, samples))
-            yield np.stack([
-                np.bincount(
-                    np.random.default_rng((seed, number)).integers(images, size=images),
-                    minlength=images,
-                )
-                for number in numbers
-            ])  # fmt: skip
+def _average_precision(scores, positive, clear, weights=None):
+    """Return average_precision() over the images that are CLEAR, (N,), of a class."""
+    weights = None if weights is None else weights[:, clear]
+    return average_precision(scores[clear], positive[clear], weights=weights)
 
-    return counts
+
+class Draws:
+    """The mean average precision in each of COUNT draws of as many IMAGES, with replacement."""
+
+    def __init__(self, images, count, seed):
+        self.images, self.count, self.seed = images, count, seed
+        self.sums, self.classes = np.zeros(count), np.zeros(count, int)
+
+    def add(self, classes):
+        """Take in CLASSES, each as _average_precision takes it."""
+        together = max(1, min(DRAWS, COUNTS // self.images))
+        for first in range(0, self.count if classes else 0, together):
+            numbers = np.arange(first, min(first + together, self.count))
+            counts = np.stack([self._counts(number) for number in numbers])
+            for ranked in classes:
+                ap = _average_precision(*ranked, weights=counts)  # NaN where it has no positive
+                self.sums[numbers] += np.nan_to_num(ap)
+                self.classes[numbers] += ~np.isnan(ap)
+
+    def _counts(self, number):
+        """Return how often each image is in draw NUMBER, (N,)."""
+        drawn = np.random.default_rng((self.seed, int(number))).integers(
+            self.images, size=self.images
+        )
+        return np.bincount(drawn, minlength=self.images)
+
+    def interval(self):
+        """Return what a record says of the draws; those without a positive of any class have none.
+
+        Raises DataError where no draw has one.
+        """
+        some = self.classes > 0
+        if not some.any():
+            raise DataError(f"--bootstrap {self.count}: no draw has a positive: draw more")
+        means = 100 * self.sums[some] / self.classes[some]
+        return {
+            "interval": np.percentile(means, [2.5, 97.5]).tolist(),
+            "bootstrap": self.count,
+            "bootstrap_left_out": int((~some).sum()),
+            "bootstrap_seed": self.seed,
+        }

@@ -1,17 +1,14 @@
 """Files of training, MODEL.pt: tensors and plain values of torch.save; see ssl-formats(5)."""
 
-import errno
 import json
-import os
-import zipfile
 
 import torch
 
-from ssl_common import streams
+from ssl_common import containers, formats, streams
 from ssl_common.streams import DataError
 
-FORMAT = 1
-HOLDS = {"pretrain": "trunk", "train-linear": "heads"}  # what each command trains
+FORMAT = formats.NETWORK.version
+FINISHED = {"pretrain": formats.NETWORK, "train-linear": formats.LINEAR}  # what each writes
 
 
 def save(path, content):
@@ -31,39 +28,42 @@ def save(path, content):
 
 
 def load(path, command="pretrain"):
-    """Return what save() wrote to PATH for COMMAND, every byte of it checked; run no code.
+    """Return what save() wrote to PATH for COMMAND, finished or a checkpoint; run no code.
 
-    Raises DataError for another file, and for one that is no longer what was written.
+    Every byte is checked. Raises DataError for another file, and for one that is no longer what was
+    written.
     """
-    kind = f"a file of {command}"
-    _check_sums(path, kind)
-    content = streams.read_tensors(path, kind)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path}: not {kind}")
-    if "digest" in content and content.pop("digest") != digest(content):  # 0.2.0 wrote none
-        raise DataError(f"{path}: damaged, or changed by hand: it is not what its digest tells")
-    return content
+    content = _content(path, command)
+    found = formats.CHECKPOINT if formats.CHECKPOINT.known_by(content) else FINISHED[command]
+    return found.check(content, path)
 
 
 def load_network(path):
-    """Return the finished network that PATH holds. Raises DataError for a checkpoint too."""
-    content = load(path)
-    if not is_finished(content, "pretrain"):
-        raise DataError(f"{path}: a checkpoint: name the finished network that appears at the end")
-    return content
+    """Return the finished network that PATH holds; see load()."""
+    return formats.NETWORK.check(_content(path, "pretrain"), path)
+
+
+def load_linear(path):
+    """Return the linear classifiers that PATH holds; see load()."""
+    return formats.LINEAR.check(_content(path, "train-linear"), path)
 
 
 def load_checkpoint(path, command):
-    """Return the checkpoint of COMMAND that PATH holds. Raises DataError for a finished network."""
-    content = load(path, command)
-    if "optimizer" not in content:
-        raise DataError(f"{path}: not a checkpoint of {command}")
-    return content
+    """Return the checkpoint of COMMAND that PATH holds; see load()."""
+    return formats.CHECKPOINT.check(_content(path, command), path)
 
 
 def is_finished(content, command):
     """Tell whether CONTENT, of load(), is what COMMAND writes at its end, and no checkpoint."""
-    return HOLDS[command] in content and "optimizer" not in content
+    return FINISHED[command].known_by(content)
+
+
+def _content(path, command):
+    content = containers.read_own_tensors(path, f"a file of {command}")
+    told = content.pop("digest", None) if isinstance(content, dict) else None  # 0.2.0: none
+    if told is not None and told != digest(content):
+        raise DataError(f"{path}: damaged, or changed by hand: it is not what its digest tells")
+    return content
 
 
 def digest(content):
@@ -88,24 +88,3 @@ def _pieces(value):
         yield value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
     else:
         yield json.dumps(value).encode() + b"\n"
-
-
-def _check_sums(path, kind):
-    """Raise DataError where PATH is no archive whose sums are right: torch looks at none of them.
-
-    So it is given no damaged file, of which it says now this, now that.
-    """
-    with streams.regular(path) as stream:
-        try:
-            with zipfile.ZipFile(stream) as archive:
-                wrong = archive.testzip()
-                damaged = wrong and f"the sum of {wrong} in it is another one"
-        except (OSError, MemoryError) as error:
-            if getattr(error, "errno", None) != errno.EINVAL:  # a place before the file's start
-                raise
-            damaged = error
-        except Exception as error:  # whatever a damaged directory of the archive leads to
-            damaged = error
-    if damaged:
-        reason = damaged if os.path.getsize(path) else "it is empty"
-        raise DataError(f"{path}: not {kind}, or damaged ({reason})")

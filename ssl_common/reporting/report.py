@@ -7,13 +7,15 @@ from collections import Counter
 from importlib import resources
 from typing import NamedTuple
 
-from ssl_common import records, results, streams
+from ssl_common import records, results, schema, streams
 from ssl_common.streams import DataError
 
 NO_LAYER = "-"  # the column of a value that belongs to no layer
+UNKNOWN = "?"  # what a record does not say
 BEST = "best"  # where a published row gives only the best layer
 TOLERANCE = 0.05  # of the number of images of a data set: copies of it lose a few
 PERCENTAGES = ("mAP", "top-1")  # metrics
+DIGITS = 8  # of a digest in a label
 
 # Which fields decide a measurement, results.identity() says. These are another for each layer of a
 # network and stand in one row all the same.
@@ -26,11 +28,11 @@ LABELLED += ("k", "samples")
 EXAMPLES = ("train_images", "train_manifest", "train_labels")
 EXAMPLES += ("test_images", "test_manifest", "inputs.manifest")
 # Shown last, as far as they tell more rows apart than what is before them: what follows from other
-# settings as a rule, digests, which say nothing to people, and at last where the record stands.
+# settings as a rule, and digests, which say nothing to people.
 FAINT = ("epochs", "micro_batch", "synced_ranks", "optimizer", "momentum", "nesterov")
 FAINT += ("weight_decay", "decay_biases", "bn_momentum", "bn_affine", "warm_up", "drops")
 FAINT += ("warp", "crop", "flip", "jitter", "lighting", "train_dtype", "version")
-FAINT += ("model", "data", "samples_digest", "inputs.model", *OF_A_LAYER, "where")
+FAINT += ("model", "data", "samples_digest", "inputs.model", *OF_A_LAYER)
 
 
 class Row(NamedTuple):
@@ -65,7 +67,8 @@ def gather(paths):
     """Return (rows, what is said of them) of the records in the .jsonl files or pipes PATHS.
 
     A record replaces an earlier one of the same identity. Rows stand in the order of their first
-    record, a published one below the row it matches. Raises DataError at a line that is no result.
+    record, a published one below those that it matches. Raises DataError at a line that is no
+    result.
     """
     networks, count, changed = {}, 0, 0
     for path in paths:
@@ -90,7 +93,9 @@ def gather(paths):
         labels = told_apart([row.label for row in group], [row.about for row in group])
         for row, each in zip(group, labels, strict=True):
             published = paper_row(row)
-            rows += [row._replace(label=each)] + [published] * (published is not None)
+            if published and rows and rows[-1] == published:  # once, below all that it is for
+                rows.pop()
+            rows += [row._replace(label=each)] + ([published] if published else [])
     replaced = count - sum(map(len, networks.values()))
     said = f"{count} records, {len(rows)} rows"
     said += f"; {replaced} replaced by a later one" if replaced else ""
@@ -137,7 +142,8 @@ def frozen(fields):
 
 def _plain(value):
     """Return VALUE as something that can be a key."""
-    return value if type(value) in (str, int, float) else json.dumps(value, sort_keys=True)
+    is_plain = value is None or type(value) in (str, int, float)
+    return value if is_plain else (json.dumps(value, sort_keys=True),)
 
 
 def _aligned(found):
@@ -167,7 +173,7 @@ def _row(found):
     about = results.identity(first) | {"version": first.get("version"), "where": where}
     values = {layer: record["value"] for layer, (record, _where) in found.items()}
     said = {layer: record for layer, (record, _where) in found.items()}
-    names = (first["task"], first.get("data_set") or "?", first.get("metric") or "?")
+    names = (first["task"], first.get("data_set") or UNKNOWN, first.get("metric") or UNKNOWN)
     return Row(*names, label(first), values, said, about)
 
 
@@ -178,7 +184,7 @@ def label(record):
     """Return how the report calls the network of RECORD: alexnet jigsaw P=100 (2,686 images)."""
     said = [str(record[name]) for name in ("arch", "pretext") if record.get(name)]
     if not said:
-        said = [str(record.get("model") or "?")]
+        said = [str(record.get("model") or UNKNOWN)]
     for name, mark in results.SIZES.items():
         if record.get(name) is not None:
             said.append(f"{mark.strip('|')}={record[name]}")
@@ -205,9 +211,13 @@ def told_apart(labels, about):
     labels, every = list(labels), range(len(labels))
 
     def add(chosen, names):
+        values = _values([about[i] for i in chosen])
+        short = {name for name in names if _are_digests(values[name])}
         for i in chosen:
-            said = [f"{k}={_short(v)}" for k, v in about[i].items() if k in names and v is not None]
-            labels[i] = " ".join([labels[i], *said])
+            for name, value in about[i].items():
+                if name in names and value is not None:
+                    text = value if isinstance(value, str) else schema.shown(value)
+                    labels[i] += f" {name}={text[:DIGITS] if name in short else text}"
 
     def alike():
         groups = {}
@@ -215,23 +225,42 @@ def told_apart(labels, about):
             groups.setdefault(each, []).append(i)
         return [group for group in groups.values() if len(group) > 1]
 
-    known = [name for name in EXAMPLES if len({each[name] for each in about if name in each}) > 1]
-    add(every, _splitting(about, every, known))
+    values = _values(about)
+    add(every, _splitting(about, every, [n for n in EXAMPLES if len(values.get(n, ())) > 1]))
     for group in alike():
-        add(group, _differing([about[i] for i in group]).difference(LABELLED, EXAMPLES, FAINT))
+        add(group, _differing([about[i] for i in group]))
+    last = [name for name in results.FIELDS if name not in (*LABELLED, *EXAMPLES, *FAINT)]
     for group in alike():
-        add(group, _splitting(about, group, (*EXAMPLES, *FAINT)))
+        add(group, _splitting(about, group, (*EXAMPLES, *FAINT, *last, "where")))
     return labels
 
 
-def _differing(about):
-    """Return the fields that are not the same in all of ABOUT."""
-    values, count = {}, Counter()
+def _values(about):
+    """Return {field: its values in ABOUT}."""
+    values = {}
     for each in about:
         for name, value in each.items():
-            values.setdefault(name, set()).add(_plain(value))
-            count[name] += 1
-    return {name for name in values if len(values[name]) > 1 or count[name] < len(about)}
+            if value is not None:
+                values.setdefault(name, set()).add(_plain(value))
+    return values
+
+
+def _differing(about):
+    """Return the fields that people look for and that are not the same in all of ABOUT.
+
+    One of ours that is missing is no difference here: records of older versions have fewer.
+    """
+    count = Counter(name for each in about for name, value in each.items() if value is not None)
+    values = _values(about)
+    differing = {name for name in values if len(values[name]) > 1}
+    differing |= {name for name in values if count[name] < len(about)} - set(results.FIELDS)
+    return differing.difference(LABELLED, EXAMPLES, FAINT, ["where"])
+
+
+def _are_digests(values):
+    """Return whether VALUES are digests that their first DIGITS tell apart."""
+    digests = all(re.fullmatch("[0-9a-f]{16}", str(value)) for value in values)
+    return digests and len({value[:DIGITS] for value in values}) == len(values)
 
 
 def _splitting(about, chosen, names):
@@ -246,13 +275,6 @@ def _splitting(about, chosen, names):
             group, count = finer, len(numbers)
             taken.append(name)
     return taken
-
-
-def _short(value):
-    """Return VALUE as a label shows it: a digest by its first 8 digits."""
-    if not isinstance(value, str):
-        return results.shown(value)
-    return value[:8] if re.fullmatch("[0-9a-f]{16}", value) else value
 
 
 # ---- The paper's numbers ------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def drive(
     """
     leads = gpus > 1 and not torchrun.IS_RANK
     torchrun.settle()
-    if not os.path.isfile(output):  # one that is complete may be read-only
+    if streams.is_special(output) or not os.path.exists(output):  # else it may be complete
         streams.check_output(output)
     device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
     options["precision"] = options["precision"] or ("bf16" if device == "cuda" else "fp32")
@@ -51,8 +51,7 @@ def drive(
         torchrun.share_input(leads)
     images = Manifest(manifest, index_files(manifest, index_dir))
     if len(images) < batch:
-        message = f"{streams.name(manifest)}: {len(images)} images are less than one batch"
-        raise DataError(f"{message}: give --batch {len(images)} or less")
+        raise DataError(_too_few(streams.name(manifest), len(images), batch, options))
     work = make(images, options)
     settings = work.settings
     settings |= {"images": len(images), "data": images.digest()}
@@ -84,6 +83,18 @@ def drive(
     if not done and not torchrun.IS_RANK:
         raise Stopped(run.stopped())
     return said if done and torchrun.RANK == 0 else None
+
+
+def _too_few(name, count, batch, options):
+    """Return what to say of a manifest NAME of COUNT images, less than a BATCH of OPTIONS."""
+    pieces = batch // options["micro_batch"]
+    fitting = count // pieces * pieces
+    message = f"{name}: {count} images are less than one batch of {batch}"
+    if fitting > 1:
+        return f"{message}: give --batch {fitting}"
+    if pieces > 1 and count > 1:
+        return f"{message}, of {pieces} pieces: lower --gpus or --accumulate, or list more images"
+    return f"{name}: {count} image, but batch norm needs 2 in a batch or more: list more images"
 
 
 def _told_again(run, emit):

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 
-from ssl_common import records, streams
+from ssl_common import containers, streams
 
 
 class Log:
@@ -91,7 +91,7 @@ def _is_as_told(content, state):
 def _is_line(line, last=None):
     """Tell whether LINE, bytes, is one of a log, of a step up to LAST if given."""
     try:
-        record = records.parse(line)
+        record = containers.parse(line)
     except ValueError:
         return False
     if not isinstance(record, dict) or line[:1] + line[-1:] != b"{\n":  # no byte-order mark

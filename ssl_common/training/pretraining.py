@@ -1,7 +1,7 @@
 """Pre-training: a puzzle, a trunk, images without labels, and a run that can be interrupted."""
 
 from ssl_common.data.loading import Drawn
-from ssl_common.models import networks, registry
+from ssl_common.models import networks, registry, states
 from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.jigsaw import Jigsaw
 from ssl_common.streams import DataError
@@ -71,7 +71,7 @@ def load(path, kind):
         pretext = PRETEXTS[kind].restore(content)
         network = pretext.network(registry.build(settings["arch"], 0, pretext.reads))
         state = {f"trunk.{key}": value for key, value in state.items()}
-        network.load_state_dict(state | content["head"])
+        states.fill(network, state | content["head"], path, f"pretrain {kind}")
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         message = f"{path}: not a finished network of pretrain {kind} ({reason})"

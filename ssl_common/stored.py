@@ -1,0 +1,122 @@
+"""Arrays that stay in their file, in either order, and are read a piece at a time.
+
+They are not mapped: under a map, a file that shrinks or a disk that fails is a deadly signal; of a
+read it is an error that names the file.
+"""
+
+import math
+import os
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+
+from ssl_common import streams
+from ssl_common.streams import DataError
+
+PIECE = 1 << 26  # bytes of a block of rows at most
+
+
+class Stored:
+    """The array in the .npy file PATH: its `shape` and `dtype` here, its numbers in the file.
+
+    [rows] reads an array, of a number, a slice, numbers or a mask, and of two dimensions
+    [rows, columns], a slice; np.asarray() reads all. Raises DataError where the file has become
+    shorter, and an OSError that names it where it cannot be read.
+    """
+
+    def __init__(self, path: str, dtype, shape: tuple, order: str, start: int, file=None):
+        """Take the number of an open FILE, or open PATH; from byte START on it holds the array.
+
+        ORDER is C or F, as numpy has it.
+        """
+        self.filename, self.dtype, self.shape = path, np.dtype(dtype), shape
+        self._order, self._start = order if len(shape) > 1 else "C", start
+        self._file = os.open(path, os.O_RDONLY) if file is None else os.dup(file)
+        weakref.finalize(self, os.close, self._file)
+
+    ndim = property(lambda self: len(self.shape))
+    size = property(lambda self: math.prod(self.shape))
+    nbytes = property(lambda self: self.size * self.dtype.itemsize)
+
+    def __reduce__(self):  # another process opens the file again
+        return Stored, (self.filename, self.dtype, self.shape, self._order, self._start)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        found = np.empty(self.shape, self.dtype, self._order)
+        self._fill(found.reshape(-1, order="A"), 0)  # a view, in the order of the file
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+    def __getitem__(self, key) -> np.ndarray:
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        rows = _numbers(rows, len(self))
+        if isinstance(rows, int):
+            return self[rows : rows + 1, columns][0]
+        if self.ndim > 2 and self._order == "F":
+            return np.asarray(self)[rows]
+        width = math.prod(self.shape[1:])
+        columns = range(width)[columns]
+        if self._order == "F":  # it lies there as columns x rows
+            span = range(min(rows), max(rows) + 1) if len(rows) else range(0)
+            found = self._matrix(columns, span, len(self)).T
+            whole = isinstance(rows, range) and rows == span
+            return found if whole else found[np.asarray(rows, np.int64) - span.start]
+        found = self._matrix(rows, columns, width)
+        return found if self.ndim == 2 else found.reshape(-1, *self.shape[1:])
+
+    def _matrix(self, lines, part, width):
+        """Return PART, a range, of the LINES of WIDTH numbers each that the file holds."""
+        found, done = np.empty((len(lines), len(part)), self.dtype), 0
+        for run in _runs(lines) if len(part) == width else ([line] for line in lines):
+            rows = found[done : done + len(run)]
+            self._fill(rows.reshape(-1), int(run[0]) * width + part.start)
+            done += len(run)
+        return found
+
+    def _fill(self, array, first):
+        """Read into ARRAY, of one dimension, from number FIRST of the file on."""
+        rest = memoryview(array.view(np.uint8))
+        place = self._start + first * self.dtype.itemsize
+        with streams.naming(self.filename):
+            while len(rest):
+                done = os.preadv(self._file, [rest], place)
+                if not done:
+                    name = streams.name(self.filename)
+                    raise DataError(f"{name}: cut short while in use: run it again")
+                rest, place = rest[done:], place + done
+
+
+def blocks(array, count: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield (slice, its rows) of ARRAY (N, D), at most COUNT and PIECE bytes at a time.
+
+    Those of a Stored stay until the next are asked for, which take their place.
+    """
+    count = max(1, min(count, PIECE // max(1, array.shape[1] * array.dtype.itemsize)))
+    kept = isinstance(array, Stored) and array._order == "C"
+    memory = np.empty((count, array.shape[1]), array.dtype) if kept else None
+    for start in range(0, len(array), count):
+        part = slice(start, min(start + count, len(array)))
+        if kept:
+            array._fill(memory[: part.stop - start].reshape(-1), start * array.shape[1])
+            yield part, memory[: part.stop - start]
+        else:
+            yield part, array[part]
+
+
+def _numbers(key, count):
+    """Return which of COUNT lines KEY names: an int, a range, or an array of numbers."""
+    if isinstance(key, (int, np.integer, slice)):
+        return range(count)[key]
+    return np.arange(count)[key]
+
+
+def _runs(numbers):
+    """Return NUMBERS cut into ranges, so that few reads do."""
+    if isinstance(numbers, range) and numbers.step == 1:
+        return [numbers] if numbers else []
+    cuts = np.flatnonzero(np.diff(numbers) != 1) + 1
+    parts = np.split(np.asarray(numbers), cuts)
+    return [range(part[0], part[-1] + 1) for part in parts if len(part)]
