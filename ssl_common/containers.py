@@ -80,7 +80,21 @@ def _stored(path):
 def read_arrays(path):
     """Read the named arrays of a .npz file or pipe as a dict; refuse pickles."""
     with streams.reading(path) as stream:
-        data = io.BytesIO(stream.read())
+        return _arrays(path, io.BytesIO(stream.read()))
+
+
+def read_either(path):
+    """Return what read_array() or read_arrays() gives of the file or pipe PATH, in memory."""
+    with streams.reading(path) as stream:
+        data = stream.read()
+    if not data.startswith(b"\x93NUMPY"):
+        return _arrays(path, io.BytesIO(data))
+    with understanding(path, ARRAY):
+        return _array(bytearray(data))
+
+
+def _arrays(path, data):
+    """Return the named arrays that DATA, of PATH, holds."""
     with understanding(path, ARRAYS), _archive(data) as archive:
         found = {}
         for member in archive.infolist():

@@ -53,6 +53,13 @@ FEATURES = Format(
     {"features": numbers("N D", lazy=True)},
 )
 
+CONTENTS = Format(
+    "what image files held",
+    "extract them again with extract-features, or remove it",
+    _array("contents"),
+    {"contents": integers("N", "uint64")},
+)
+
 SAMPLE = Format(
     "a low-shot sample",
     "sample it again with sample-low-shot",
@@ -100,6 +107,23 @@ BINS = Format(
     },
     checks=(_of_sum_one,),
     limits={"Q": (2, 4096)},  # one is learned without a picture, and tables grow with them
+)
+
+# As other projects have them, each in a .npy of its own.
+POINTS = Format(
+    "points of colour bins",
+    "a row each, of a and b",
+    _array("points"),
+    {"points": BINS.entries["points"]},
+    limits=BINS.limits,
+)
+PRIOR = Format(
+    "how often the 313 bins of Zhang et al. occur",
+    "give their prior_probs.npy, or make one with make-color-bins --prior-only",
+    _array("prior"),
+    {"prior": BINS.entries["prior"]},
+    checks=(_of_sum_one,),
+    limits={"Q": (313, 313)},
 )
 
 # ---- Classifiers of train-svm -------------------------------------------------------------------
@@ -160,6 +184,7 @@ SVM = Format(
             "C K", "float64", least=0, most=1, holes=("chosen", ("others", "default", "none"))
         ),
         "paths": integers("N", "uint64", order="sorted"),
+        "contents": integers("N", "uint64", order="sorted", maybe=True),
         "fields": Json(Table(OF_THE_TRAINING)),
     },
     checks=(_ways_to_choose, _best_costs, _fits_that_ended),
@@ -209,6 +234,7 @@ LOW_SHOT = Format(
         "costs": reals("K", "float64", above=0, order="rising"),
         "scale": reals("N", "float64", above=0),
         "paths": integers("N", "uint64", order="sorted"),
+        "contents": integers("N", "uint64", order="sorted", maybe=True),
         "samples": integers("S 2", "int64", least=1, unique=True),
         "machines": Each(
             "samples",
@@ -304,6 +330,7 @@ LINEAR = Format(
         "frozen": State(),
         "about": Table(SIDECAR.entries),
         "paths": integers("N", "int64"),
+        "places": integers("N", "int64", maybe=True),
     },
 )
 

@@ -270,6 +270,38 @@ def test_a_turned_jpeg(tmp_path, decoder, orientation):
     np.testing.assert_array_equal(read_by(decoder, tmp_path / "a.jpg"), want)
 
 
+def broken(_data):
+    raise RuntimeError("built for another torch")
+
+
+OTHERS = {
+    "another upsampling": lambda decode, data: decode(data) ^ (b"\1\x12\0\2" in bytes(data)),
+    "another first scan": lambda decode, data: decode(data) ^ (bytes(data).count(b"\xff\xda") == 1),
+    "always one off": lambda decode, data: decode(data) ^ 1,
+    "broken": lambda _decode, data: broken(data),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_decoder_that_gives_other_pixels_than_pillow_is_not_used(monkeypatch, other):
+    """As torchvision's own libjpeg up to 0.27 does, of colours at 4:4:0 and of a cut file."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    def decode(data):
+        return decode_jpeg(data, ImageReadMode.RGB)
+
+    def odd(data):
+        return OTHERS[other](decode, data)
+
+    monkeypatch.setattr(images, "_decode_jpeg", None)
+    monkeypatch.setattr(images, "_decoders", lambda: [odd])
+    images.hasten()
+    assert images._decode_jpeg is None
+    monkeypatch.setattr(images, "_decoders", lambda: [odd, decode])
+    images.hasten()
+    assert images._decode_jpeg is decode
+
+
 @pytest.mark.parametrize("folder", ["voc2007_A", "scenes8_sun_A", "scene15_gray_A"])
 def test_all_decoders_give_the_pixels_of_pillow_on_photographs(data, decoder, folder):
     paths = sorted(data(folder).rglob("*.jpg"))

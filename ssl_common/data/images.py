@@ -44,28 +44,76 @@ _decode_jpeg = None  # what hasten() found: a function from the bytes of a JPEG 
 
 
 def hasten():
-    """Let JPEGs be decoded by what is faster than Pillow, to the same pixels, if it is there.
+    """Let JPEGs be decoded by what is faster than Pillow, if it is there and gives the same pixels.
 
     torchvision takes a second and a half to import: some 5,000 images repay it.
     """
     global _decode_jpeg
-    if _decode_jpeg:
-        return
-    try:
-        from torchcodec.decoders import decode_jpeg as _decode_jpeg  # as RGB
-    except (ImportError, OSError, RuntimeError):  # the last two: built for another torch
-        try:
-            from torchvision.io import ImageReadMode, decode_jpeg
-        except ImportError:  # torchvision will drop it
-            return
-        _decode_jpeg = functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
+    if not _decode_jpeg:
+        _decode_jpeg = next(filter(_agrees, _decoders()), None)
 
 
-def read(path, root="."):
+def _decoders():
+    """Return the decoders that are installed, the fastest first."""
+    found = []
+    absent = (ImportError, OSError, RuntimeError)  # the last two: built for another torch
+    with contextlib.suppress(*absent):
+        from torchcodec.decoders import decode_jpeg as by_torchcodec
+
+        found.append(by_torchcodec)  # as RGB
+    with contextlib.suppress(*absent):  # torchvision will drop it
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        found.append(functools.partial(decode_jpeg, mode=ImageReadMode.RGB))
+    return found
+
+
+def _agrees(decoder):
+    """Tell whether DECODER gives the pixels of Pillow, whose libjpeg may be another.
+
+    They differ where colours are stored with fewer pixels, and in files cut after a first scan.
+    """
+    with warnings.catch_warnings(action="ignore"):  # torchvision warns of its removal
+        for data in _probes():
+            with Image.open(io.BytesIO(data)) as image:
+                want = np.asarray(image.convert("RGB"))
+            try:
+                found = decoder(_bytes(data)).permute(1, 2, 0)
+            except RuntimeError:
+                return False
+            if not np.array_equal(found, want):
+                return False
+    return True
+
+
+def _probes():
+    """Yield small JPEGs of every kind, as bytes."""
+    y, x = np.mgrid[:48, :48]
+    waves = np.stack([x * x // 9, 5 * y, (x + 2) * (y + 3) // 11], 2) % 256
+    picture = Image.fromarray(waves.astype(np.uint8))
+    for progressive in (False, True):
+        for subsampling in (0, 1, 2):  # 4:4:4, 4:2:2, 4:2:0
+            stream = io.BytesIO()
+            how = {"subsampling": subsampling, "progressive": progressive, "quality": 80}
+            picture.save(stream, "JPEG", **how)
+            yield (data := stream.getvalue())
+            if subsampling == 1:  # 4:4:0, of the same blocks
+                yield data.replace(b"\1\x21\0\2\x11\1\3\x11\1", b"\1\x12\0\2\x11\1\3\x11\1")
+            if progressive:  # its first scan alone
+                end = data.index(b"\xff\xc4", data.index(b"\xff\xda"))
+                yield data[:end] + b"\xff\xd9"
+
+
+def _bytes(data):
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def read(path, root=".", seen=lambda stream: None):
     """Return the image file PATH (relative to ROOT) as RGB, uint8 H x W x 3.
 
-    It is upright by its EXIF tag. Raises Unreadable for a file that is missing, cut short or not an
-    image, and DataError where it is the machine that lacks something.
+    It is upright by its EXIF tag. SEEN is called with the file, open at its start, once the pixels
+    are known. Raises Unreadable for a file that is missing, cut short or not an image, and
+    DataError where it is the machine that lacks something.
     """
     full = os.path.join(root, path)
     try:
@@ -73,7 +121,11 @@ def read(path, root="."):
         with warnings.catch_warnings(action="ignore"), streams.regular(full) as stream:
             # In memory, where a damaged header gets no more room than there are bytes.
             whole = os.fstat(stream.fileno()).st_size <= AT_ONCE
-            return _decoded(io.BytesIO(stream.read()), full) if whole else decode(stream, full)
+            stream = io.BytesIO(stream.read()) if whole else stream
+            pixels = (_decoded if whole else decode)(stream, full)
+            stream.seek(0)
+            seen(stream)
+            return pixels
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
         raise _complaint(full, error) from error
 
@@ -130,8 +182,7 @@ def decode(stream, path):
     if plain and _decode_jpeg and _orientation(image) not in TURNS:
         stream.seek(0)
         with contextlib.suppress(RuntimeError), _mute():
-            data = torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8)
-            return _decode_jpeg(data).permute(1, 2, 0)
+            return _decode_jpeg(_bytes(stream.read())).permute(1, 2, 0)
         stream.seek(0)
         image = Image.open(stream, formats=formats)
     _load(image)
@@ -147,7 +198,10 @@ def _load(image):
     except Exception as error:
         # For want of memory, too, decoders say that a file is broken; and of broken ones, that
         # memory is wanting.
-        np.empty(DECODING * image.width * image.height + (1 << 24), np.uint8)
+        try:
+            np.empty(DECODING * image.width * image.height + (1 << 24), np.uint8)
+        except MemoryError:
+            raise MemoryError from error  # not that for this array
         wanting = shortage.lacking(error)
         if not wanting:
             raise

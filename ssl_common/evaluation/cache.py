@@ -77,16 +77,17 @@ class Cache:
         """Return the names of the files to be, of full size; they take their place with STACK."""
         self.remove()  # what 0.2.0 left, which had no digests
         os.makedirs(self.folder, exist_ok=True)
-        *files, last = stack.enter_context(records.writing_features(f"{self.folder}/", self.fields))
-        count, layers = len(self.images), len(files)
-        return [
-            *features.begin(files, self.widths, count, "float32", True),
-            *features.begin([last], [layers], count, "uint64", True),
-        ]
+        writing = records.writing_features(f"{self.folder}/", self.fields, known=False)
+        files, count = stack.enter_context(writing), len(self.images)
+        arrays = [("float32", (count, width)) for width in self.widths]
+        arrays.append(("uint64", (count, len(arrays))))  # of the digests
+        return features.begin(zip(files, arrays, strict=True), True)
 
     def _write(self, arrays, transform, device, **how):
         how |= {"batch": BATCH, "dtype": "float32"}
-        for first, found in features.rows(self.layers, self.images, transform, device, **how):
+        for first, found, _contents in features.rows(
+            self.layers, self.images, transform, device, **how
+        ):
             for place, (name, block) in enumerate(found.items()):
                 lines = range(first, first + len(block))
                 arrays[place][first : lines.stop] = block
@@ -130,7 +131,7 @@ class Cached(Dataset):
 
 
 def _rows(path, dtype, count, width):
-    """Return the COUNT rows of WIDTH numbers in the file PATH, an array of DTYPE, Stored."""
+    """Return the array of DTYPE, COUNT rows of WIDTH numbers, in the file PATH, where it stays."""
     array = containers.read_array(path)
     if (array.dtype, array.shape) != (np.dtype(dtype), (count, width)):
         raise DataError(f"{path}: not {count} rows of {width} numbers: remove the folder")

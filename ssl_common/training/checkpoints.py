@@ -42,10 +42,10 @@ class Run:
 
     def complete(self):
         """Tell whether the network is there, trained with these settings."""
-        if not os.path.exists(self.output):
-            return False
         if os.path.isdir(self.folder):
             self._check_names()
+        if not os.path.exists(self.output):
+            return False
         content = networks.load(self.output, self.command)
         self._check(self.output, content)
         if not networks.is_finished(content, self.command):
