@@ -56,7 +56,7 @@ FEATURES = Format(
 SAMPLE = Format(
     "a low-shot sample",
     "sample it again with sample-low-shot",
-    _array("sample"),
+    lambda path: {"sample": containers.stored_array(path)},
     {"sample": integers("N C", of=(-1, 0, 1))},
 )
 
