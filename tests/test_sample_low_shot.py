@@ -1,5 +1,6 @@
 """sample-low-shot as a process, and its rule against counts of the real annotations."""
 
+import os
 import tracemalloc
 
 import numpy as np
@@ -182,3 +183,10 @@ def test_samples_of_something_else(run, scratch, change, said):
     done = run("train-svm", "train.npy", "train.tsv", "--low-shot", "few", check=1)
     assert done.stderr.count(b"\n") == 1 and said in done.stderr.decode()
     assert b"few/sample1_k2.npy" in done.stderr
+
+
+def test_a_pipe_among_the_samples_is_named(run, scratch):
+    (scratch / "few").mkdir()
+    os.mkfifo(scratch / "few/sample1_k1.npy")
+    done = run("train-svm", "train.npy", "train.tsv", "--low-shot", "few", check=1)
+    assert done.stderr == b"train-svm: few/sample1_k1.npy: not a regular file\n"
