@@ -341,6 +341,13 @@ tag_option = click.option(
 )
 
 
+allow_seen_option = click.option(
+    "--allow-seen",
+    is_flag=True,
+    help="Measure also on images that the training seems to have had; the record counts them.",
+)
+
+
 def input_argument(name, **extra):
     """Add the operand NAME: a file, where - or nothing is standard input."""
     return click.argument(name, default="-", metavar=f"[{name.upper()}]", **extra)

@@ -667,8 +667,9 @@ class Format:
         except Wrong as error:
             wrong = str(error)
             if not self.known_by(content):
-                others = [e.what for e in self.known if e.needed and e.known_by(content)]
-                wrong = f"{others[0]}, not {self.what}" if others else f"not {self.what}: {wrong}"
+                others = [each for each in self.known if each.needed and each.known_by(content)]
+                other = max(others, key=lambda each: len(each.needed), default=None)
+                wrong = f"{other.what}, not {self.what}" if other else f"not {self.what}: {wrong}"
             raise DataError(f"{streams.name(path)}: {wrong}: {self.fix}") from None
 
     @property

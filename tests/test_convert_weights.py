@@ -372,7 +372,7 @@ CHANGES = {
     "misshapen": ("conv2_s0_w", np.zeros((256, 96, 5, 5), np.float32), "conv2_s0_w is real 256 x"),
     "integers": ("conv2_s0_b", np.zeros(256, np.int32), "conv2_s0_b is integer 256, not real 256"),
     "one more": ("conv1_s0_bn_s", np.ones(96, np.float32), "alexnet: conv1_s0_bn_s, for which the"),
-    "twice": ("conv1_w", np.zeros((96, 3, 11, 11), np.float32), "both conv1_w and conv1_s0_w$"),
+    "twice": ("conv1_w", np.zeros((96, 3, 11, 11), np.float32), "both conv1_w and conv1_s0_w: "),
     "text": ("conv5_s0_b", 3, "conv5_s0_b is int, not real 256"),
 }
 
@@ -480,6 +480,23 @@ def test_a_tag_does_not_win_over_what_the_file_says(tmp_path, tag):
     caffe2.save(tmp_path / "w.pkl", blobs | {"fc8_w": np.zeros((701, 4), np.float32)})
     with pytest.raises(DataError, match=r"^--tag \w+=\w+: \S+w.pkl says \w+$"):
         weights.convert(weights.Weights(str(tmp_path / "w.pkl")), "-", False, tag)
+
+
+def test_two_networks_of_which_one_is_bare(tmp_path):
+    """And names that stand inside a network and outside of it, as of an epoch."""
+    state = vissl(caffe2.alexnet(np.random.default_rng(0), "conv{}/", ()), "conv{}/")
+    other = {name: value + 1 for name, value in state.items()}
+    torch.save({"ema": state | {"epoch": 1}, "epoch": 5} | other, tmp_path / "w.torch")
+    with pytest.raises(DataError, match="2 networks, ema and one bare: choose by --prefix$"):
+        weights.Weights(str(tmp_path / "w.torch"))
+    found = weights.Weights(str(tmp_path / "w.torch"), prefix="ema")
+    trunk = found.trunk().state_dict()
+    want = state["_feature_blocks.0.0.bias"]
+    assert torch.equal(trunk["conv1.0.bias"], want) and found.settings() == {
+        "epoch": 1,
+        "/epoch": 5,
+    }
+    assert len(found.left_out()) == len(state) and found.left_out()[0].startswith("/_feature_bl")
 
 
 def test_a_linear_probe_is_not_called_supervised(theirs, tmp_path):

@@ -149,6 +149,16 @@ def test_a_hundred_unreadable_lines_in_a_row_are_an_error(scratch, gone, readabl
             dataset[0, 0]
 
 
+@pytest.mark.parametrize("read", [lambda found: InOrder(*found, torch.clone)[0],
+                                  lambda found: Drawn(*found, Task(), 0)[0, 0]])  # fmt: skip
+def test_a_list_with_spaces_before_its_labels(scratch, read):
+    (scratch / "spaced.tsv").write_text("photos/cat/0.jpg 3\n")
+    with pytest.raises(
+        DataError, match=r"spaced.tsv:1: .*write a TAB, not a space, between photos"
+    ):
+        read((Manifest(str(scratch / "spaced.tsv")), str(scratch)))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_worker_is_the_error_itself(scratch, workers):
     (scratch / "holes.tsv").write_text((scratch / "train.tsv").read_text() + "gone.jpg\n")

@@ -39,11 +39,12 @@ class Unreadable(DataError):
     """An image file that cannot be read; the message says which and why."""
 
 
-def read(path, root="."):
+def read(path, root=".", seen=lambda stream: None):
     """Return the image file PATH (relative to ROOT) as RGB, uint8 H x W x 3.
 
-    It is upright by its EXIF tag. Raises Unreadable for a file that is missing, cut short or not an
-    image, and DataError where it is the machine that lacks something.
+    It is upright by its EXIF tag. SEEN is called with the file, open at its start, once the pixels
+    are known. Raises Unreadable for a file that is missing, cut short or not an image, and
+    DataError where it is the machine that lacks something.
     """
     full = os.path.join(root, path)
     try:
@@ -51,7 +52,11 @@ def read(path, root="."):
         with warnings.catch_warnings(action="ignore"), streams.regular(full) as stream:
             # In memory, where a damaged header gets no more room than there are bytes.
             whole = os.fstat(stream.fileno()).st_size <= AT_ONCE
-            return _decoded(io.BytesIO(stream.read()), full) if whole else decode(stream, full)
+            stream = io.BytesIO(stream.read()) if whole else stream
+            pixels = (_decoded if whole else decode)(stream, full)
+            stream.seek(0)
+            seen(stream)
+            return pixels
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
         raise _complaint(full, error) from error
 

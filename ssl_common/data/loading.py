@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ssl_common import streams
 from ssl_common.crew import side_by_side
-from ssl_common.data import images, jpegs
+from ssl_common.data import identity, images, jpegs
 from ssl_common.data.mixing import GOLDEN, mix
 from ssl_common.streams import DataError
 
@@ -79,6 +80,14 @@ def draws(seed, epochs, indices, count):
     return (mix(mix(state + GOLDEN) + steps) >> np.uint64(11)) * 2.0**-53
 
 
+def _spaced(dataset, index):
+    """Return what to say where line INDEX of a DATASET is "path label", as other lists have it."""
+    path, space, label = dataset.manifest[index].path.rpartition(" ")
+    if space and os.path.exists(os.path.join(dataset.root, path)):
+        return f": write a TAB, not a space, between {path} and its label {label}"
+    return ""
+
+
 class Drawn(Dataset):
     """PRETEXT.crop(image, draws) of a manifest's images, uint8 pixels, for training.
 
@@ -113,7 +122,7 @@ class Drawn(Dataset):
                 continue
             return passed, epoch, index, self.pretext.crop(image, drawn)
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
-        raise self.manifest.error(index + 1, f"{message}: {reason}")
+        raise self.manifest.error(index + 1, f"{message}: {reason}{_spaced(self, index)}")
 
 
 class InOrder(Dataset):
@@ -131,12 +140,24 @@ class InOrder(Dataset):
             jpegs.hasten()
 
     def __getitem__(self, index):
+        return self.read(index)
+
+    def read(self, index, seen=lambda stream: None):
+        """Return the image of line INDEX, transformed; SEEN is as images.read() takes it."""
         try:
-            return self.transform(images.read(self.manifest[index].path, self.root))
+            return self.transform(images.read(self.manifest[index].path, self.root, seen))
         except images.Unreadable as error:
-            raise self.manifest.error(
-                index + 1, f"{error}: mend the file or drop the line"
-            ) from None
+            advice = _spaced(self, index) or ": mend the file or drop the line"
+            raise self.manifest.error(index + 1, f"{error}{advice}") from None
+
+
+class Known(InOrder):
+    """The same, each image with by what the bytes of its file are known, int64: see identity."""
+
+    def __getitem__(self, index):
+        contents = []
+        image = self.read(index, lambda stream: contents.append(identity.known_file(stream)))
+        return image, contents[0]
 
 
 def too_many(unreadable, seen, most, whole):

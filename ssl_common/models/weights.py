@@ -45,11 +45,14 @@ class Weights:
         self.layout, self.prefix = (
             (naming.OWN, "trunk.") if self.own else self._find(values, prefix, layouts)
         )
-        self.values = _shorter(values, self.prefix, self.path)
-        self._theirs = {naming.bare(name): name for name in self.values}
-        if len(self._theirs) < len(self.values):
-            twice = next(n for n in self.values if self._theirs[naming.bare(n)] != n)
-            raise DataError(f"{self.path}: both {self._theirs[naming.bare(twice)]} and {twice}")
+        self.values = _shorter(values, self.prefix)
+        self._theirs = {}
+        for name, value in self.values.items():
+            other = self._theirs.get(naming.bare(name))
+            if all(torch.is_tensor(each) for each in (value, self.values.get(other))):
+                raise DataError(f"{self.path}: both {other} and {name}: save one of them alone")
+            if other is None or torch.is_tensor(value):
+                self._theirs[naming.bare(name)] = name
         self.arch = self.reads = self.pretext = self.permutations = None
         self.order, self._absent = order, ()
         self.taken, self.wrong, self.unusual = {}, [], []
@@ -360,12 +363,15 @@ def torchvision(arch, path):
     return trunk, settings
 
 
-def _shorter(values, prefix, path):
-    """Return VALUES by names without PREFIX."""
-    short = {name.removeprefix(prefix): value for name, value in values.items()}
-    if len(short) < len(values):
-        raise DataError(f"{path}: some names stand there with and without {prefix}: save one alone")
-    return short
+def _shorter(values, prefix):
+    """Return VALUES by names without PREFIX; / stands before one without it, if that is taken."""
+    inside = {name.removeprefix(prefix) for name in values if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix)
+        if name.startswith(prefix)
+        else f"{'/' * (name in inside)}{name}": value
+        for name, value in values.items()
+    }
 
 
 def _alike(value, tensor, converted):
