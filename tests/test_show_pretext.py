@@ -236,7 +236,7 @@ def test_an_unreadable_image_is_named(run, scratch):
         ),
         (
             {"settings": SETTINGS | {"arch": "alexnet"}},
-            "model.pt: not a finished network",
+            "model.pt: not the weights of pretrain jigsaw: trunk.conv1.0.weight is real",
         ),
         ({"format": 9}, "model.pt: format 9, where this version reads 1: "),
     ],
