@@ -19,6 +19,7 @@ class Tool(click.Command):
 
     def main(self, args=None, prog_name=None, **_extra):
         streams.settle()
+        sys.unraisablehook = self.ignored
         try:
             with processes.stopping():
                 if not os.environ.get(ranks.RUN):  # a rank is watched already
@@ -29,6 +30,11 @@ class Tool(click.Command):
             status = self.stopped(str(error))
         shortage.ended()
         sys.exit(status)
+
+    def ignored(self, what):
+        """Say nothing of an exception that Python has to ignore, WHAT, save under --debug."""
+        if self.debug:
+            sys.__unraisablehook__(what)
 
     def obey(self, args):
         """Do what the command line ARGS says; return the exit status."""
@@ -44,16 +50,23 @@ class Tool(click.Command):
             return self.failed(error)
 
     def parse_args(self, ctx, args):
-        """Parse ARGS; an empty value, as "$DIR" is where DIR is not set, is none of the others."""
+        """Parse ARGS; raise UsageError for what they are where $DIR is not set: "$DIR", -o $DIR."""
         given, _rest, _order = self.make_parser(ctx).parse_args(list(args))
-        for param in self.get_params(ctx):
+        params = self.get_params(ctx)
+        names = {name for param in params for name in param.opts if name.startswith("-")}
+        for param in params:
             value = given.get(param.name)
-            if "" in (value if isinstance(value, list | tuple) else [value]):
+            said = set(value if isinstance(value, list | tuple) else [value])
+            if "" in said:
                 raise click.BadParameter("it is empty: is a variable not set?", ctx, param)
+            if isinstance(param, click.Option) and (missed := said & names):
+                message = f"{missed.pop()} is an option itself: is a variable not set?"
+                raise click.BadParameter(message, ctx, param)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx):
         try:
+            _check_threads()
             super().invoke(ctx)
             sys.stdout.flush()
             return 0
@@ -107,6 +120,14 @@ class Tool(click.Command):
         elif line:
             _talk(f"{self.name}: {line}")
         return status
+
+
+def _check_threads():
+    """Raise DataError where OMP_NUM_THREADS is no number: each library would say so, or guess."""
+    said = os.environ.get("OMP_NUM_THREADS", "1")
+    if not all(values.whole(each.strip(" "), 4096) for each in said.split(",")):
+        wanted = "not a number of threads, 1 to 4096: mend it, or unset it"
+        raise DataError(f"OMP_NUM_THREADS={legible.quoted(said)}: {wanted}")
 
 
 @contextlib.contextmanager
@@ -317,6 +338,13 @@ tag_option = click.option(
     metavar="KEY=VALUE",
     callback=_once_each,
     help="A field of the record that the inputs do not say, as images=1000000; may be repeated.",
+)
+
+
+allow_seen_option = click.option(
+    "--allow-seen",
+    is_flag=True,
+    help="Measure also on images that the training seems to have had; the record counts them.",
 )
 
 

@@ -10,7 +10,6 @@ import io
 import json
 import math
 import os
-import re
 import warnings
 import zipfile
 
@@ -81,7 +80,21 @@ def _stored(path):
 def read_arrays(path):
     """Read the named arrays of a .npz file or pipe as a dict; refuse pickles."""
     with streams.reading(path) as stream:
-        data = io.BytesIO(stream.read())
+        return _arrays(path, io.BytesIO(stream.read()))
+
+
+def read_either(path):
+    """Return what read_array() or read_arrays() gives of the file or pipe PATH, in memory."""
+    with streams.reading(path) as stream:
+        data = stream.read()
+    if not data.startswith(b"\x93NUMPY"):
+        return _arrays(path, io.BytesIO(data))
+    with understanding(path, ARRAY):
+        return _array(bytearray(data))
+
+
+def _arrays(path, data):
+    """Return the named arrays that DATA, of PATH, holds."""
     with understanding(path, ARRAYS), _archive(data) as archive:
         found = {}
         for member in archive.infolist():
@@ -183,38 +196,25 @@ def write_arrays(stream, **arrays):
 # ---- Tensors ------------------------------------------------------------------------------------
 
 
-def read_tensors(path, kind, stream=None):
-    """Return what torch.save wrote to the file PATH, or to STREAM, on the CPU; run no code.
+def read_tensors(path, kind):
+    """Return what torch.save wrote to the file PATH of ours, on the CPU; run no code.
 
-    Raises DataError for what is not KIND, or damaged.
+    Raises DataError for what is not KIND, or damaged. The checksums of the archive are looked at
+    first: torch looks at none of them.
     """
     import torch
 
-    with understanding(path, kind), warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")  # protocol 3 is read all the same
-        try:
-            return torch.load(stream or path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            if isinstance(error, OSError) or shortage.lacking(error):
-                raise
-            for warning in warned:
-                if newer := re.search(r"pickle protocol ([4-9])", str(warning.message)):
-                    what = f"pickle protocol {newer[1]}, which torch reads only by running its code"
-                    advice = "save it again with torch.save as it is, without pickle_protocol"
-                    raise DataError(f"{path}: {what}: {advice}") from error
-            # Its other sentences tell how to read the file by running what it names.
-            raise ValueError(str(error).split(". ")[0] or type(error).__name__) from error
-
-
-def read_own_tensors(path, kind):
-    """Return what torch.save wrote to the file PATH of ours, on the CPU; run no code.
-
-    The checksums of the archive are looked at first: torch itself does not.
-    """
     with streams.regular(path) as stream, understanding(path, kind), _archive(stream) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} is wrong")
-    return read_tensors(path, kind)
+    with understanding(path, kind):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            if isinstance(error, OSError) or shortage.lacking(error):
+                raise
+            # Its other sentences tell how to read the file by running what it names.
+            raise ValueError(str(error).split(". ")[0] or type(error).__name__) from error
 
 
 # ---- JSON ---------------------------------------------------------------------------------------

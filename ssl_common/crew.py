@@ -13,6 +13,7 @@ import os
 import pickle
 import resource
 import signal
+import time
 import traceback
 import warnings
 from multiprocessing import connection
@@ -36,7 +37,7 @@ def usual_workers():
     return max(0, min(cores, (limit - SPARED) // FILES))
 
 
-def side_by_side(work, tasks, workers, begin=None, room=bytearray):
+def side_by_side(work, tasks, workers, begin=lambda: None, room=bytearray):
     """Yield WORK(task) for each of TASKS, in order; WORKERS processes do it, or this one if 0.
 
     Each of them calls BEGIN first; at most AHEAD results a process wait for their turn, the arrays
@@ -56,8 +57,9 @@ def side_by_side(work, tasks, workers, begin=None, room=bytearray):
     finally:
         for worker in crew:
             worker.process.kill()
+        end = time.monotonic() + PATIENCE
         for worker in crew:
-            worker.close()
+            worker.close(end)
 
 
 def _in_order(crew, tasks, room):
@@ -126,9 +128,9 @@ class _Worker:
                 _fill(self.pipe.fileno(), memoryview(buffer).cast("B"))
         return pickle.loads(data, buffers=buffers)
 
-    def close(self):
-        """Let go of the process, which was killed, and of its files."""
-        self.process.join(PATIENCE)
+    def close(self, end):
+        """Let go of the process, which was killed, and of its files; wait until END at most."""
+        self.process.join(max(0, end - time.monotonic()))
         self.pipe.close()
         with contextlib.suppress(ValueError):  # it waits for a disk that does not answer
             self.process.close()
@@ -161,18 +163,27 @@ def _serve(pipe, work, begin):
     """Do WORK on each task that comes through PIPE, until killed."""
     try:
         die_with_parent(signal.SIGKILL)
-        for standard in (1, 2):  # libraries in C write there when memory is short
-            os.dup2(os.open(os.devnull, os.O_WRONLY), standard)
-        if begin:
-            begin()
+        ready = False
         while True:
             task = pipe.recv()
             try:
+                if not ready:
+                    _hush()
+                    begin()
+                    ready = True
                 _send(pipe, work(task))
             except Exception as error:
                 _send(pipe, _Raised(error))
     finally:
         os._exit(1)  # without a word: the first one tells
+
+
+def _hush():
+    """Let what libraries in C say, where memory is short, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for standard in (1, 2):
+        os.dup2(nowhere, standard)
+    os.close(nowhere)
 
 
 def _send(pipe, result):

@@ -34,7 +34,7 @@ def _array(name):
 
 def _tensors(command):
     """Return the container of tensors that COMMAND writes."""
-    return lambda path: containers.read_own_tensors(path, f"a file of {command}")
+    return lambda path: containers.read_tensors(path, f"a file of {command}")
 
 
 # ---- Features, and what they were made of and for -----------------------------------------------
@@ -51,6 +51,13 @@ FEATURES = Format(
     "extract them with extract-features",
     _array("features"),
     {"features": numbers("N D", lazy=True)},
+)
+
+CONTENTS = Format(
+    "what image files held",
+    "extract them again with extract-features, or remove it",
+    _array("contents"),
+    {"contents": integers("N", "uint64")},
 )
 
 SAMPLE = Format(
@@ -100,6 +107,23 @@ BINS = Format(
     },
     checks=(_of_sum_one,),
     limits={"Q": (2, 4096)},  # one is learned without a picture, and tables grow with them
+)
+
+# As other projects have them, each in a .npy of its own.
+POINTS = Format(
+    "points of colour bins",
+    "a row each, of a and b",
+    _array("points"),
+    {"points": BINS.entries["points"]},
+    limits=BINS.limits,
+)
+PRIOR = Format(
+    "how often the 313 bins of Zhang et al. occur",
+    "give their prior_probs.npy, or make one with make-color-bins --prior-only",
+    _array("prior"),
+    {"prior": BINS.entries["prior"]},
+    checks=(_of_sum_one,),
+    limits={"Q": (313, 313)},
 )
 
 # ---- Classifiers of train-svm -------------------------------------------------------------------
@@ -160,6 +184,7 @@ SVM = Format(
             "C K", "float64", least=0, most=1, holes=("chosen", ("others", "default", "none"))
         ),
         "paths": integers("N", "uint64", order="sorted"),
+        "contents": integers("N", "uint64", order="sorted", maybe=True),
         "fields": Json(Table(OF_THE_TRAINING)),
     },
     checks=(_ways_to_choose, _best_costs, _fits_that_ended),
@@ -187,6 +212,9 @@ def _samples_by_k(found):
         counts = machines["counts"]
         if ((counts > 0) & (counts <= k)).any():
             return f"counts_sample{number}_k{k} holds one that is neither 0 nor above k"
+        ends = (machines["coefficients"][0] > 0).cumsum()[counts[counts > 0].cumsum() - 1].tolist()
+        if ends != [k * (place + 1) for place in range(len(ends))]:
+            return f"coefficients_sample{number}_k{k} are not of k positives a class"
     return None
 
 
@@ -206,6 +234,7 @@ LOW_SHOT = Format(
         "costs": reals("K", "float64", above=0, order="rising"),
         "scale": reals("N", "float64", above=0),
         "paths": integers("N", "uint64", order="sorted"),
+        "contents": integers("N", "uint64", order="sorted", maybe=True),
         "samples": integers("S 2", "int64", least=1, unique=True),
         "machines": Each(
             "samples",
@@ -232,6 +261,7 @@ SETTINGS = {
     **results.SETTINGS,
     "warm_up": numbers("2", least=0, maybe=True),
     "drops": numbers("* 2", least=0, maybe=True),
+    "inferred": results.TEXTS,
     "task": results.TEXT,
     "optimizer": Texts(of=("sgd", "adam"), maybe=True),
     "precision": Texts(of=("fp32", "bf16"), maybe=True),
@@ -241,13 +271,25 @@ SETTINGS = {
     "bins_digest": results.TEXT,
     "rebalanced": results.FLAG,
     "reads": Texts(of=("rgb", "lab"), maybe=True),
-    "inferred": results.TEXTS,
     "converted": Plain(finite=False, maybe=True),
 }
 
+
+def _arrays_of_the_pretext(found):
+    """See that what was trained on a puzzle, and not converted, holds the puzzle."""
+    settings = found["settings"]
+    needed = {"jigsaw": ("permutations",), "colorization": ("points", "prior")}
+    for name in needed.get(settings.get("pretext"), ()) if found["head"] else ():
+        if found.get(name) is None:
+            return f"{name} is missing, of {settings['pretext']}"
+    if found["head"] and settings.get("pretext") == "colorization" and not settings["neighbors"]:
+        return "settings.neighbors is missing, of colorization"
+    return None
+
+
 NETWORK = Format(
     "a network",
-    "name the finished network that pretrain or convert-weights wrote",
+    "name a finished one, or write it again with pretrain or convert-weights",
     _tensors("pretrain"),
     {
         "format": Version(1),
@@ -258,11 +300,13 @@ NETWORK = Format(
         "points": integers("Q 2", "int64", least=-128, most=128, unique=True, maybe=True),
         "prior": reals("Q", "float64", least=0, maybe=True),
     },
+    checks=(_arrays_of_the_pretext,),
+    limits={"Q": (1, 4096)},
 )
 
 LINEAR = Format(
     "linear classifiers",
-    "name the file that train-linear wrote at its end",
+    "name finished ones, or train them again with train-linear",
     _tensors("train-linear"),
     {
         "format": Version(1),
@@ -286,12 +330,13 @@ LINEAR = Format(
         "frozen": State(),
         "about": Table(SIDECAR.entries),
         "paths": integers("N", "int64"),
+        "places": integers("N", "int64", maybe=True),
     },
 )
 
 CHECKPOINT = Format(
     "a checkpoint",
-    "name one that the same command left in its .state folder",
+    "it is none that a run can go on from",
     _tensors("pretrain"),
     {
         "format": Version(1),

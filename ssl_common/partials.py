@@ -6,10 +6,12 @@ lives: what nobody holds was left by one that was killed, and goes when the same
 
 import contextlib
 import fcntl
+import io
 import os
 import re
 import shutil
 import stat
+from collections.abc import Collection, Iterator
 
 from ssl_common import shortage
 
@@ -30,7 +32,7 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager
-def file(target, mode=0o666):
+def file(target: str, mode: int = 0o666) -> Iterator[io.BufferedWriter]:
     """Yield a new file beside TARGET, open for writing; unless it is renamed it is gone at the end.
 
     Its `name` is its path, and it is locked until the end of the block. MODE is that of os.open.
@@ -54,7 +56,7 @@ def file(target, mode=0o666):
 
 
 @contextlib.contextmanager
-def folder(target, mode=0o777):
+def folder(target: str, mode: int = 0o777) -> Iterator[str]:
     """Yield the path of a new folder beside TARGET; unless it is renamed it is gone at the end."""
 
     def create(path):
@@ -116,7 +118,7 @@ def _lock(descriptor):
     return True
 
 
-def clear(targets):
+def clear(targets: Collection[str]) -> None:
     """Remove what processes that were killed have left in the making of TARGETS, and that is ours.
 
     Where a file system has no locks, all is left. Where those of another machine are not seen

@@ -23,7 +23,7 @@ class Stopped(BaseException):
 
 raised = []  # the signals that were raised as Stopped
 _asked = []  # those that deferring_stop keeps until the work asks for them
-_depends = False  # whether die_with_parent was asked for
+_last = signal.SIG_IGN  # what finish() makes of SIGNALS
 _heard = -float("inf")  # when the last new one came
 
 
@@ -51,7 +51,7 @@ def _stop(number, _frame):
         raise Stopped(raised[0])
 
 
-def heed():
+def heed() -> None:
     """Raise Stopped anew where somebody made away with it: modules in C do while they are loaded.
 
     It stands before all that waits, and where work tells how far it is.
@@ -107,16 +107,13 @@ def deferring_stop(patient=False):
         _asked.clear()
 
 
-def finish():
-    """Let no signal change how this process ends, from here on: all is written, or said.
-
-    One that is to die with its parent still does.
-    """
+def finish() -> None:
+    """Let no signal change how this process ends, from here on: all is written, or said."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL if _depends else signal.SIG_IGN)
+        signal.signal(number, _last)
 
 
-def wait(descriptor, event):
+def wait(descriptor: int, event: int) -> None:
     """Wait until DESCRIPTOR is ready for EVENT, select.POLLIN or POLLOUT, or broken.
 
     A signal is heard even where it comes just before the wait, or to another thread: a system call
@@ -156,11 +153,14 @@ def born_deaf():
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
 
 
-def die_with_parent(number):
-    """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way."""
+def die_with_parent(number, to_the_end=False):
+    """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way.
+
+    TO_THE_END says that signals end it even after finish(), where one of many may wait for others.
+    """
     import ctypes  # here: most commands have no use for it, and all of them start
 
-    global _depends
-    _depends = True
+    global _last
+    _last = signal.SIG_DFL if to_the_end else _last
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)

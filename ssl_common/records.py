@@ -48,12 +48,18 @@ def sidecar(path):
     return f"{path}.json"
 
 
+def contents(path):
+    """Return the name of the file that says what the images of the feature file PATH held."""
+    return f"{path}.images"
+
+
 @contextlib.contextmanager
-def writing_features(output, fields):
+def writing_features(output, fields, known=True):
     """Open OUTPUT for the features of the layers FIELDS names; yield a stream for each.
 
     FIELDS is {layer: what its sidecar says}. A folder, DIR/, gets DIR/<layer>.npy for each; another
-    OUTPUT takes the only layer. Sidecars go beside files, not beside standard output or devices.
+    OUTPUT takes the only layer. After these comes a stream for the contents() of each, where they
+    are KNOWN. Those and sidecars go beside files, not beside standard output or devices.
     """
     folder = streams.is_folder(output)
     if streams.is_special(output) and not folder:
@@ -61,16 +67,16 @@ def writing_features(output, fields):
             yield [stream]
         return
     paths = [os.path.join(output, f"{layer}.npy") if folder else output for layer in fields]
-    sidecars = [sidecar(path) for path in paths]
+    held, sidecars = [contents(path) for path in paths if known], list(map(sidecar, paths))
     with (
         streams.making_folder(output) if folder else streams.naming(output),
         # Whatever stops us between two renames, no features have the sidecar of others: the old
         # ones are gone before, the new ones come after. Without one, nothing is claimed.
-        streams.writing_together([*paths, *sidecars], removed=sidecars) as opened,
+        streams.writing_together([*paths, *held, *sidecars], removed=[*held, *sidecars]) as opened,
     ):
-        for stream, said in zip(opened[len(paths) :], fields.values(), strict=True):
+        for stream, said in zip(opened[-len(paths) :], fields.values(), strict=True):
             stream.write(json.dumps(said, indent=1, ensure_ascii=False).encode() + b"\n")
-        yield opened[: len(paths)]
+        yield opened[: -len(paths)]
 
 
 def read_sidecar(path):

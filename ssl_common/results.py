@@ -72,6 +72,7 @@ MEASURED = _fields({
     INDEX: "classes fits unconverged bootstrap_seed",
     POSITIVE: "cost",
     TEXTS: "unseen",
+    TEXT: "seen_by",
 })  # fmt: skip
 # Where a record comes from, and which of its fields nobody said; time_* are of it too.
 PROVENANCE = _fields({TEXTS: "argv inferred", TEXT: "version time_utc"})
@@ -79,7 +80,7 @@ PROVENANCE = _fields({TEXTS: "argv inferred", TEXT: "version time_utc"})
 FOUND = _fields({
     TEXT: "task metric cost_from solver train_manifest train_labels train_features train_dtype"
     " dtype test_manifest sample_rule samples_digest",
-    COUNT: "train_images test_images k samples",
+    COUNT: "train_images test_images seen k samples",
     INDEX: "svm_seed linear_seed sample_seed",
     DIGESTS: "inputs",
 })  # fmt: skip

@@ -231,7 +231,7 @@ class Numbers(Entry):
         """Raise Wrong where one of VALUES is outside of the limits."""
         import numpy as np
 
-        if not values.size:
+        if not values.size or not self._limits:
             return
         low, high = values.min().item(), values.max().item()
         most = letters[self.below][0] - 1 if self.below else self.most
@@ -667,8 +667,9 @@ class Format:
         except Wrong as error:
             wrong = str(error)
             if not self.known_by(content):
-                others = [e.what for e in self.known if e.needed and e.known_by(content)]
-                wrong = f"{others[0]}, not {self.what}" if others else f"not {self.what}: {wrong}"
+                others = (f for f in self.known if len(f.needed) > 1 and f.known_by(content))
+                other = next(others, None)  # of a name alone nothing follows
+                wrong = f"{other.what}, not {self.what}" if other else f"not {self.what}: {wrong}"
             raise DataError(f"{streams.name(path)}: {wrong}: {self.fix}") from None
 
     @property

@@ -48,7 +48,7 @@ def stem(path):
     return utf8(os.path.splitext(os.path.basename(path))[0])
 
 
-def descriptor(path):
+def descriptor(path: str) -> int | None:
     """Return the number of the open file of this process that PATH is, as /dev/fd/63; or None."""
     folder, base = os.path.split(os.path.abspath(path))
     if base.isdecimal() and os.path.realpath(folder) == os.path.realpath("/proc/self/fd"):
@@ -142,7 +142,7 @@ def _is_open(number, way):
         return False
 
 
-def regular(path):
+def regular(path: str) -> io.BufferedReader:
     """Open the file PATH for reading bytes; no FIFO is waited for, and no device touched.
 
     Raises OSError where it is one of these, or a socket.
@@ -166,7 +166,8 @@ def writing(path, binary=True):
     goes wrong, what stood there before is untouched. BINARY output to a terminal is refused.
     """
     if is_special(path):
-        with naming("standard output" if path == "-" else path), _sending(path, binary) as stream:
+        known_as = "standard output" if path == "-" else path
+        with naming(known_as), _sending(path, known_as, binary) as stream:
             yield stream
         return
     with naming(path), writing_together([path]) as (stream,):
@@ -181,7 +182,7 @@ def is_special(path):
 
 
 @contextlib.contextmanager
-def _sending(path, binary):
+def _sending(path, known_as, binary):
     """Open PATH, which is special, for writing: a rename over /dev/null would destroy it."""
     processes.heed()
     number = 1 if path == "-" else descriptor(path)
@@ -190,9 +191,8 @@ def _sending(path, binary):
         number = sys.stdout.fileno()
     opened = _reader_awaited(path) if number is None else number
     if not _is_open(opened, os.O_WRONLY):
-        known_as = "standard output" if path == "-" else path
         raise DataError(f"{known_as}: not open for writing: redirect it to a file (>)")
-    raw = _Raw(opened, "wb", path, closefd=number is None)
+    raw = _Raw(opened, "wb", known_as, closefd=number is None)
     with contextlib.closing(io.BufferedWriter(raw, BUFFER)) as stream:
         try:
             if binary and raw.isatty():
@@ -248,7 +248,7 @@ def writing_together(paths, removed=()):
                 os.replace(stream.name, target)
 
 
-def check_output(path):
+def check_output(path: str) -> None:
     """Raise the error of writing the file PATH, which is to be replaced, before any work for it."""
     target, _old = _replaceable(path)
     with naming(path, target), partials.file(target):
@@ -338,7 +338,7 @@ def writing_folder(path):
         raise
 
 
-def temporary_folder(purpose):
+def temporary_folder(purpose: str) -> contextlib.AbstractContextManager[str]:
     """Return the context of a folder of this process alone, in TMPDIR; killed ones' are removed."""
     import tempfile
 
@@ -361,7 +361,7 @@ def naming(path, alias=None):
 # ---- The standard streams ---------------------------------------------------------------------
 
 
-def settle():
+def settle() -> None:
     """Make sure that there are three standard streams, and that no file takes the number of one.
 
     One that is closed can be used in no way, save that what is said on standard error is lost.

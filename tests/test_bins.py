@@ -177,6 +177,34 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
     assert np.array_equal(points, bins.hull()) and np.array_equal(read, prior)
 
 
+def test_files_of_other_projects(data):
+    """Zhang et al.'s bins and prior, and the authors' bins, each an array by itself."""
+    folder = data("perms_colour")
+    points, prior = bins.load(str(folder / "pts_in_hull.npy"))
+    assert np.array_equal(points, bins.hull()) and prior is None
+    points, prior = bins.load(str(folder / "prior_probs.npy"))
+    assert np.array_equal(points, bins.hull())
+    assert np.array_equal(prior, np.load(folder / "prior_probs.npy"))
+    path = folder / "pts_in_hull_train_imagenet1k_bin20.npy"
+    points, prior = bins.load(str(path))
+    assert np.array_equal(points, np.load(path)) and len(points) == 76 and prior is None
+
+
+@pytest.mark.parametrize(
+    "array, said",
+    [
+        (np.full(312, 1 / 312), "prior is 312 of float64"),
+        (np.full(313, 1.0), "prior is of sum 313, not 1"),
+        (np.zeros((2, 3), int), "points is 2 x 3 of int64"),
+        (np.zeros((2, 2, 2)), "points is 2 x 2 x 2 of float64"),
+    ],
+)
+def test_an_array_that_holds_no_bins(tmp_path, array, said):
+    np.save(tmp_path / "b.npy", array)
+    with pytest.raises(DataError, match=said):
+        bins.load(str(tmp_path / "b.npy"))
+
+
 GOOD = {"format": 1, "points": np.array([[0, 0], [10, 0]]), "prior": np.array([0.5, 0.5])}
 
 

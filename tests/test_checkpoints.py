@@ -11,10 +11,18 @@ import torch
 
 from ssl_common.models import networks
 from ssl_common.streams import DataError
+from ssl_common.training import driving
 from ssl_common.training.checkpoints import Run
 
 runs = []  # of a test
-SETTINGS = {"seed": 0, "batch": 8, "micro_batch": 4, "steps": 900, "data_name": "train"}
+SETTINGS = {
+    "arch": "tiny",
+    "seed": 0,
+    "batch": 8,
+    "micro_batch": 4,
+    "steps": 900,
+    "data_name": "train",
+}
 
 
 def state(step):
@@ -28,7 +36,9 @@ def state(step):
         "mask": torch.tensor([True, False]),
     }
     optimizer = {"state": {0: {"step": torch.tensor(float(step))}}, "param_groups": [(0.9, None)]}
-    return {"network": network, "optimizer": optimizer, "position": [1, 2], "lines": ["é\ud800"]}
+    loop = {"network": network, "optimizer": optimizer, "random": [[torch.get_rng_state()]]}
+    sums = torch.ones(4, dtype=torch.float64)
+    return loop | {"threads": 1, "position": [1, 2], "sums": sums, "lines": [], "unreadable": 0}
 
 
 def line(step):
@@ -138,8 +148,8 @@ def test_where_none_is_whole_the_run_stops(tmp_path, damage):
 
 def test_any_byte_that_changes_is_noticed_or_changes_nothing(tmp_path):
     """Some bytes of the archive mean nothing: its paddings and dates."""
-    path, rng = tmp_path / "m.pt", np.random.default_rng(0)
-    networks.save(str(path), {"format": 1, "settings": SETTINGS} | state(7))
+    begin(tmp_path, (50,))[0].close()
+    path, rng = checkpoint(tmp_path, 50), np.random.default_rng(0)
     whole, noticed = path.read_bytes(), 0
     want = networks.digest(networks.load(str(path)))
     for _trial in range(400):
@@ -388,3 +398,19 @@ def test_a_log_that_was_cut_or_changed(tmp_path, change, kept, old):
     run.close()
     run, said = resumed(tmp_path, step=200)
     assert not said and list(run.log_lines()) == left.splitlines(keepends=True) + [line(200)]
+
+
+@pytest.mark.parametrize(
+    "change, left",
+    [("untouched", 4), ("deleted", 0), ("cut in a line", 3), ("a note first", 4), ("deep", 3)],
+)
+def test_the_log_of_a_finished_network_is_told_as_far_as_it_is_left(tmp_path, change, left):
+    run, _ = begin(tmp_path, settings=SETTINGS | {"steps": 150})
+    run.finish({"trunk": {}, "head": {}})
+    path, told = tmp_path / "m.pt.state/log.jsonl", []
+    changed = CHANGES[change][0](LOG)
+    path.unlink() if changed is None else path.write_bytes(changed)
+    said = driving._told_again(run, told.append)
+    assert all(each in LOG.splitlines(keepends=True) for each in told) and len(told) == left
+    of = f"; of its log, {path}, {left} of 4 lines are left" if left < 4 else ""
+    assert said == f"{tmp_path}/m.pt is complete already: nothing to do{of}"

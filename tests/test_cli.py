@@ -165,6 +165,13 @@ def test_a_signal_at_the_end_is_in_time_or_too_late(tmp_path, body, expected):
     assert (tmp_path / "out.bin").read_bytes() == b"all"
 
 
+def test_what_python_ignores_is_no_second_line(tmp_path):
+    body = "class Late:\n    def __del__(self):\n        {}['x']\nLate()\ncli.say('done')"
+    done = call(tmp_path, body)
+    assert (done.returncode, done.stderr) == (0, "demo: done\n")
+    assert "KeyError" in call(tmp_path, body, "--debug").stderr
+
+
 def test_a_signal_while_the_command_line_is_read(tmp_path):
     body = program(tmp_path, "pass")[1]
     option = "@click.option('--x', callback=lambda *_: os.kill(os.getpid(), 15))\n"

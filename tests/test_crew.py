@@ -105,6 +105,24 @@ def test_an_error_is_raised_as_its_kind_when_its_turn_comes(error, kind, said):
     assert "in work" in "".join(caught.value.__notes__)  # the traceback there, for --debug
 
 
+def test_an_error_as_it_begins_is_raised_too():
+    def begin():
+        raise DataError("no room")
+
+    with pytest.raises(DataError, match="^no room"):
+        list(side_by_side(slow_square, range(9), 2, begin))
+
+
+def test_what_libraries_say_there_goes_nowhere(capfd):
+    def work(number):
+        os.write(1, b"out")
+        os.write(2, b"terminate called after throwing an instance of std::bad_alloc")
+        return number
+
+    assert list(side_by_side(work, range(4), 2)) == [0, 1, 2, 3]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_one_that_is_killed_ends_all_within_seconds():
     def work(number):
         if number == 7:

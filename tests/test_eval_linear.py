@@ -1,6 +1,7 @@
 """eval-linear as a real process, against its formulas written out."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -133,7 +134,8 @@ def test_another_run_is_another_row(run, told, tmp_path):
         ("photos/cat/6.jpg\tcow\n", "bad.tsv:1: cow: not one of the 7 classes of the training"),
         ("photos/cat/6.jpg\n", "bad.tsv:1: no label, where one class is needed"),
         ("photos/cat/6.jpg\tclass1,class2\n", "bad.tsv:1: class1,class2, where one class is"),
-        ("photos/cat/0.jpg\tclass0\n", "bad.tsv:1: heads.pt was trained on photos/cat/0.jpg"),
+        ("photos/cat/0.jpg\tclass0\n", "bad.tsv:1: photos/cat/0.jpg is an image that heads.pt"),
+        ("./photos/cat/../cat/0.jpg\tclass0\n", "bad.tsv:1: ./photos/cat/../cat/0.jpg is an image"),
     ],
 )
 def test_lists_it_was_not_trained_for(trained, monkeypatch, text, wrong):
@@ -142,6 +144,20 @@ def test_lists_it_was_not_trained_for(trained, monkeypatch, text, wrong):
     with pytest.raises(DataError) as error:
         list(linear.evaluate("heads.pt", "bad.tsv", {}, ".", "cpu", 0, print))
     assert str(error.value).startswith(wrong)
+
+
+def test_another_folder_with_the_same_names(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    shutil.copytree("photos", "elsewhere/photos")
+    (trained / "same.tsv").write_text("photos/cat/0.jpg\tclass0\n")
+    found = list(
+        linear.evaluate("heads.pt", "same.tsv", {}, "elsewhere", "cpu", 0, lambda *_: None)
+    )
+    assert "seen" not in found[0]
+    found = list(
+        linear.evaluate("heads.pt", "same.tsv", {}, ".", "cpu", 0, lambda *_: None, allow_seen=True)
+    )
+    assert (found[0]["seen"], found[0]["seen_by"]) == (1, "places")
 
 
 def test_tags_are_those_of_eval_svm(trained, monkeypatch):

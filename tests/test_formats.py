@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import io
 import json
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 import tiny  # noqa: F401 (a network of three layers)
 import torch
+from conftest import CHECKOUT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssl_common import formats, records, results, streams
+from ssl_common.data import manifest
+from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features, linear, lowshot, scoring, svm
 from ssl_common.models import networks, registry
 from ssl_common.pretext import bins, permutations
@@ -92,17 +96,23 @@ def classifiers():
 def few():
     """Return LowShot of two classes, one of them left out at k = 2."""
     rows = {(1, 1): ([0, 1, 2], [0, 3, 4]), (1, 2): ([3, 5], [2, 3, 4]), (2, 1): ([0, 1, 2], [])}
+
+    def coefficients(k, both):
+        """Those of the first k rows of each class, its positives, are above 0."""
+        signs = np.concatenate([np.where(np.arange(len(each)) < k, 1, -1) for each in both if each])
+        return (signs * RANDOM.uniform(1, 2, (len(svm.COSTS), len(signs)))).astype(np.float32)
+
     parts = {
         key: lowshot.Machines(
             np.array([len(each) for each in both]),
             np.array(sum(both, []), np.int32),
-            RANDOM.normal(size=(len(svm.COSTS), len(sum(both, [])))).astype(np.float32),
+            coefficients(key[0], both),
         )
         for key, both in rows.items()
     }
     fields = TRAINED | {"train_features": streams.digest(FEATURES.tobytes())}
     scale = 1 / (np.linalg.norm(FEATURES, axis=1) + 1e-5)
-    return lowshot.LowShot(["a", "b"], parts, scale, PATHS, fields)
+    return lowshot.LowShot(["a", "b"], parts, svm.COSTS, scale, PATHS, fields)
 
 
 @dataclasses.dataclass
@@ -151,7 +161,7 @@ def sample(folder_path):
 def saved(content):
     """Return the file of a network, checkpoint or linear classifiers that holds CONTENT."""
     stream = io.BytesIO()
-    torch.save(content | {"digest": networks.digest(content)}, stream)
+    torch.save(dict(content) | {"digest": networks.digest(dict(content))}, stream)
     return stream.getvalue()
 
 
@@ -423,10 +433,17 @@ def odd_tensors():
     ])  # fmt: skip
 
 
+class Named(dict):
+    """A dict that is shown by its names."""
+
+    def __repr__(self):
+        return f"{{{', '.join(map(str, self))}}}"
+
+
 @st.composite
 def changed_tree(draw, case):
     """Return (content, whether it must be refused) of CASE, tables, with something done to it."""
-    content = copy.deepcopy(case.content)
+    content = Named(copy.deepcopy(case.content))
     inside, where = content, draw(st.sampled_from(sorted(content)))
     loose = where in case.loose
     while isinstance(inside[where], dict) and inside[where] and draw(st.booleans()):
@@ -504,8 +521,30 @@ def damaged(draw, case):
     return bytes(data)
 
 
+MANIFEST = "a/1.jpg\tcat,?dog\nb\u00e9/2.jpg\n3.jpg\tdog\n"
+
+
+def rows(path, kept=()):
+    """Return {"rows": each of the manifest PATH, whose index may be KEPT}."""
+    return {"rows": [list(map(list, row[1:])) + [row.path] for row in Manifest(path, kept)]}
+
+
+def rows_of(data):
+    """Return what rows() is to give of the bytes DATA of a manifest."""
+    found = []
+    for line in data.decode().removesuffix("\n").split("\n"):
+        path, _tab, labels = line.partition("\t")
+        labels = labels.split(",") if labels else []
+        difficult = [label[1:] for label in labels if label[0] == "?"]
+        found.append([[label for label in labels if label[0] != "?"], difficult, path])
+    return {"rows": found}
+
+
+LISTS = {"manifest": Case(MANIFEST.encode(), {}, None, rows, ".tsv")}
+
+
 def check_damaged(folder, name, draw):
-    case = CASES[name]
+    case = (CASES | LISTS)[name]
     path = folder / f"damaged-{name}{case.suffix}"
     path.write_bytes(draw(damaged(case)))
     found = read(case, path, folder)
@@ -513,6 +552,8 @@ def check_damaged(folder, name, draw):
         return
     if case.suffix == ".json":
         expected = json.loads(path.read_bytes()) if found else {}
+    elif case.suffix == ".tsv":
+        expected = rows_of(path.read_bytes())
     elif case.suffix == ".npy":  # without a checksum: what another reader of it finds
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -522,7 +563,7 @@ def check_damaged(folder, name, draw):
     assert same(found, expected)
 
 
-@every
+@pytest.mark.parametrize("name", CASES | LISTS)
 @counts
 def test_damaged_bytes_are_read_as_before_or_refused(folder, name, count):
     @drawing(count)
@@ -531,3 +572,147 @@ def test_damaged_bytes_are_read_as_before_or_refused(folder, name, count):
         check_damaged(folder, name, data.draw)
 
     check()
+
+
+@counts
+def test_a_damaged_index_is_made_anew(folder, monkeypatch, count):
+    monkeypatch.setattr(manifest, "SMALL", 0)
+    path, kept = folder / "indexed.tsv", folder / "kept.lines.npy"
+    path.write_text(MANIFEST, encoding="utf-8")
+    whole = rows(str(path), [str(kept)])
+    index = Case(kept.read_bytes(), {}, None, None, ".npy")
+
+    @drawing(count)
+    @given(st.data())
+    def check(data):
+        kept.write_bytes(data.draw(damaged(index)))
+        assert rows(str(path), [str(kept)]) == whole
+
+    check()
+
+
+# ---- The manual ---------------------------------------------------------------------------------
+
+SECTIONS = {
+    "Sidecar (.npy.json)": formats.SIDECAR,
+    "Colour bins (.npz)": formats.BINS,
+    "Classifiers (.npz)": formats.SVM,
+    "Low-shot classifiers (.npz)": formats.LOW_SHOT,
+    "Network (.pt)": formats.NETWORK,
+    "Linear classifiers (.pt)": formats.LINEAR,
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_manual_has_the_same_entries(section):
+    """Each once, at the head of a paragraph, but for the fields that --tag alone says."""
+    page = (CHECKOUT / "man/ssl-formats.5").read_text(encoding="utf-8").replace("\\-", "-")
+    part = page.partition(f".SS {section}\n")[2].partition("\n.SS ")[0]
+    told = re.findall(r"^\.TP\n\.IR? (.*)$", part, re.M)
+    told = [name for names in told for name in re.split(r'[ ",]+', names) if name]
+    found = set(SECTIONS[section].entries) - {"data_set"}
+    if "machines" in found:
+        parts = SECTIONS[section].entries["machines"].table.entries
+        found = found - {"machines"} | {f"{name}_sampleS_kK" for name in parts}
+    assert set(told) - {"digest"} == found and len(told) == len(set(told))
+
+
+def test_the_manual_has_the_entries_of_a_checkpoint():
+    page = (CHECKOUT / "man/ssl-formats.5").read_text(encoding="utf-8")
+    part = page.partition(".SS State of a run")[2].partition("\n.SS ")[0]
+    told = set(re.findall(r"^\.IR? (\w+)", part, re.M))
+    assert set(formats.CHECKPOINT.entries) <= told
+
+
+# ---- What is certainly wrong --------------------------------------------------------------------
+
+
+def put(place, value):
+    """Return a change of an array: VALUE at PLACE."""
+
+    def change(array):
+        array = array.astype("U20") if isinstance(value, str) else array.copy()
+        array[place] = value
+        return array
+
+    return change
+
+
+def telling(**fields):
+    return lambda array: np.array(json.dumps(json.loads(str(array)) | fields))
+
+
+WRONG = [
+    ("svm", "classes", lambda a: a[::-1], "classes is not in the order of its bytes"),
+    ("svm", "classes", put(1, "a"), "classes is not in the order of its bytes, or holds one twice"),
+    ("svm", "classes", lambda a: a[1:], "chosen is 4 of <U6, not C texts (C = 3 of classes)"),
+    ("svm", "classes", put(3, "x,y"), "classes holds 'x,y', not a class name"),
+    ("svm", "chosen", put(1, "best"), "chosen holds 'best', not one of folds, others, default"),
+    ("svm", "chosen", put(2, "none"), "coef holds numbers in row 2, whose chosen is none"),
+    ("svm", "chosen", put(2, "default"), "chosen holds folds beside default"),
+    ("svm", "coef", put((0, 1), np.nan), "coef holds NaN in row 0, whose chosen is folds"),
+    ("svm", "coef", put((0, 1), np.inf), "coef holds NaN or infinity"),
+    ("svm", "coef", lambda a: a > 0, "coef is 4 x 5 of bool, not C x D real numbers"),
+    ("svm", "intercept", put(3, 0.0), "intercept holds numbers in row 3, whose chosen is none"),
+    ("svm", "cost", put(2, -1.0), "cost holds -1.0, not a real number above 0"),
+    ("svm", "cost", put(2, 3.0), "cost holds one that is none of costs"),
+    ("svm", "cost", lambda a: a[[1, 0, 2, 3]], "cost is not where ap is highest"),
+    ("svm", "costs", lambda a: a[::-1], "costs is not in order, or holds one twice"),
+    ("svm", "ap", put((0, 0), 1.01), "ap holds 1.01, not a real number from 0 to 1"),
+    ("svm", "ap", lambda a: a.T, "ap is 26 x 4 of float64, not C x K real numbers"),
+    ("svm", "paths", lambda a: a[::-1], "paths is not in order"),
+    ("svm", "paths", lambda a: a.astype(str), "paths is 6 of <U20, not N whole numbers"),
+    ("svm", "paths", lambda a: a.view("i8"), "paths is 6 of int64, more than uint64 can hold"),
+    ("svm", "fields", lambda a: np.array("null"), "fields: not a JSON object"),
+    ("svm", "fields", telling(train_images=5), "fields.train_images is 5, not 6 of paths"),
+    ("svm", "fields", telling(fits="9"), 'fields.fits is "9", not a whole number from 1 on'),
+    ("svm", "fields", telling(unconverged=10), "fields.unconverged is more than fields.fits"),
+    ("svm", "fields", telling(layer=5), "fields.layer is 5, not text"),
+    ("low-shot", "counts_sample1_k1", put(0, -3), "counts_sample1_k1 holds -3, not a whole number"),
+    ("low-shot", "counts_sample1_k1", put(0, 4), "counts_sample1_k1 are of 7 rows, where there"),
+    ("low-shot", "counts_sample1_k2", put(0, 2), "counts_sample1_k2 are of 2 rows, where there"),
+    ("low-shot", "counts_sample1_k2", lambda a: a[:1], "counts_sample1_k2 is 1 of int64, not C"),
+    ("low-shot", "rows_sample1_k1", put(0, -1), "rows_sample1_k1 holds -1, not a whole number"),
+    ("low-shot", "rows_sample1_k1", put(0, 6), "rows_sample1_k1 holds 6, not a whole number below"),
+    ("low-shot", "rows_sample1_k1", put(0, 2), "rows_sample1_k1 do not ascend in a class"),
+    ("low-shot", "coefficients_sample2_k1", lambda a: -a, "coefficients_sample2_k1 are not of k"),
+    ("low-shot", "samples", lambda a: a[:, ::-1], "samples are not by k, then by number"),
+    ("low-shot", "samples", lambda a: a[:2], "coefficients_sample1_k2 is none of its entries"),
+    ("low-shot", "samples", put((0, 0), 9), "samples are not by k|counts_sample9_k1 is missing"),
+    ("low-shot", "scale", put(0, 0.0), "scale holds 0.0, not a real number above 0"),
+    ("low-shot", "lowshot_format", lambda a: a + 1, "lowshot_format 2, where this version reads 1"),
+    ("bins", "points", lambda a: a.astype(float), "points is 3 x 2 of float64, not Q x 2 whole"),
+    ("sample", "sample", put((0, 0), 2), "sample holds 2, not a whole number of -1, 0, 1"),
+]
+
+
+@pytest.mark.parametrize("name, entry, change, said", WRONG, ids=lambda value: str(value)[:30])
+def test_what_contradicts_itself_is_refused(folder, name, entry, change, said):
+    case = CASES[name]
+    content = case.content | {entry: change(case.content[entry])}
+    path = folder / f"wrong{case.suffix}"
+    path.write_bytes(case.write(content))
+    with pytest.raises(DataError) as caught:
+        case.read(str(path))
+    message = str(caught.value).removeprefix(f"{path}: ")
+    assert any(message.startswith(each) for each in said.split("|")), message
+
+
+KINDS = {
+    "network": ("a network", ("checkpoint", "linear")),
+    "checkpoint": ("a checkpoint", ("network", "linear")),
+    "linear": ("linear classifiers", ("network", "checkpoint")),
+    "svm": ("classifiers of train-svm", ("low-shot", "bins")),
+    "low-shot": ("low-shot classifiers of train-svm", ("svm", "bins")),
+    "bins": ("colour bins", ("svm", "low-shot")),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_format_in_the_place_of_another_is_named(folder, name):
+    what, others = KINDS[name]
+    for other in others:
+        path = folder / f"other{CASES[name].suffix}"
+        path.write_bytes(CASES[other].data)
+        with pytest.raises(DataError, match=f"{path}: {KINDS[other][0]}, not {what}: "):
+            CASES[name].read(str(path))

@@ -48,6 +48,14 @@ def journal(tmp_path):
     return made
 
 
+def test_a_checkpoint_of_another_network_is_one_line(journal):
+    journal.run.resumed = "m.pt.state/step-000000000001.pt"
+    journal.run.resume = lambda: {"network": {"weight": torch.ones(3, 3)}}
+    with pytest.raises(DataError, match="step-.*pt: not the weights of this run: weight is") as e:
+        journal.resume()
+    assert "\n" not in str(e.value)
+
+
 def step(journal, number, loss=1.0, lost=(), weight=2.0):
     """Let step NUMBER, of two micro-batches of mean LOSS, be done; the first LOST lines."""
     weighed = torch.tensor(float(weight))

@@ -214,5 +214,5 @@ def test_the_seed_of_low_shot_samples(scratch, monkeypatch):
     (scratch / "a/samples.json").unlink()
     assert measured("a") == {1: (None, mixed[1][1]), 2: (None, a[2][1])}
     (scratch / "a/samples.json").write_text('{"seed": "7", "digests": {}}')
-    with pytest.raises(DataError, match="^a/samples.json: not written by sample-low-shot"):
+    with pytest.raises(DataError, match="^a/samples.json: not what is known of low-shot samples"):
         measured("a")

@@ -154,6 +154,14 @@ def test_a_device_is_written_to_and_not_replaced():
     assert (caught.value.errno, caught.value.filename) == (28, "/dev/full")
 
 
+def test_standard_output_is_named(monkeypatch):
+    with open("/dev/full", "wb") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(OSError) as caught:
+            write("-", b"no room")
+    assert caught.value.filename == "standard output"
+
+
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(IsADirectoryError):
         write(tmp_path, b"")

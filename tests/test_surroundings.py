@@ -134,3 +134,26 @@ def test_what_is_left_over_changes_nothing(scratch):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "report: nowhere.jsonl: No such file or directory\n"
     assert not list(left.iterdir())
+
+
+def test_a_plot_is_that_of_no_ones_settings(scratch):
+    def plot(name, env):
+        done = started(scratch, BIN / "report", "results.jsonl", "--plot", name, env=env)
+        assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+        return (scratch / name).read_bytes()
+
+    usual = plot("a.svg", {})
+    (scratch / "matplotlibrc").write_bytes(b"nonsense: 1\nfont.size: 30\nbackend: none\n\xff")
+    assert plot("b.svg", {"MPLBACKEND": "none", "MATPLOTLIBRC": "b.svg"}) == usual
+
+
+@pytest.mark.parametrize("said", ["", "x", "0", "-1", "1.5", "1_0", "2,,2", "9" * 400])
+def test_a_number_of_threads_that_is_none_is_told(said, scratch):
+    done = started(scratch, BIN / "report", "results.jsonl", env={"OMP_NUM_THREADS": said})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("report: OMP_NUM_THREADS='") and len(done.stderr) < 200
+
+
+def test_nested_numbers_of_threads_are_fine(scratch):
+    done = started(scratch, BIN / "report", "results.jsonl", env={"OMP_NUM_THREADS": "2, 1"})
+    assert done.returncode == 0

@@ -90,6 +90,14 @@ def test_an_empty_value_is_refused_by_name(tool, param):
     refused(tool, param, "")
 
 
+@pytest.mark.parametrize("tool, param", parameters((*NUMBERS, *OTHERS)))
+def test_an_option_is_no_value(tool, param):
+    """A variable that is not set and not quoted lets the next option take its place."""
+    if isinstance(param, click.Option):
+        for name in ("-q", "--debug"):
+            refused(tool, param, name)
+
+
 def meaning(kind, text):
     """Return what TEXT means as a value of KIND, by plain arithmetic; None where it means none."""
     digits = "[0-9]+"

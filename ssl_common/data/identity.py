@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -30,13 +30,28 @@ class Images(NamedTuple):
     """By what the images of a list are known, uint64 (N,) each; None where it is not."""
 
     paths: np.ndarray  # as the list has them
-    places: np.ndarray | None = None  # absolute, without links
+    places: np.ndarray | None = None  # where they lie, whatever the spelling
     contents: np.ndarray | None = None  # the bytes of the files
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what is known, by its name."""
+        return {name: known for name, known in self._asdict().items() if known is not None}
+
+
+def ordered(images: Images) -> Images:
+    """Return IMAGES in no order of theirs: what is left of a training."""
+    return Images(*(known if known is None else np.sort(known) for known in images))
 
 
 def known(data: bytes) -> int:
     """Return by what DATA is known, 64 bits."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+def known_file(stream: BinaryIO) -> int:
+    """Return by what the bytes of STREAM, a file, are known: known(), as a signed number."""
+    data = hashlib.file_digest(stream, "sha256").digest()[:8]
+    return int.from_bytes(data, "little", signed=True)  # torch has no arrays of unsigned ones
 
 
 def _all_known(texts: Iterable[str], count: int) -> np.ndarray:
@@ -49,13 +64,19 @@ def paths(manifest: Manifest) -> np.ndarray:
 
 
 def places(manifest: Manifest, root: str) -> np.ndarray:
-    """Return by what the images of MANIFEST, read from ROOT, are known by place, uint64 (N,)."""
+    """Return by what the images of MANIFEST, read from ROOT, are known by place, uint64 (N,).
+
+    A place is a path without links, from the current folder on if it lies in it: what is written of
+    it does not depend on where that folder is.
+    """
     resolved = functools.lru_cache(1 << 16)(os.path.realpath)  # a folder holds many
+    current = os.path.join(os.path.realpath(os.curdir), "")
 
     def place(path):
         folder, name = os.path.split(os.path.join(root, path))
         here = os.path.join(resolved(folder), name)
-        return os.path.realpath(here) if os.path.islink(here) else here
+        here = os.path.realpath(here) if os.path.islink(here) else here
+        return here.removeprefix(current)
 
     return _all_known((place(row.path) for row in manifest), len(manifest))
 

@@ -4,7 +4,6 @@ An image is uint8 H x W x 3, a tensor, from here on: torch resizes it three time
 """
 
 import contextlib
-import functools
 import io
 import os
 import re
@@ -17,7 +16,7 @@ from PIL.ExifTags import Base
 from torch.nn.functional import interpolate
 
 from ssl_common import shortage, streams
-from ssl_common.data import metadata
+from ssl_common.data import jpegs, metadata
 from ssl_common.data.suffixes import FORMATS, UNMARKED
 from ssl_common.streams import SHORTAGE, DataError
 
@@ -40,32 +39,12 @@ class Unreadable(DataError):
     """An image file that cannot be read; the message says which and why."""
 
 
-_decode_jpeg = None  # what hasten() found: a function from the bytes of a JPEG to 3 x H x W
-
-
-def hasten():
-    """Let JPEGs be decoded by what is faster than Pillow, to the same pixels, if it is there.
-
-    torchvision takes a second and a half to import: some 5,000 images repay it.
-    """
-    global _decode_jpeg
-    if _decode_jpeg:
-        return
-    try:
-        from torchcodec.decoders import decode_jpeg as _decode_jpeg  # as RGB
-    except (ImportError, OSError, RuntimeError):  # the last two: built for another torch
-        try:
-            from torchvision.io import ImageReadMode, decode_jpeg
-        except ImportError:  # torchvision will drop it
-            return
-        _decode_jpeg = functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
-
-
-def read(path, root="."):
+def read(path, root=".", seen=lambda stream: None):
     """Return the image file PATH (relative to ROOT) as RGB, uint8 H x W x 3.
 
-    It is upright by its EXIF tag. Raises Unreadable for a file that is missing, cut short or not an
-    image, and DataError where it is the machine that lacks something.
+    It is upright by its EXIF tag. SEEN is called with the file, open at its start, once the pixels
+    are known. Raises Unreadable for a file that is missing, cut short or not an image, and
+    DataError where it is the machine that lacks something.
     """
     full = os.path.join(root, path)
     try:
@@ -73,7 +52,11 @@ def read(path, root="."):
         with warnings.catch_warnings(action="ignore"), streams.regular(full) as stream:
             # In memory, where a damaged header gets no more room than there are bytes.
             whole = os.fstat(stream.fileno()).st_size <= AT_ONCE
-            return _decoded(io.BytesIO(stream.read()), full) if whole else decode(stream, full)
+            stream = io.BytesIO(stream.read()) if whole else stream
+            pixels = (_decoded if whole else decode)(stream, full)
+            stream.seek(0)
+            seen(stream)
+            return pixels
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
         raise _complaint(full, error) from error
 
@@ -121,17 +104,16 @@ def _decoded(stream, path):
 def decode(stream, path):
     """Return the pixels of STREAM, which stands at PATH, as read() does.
 
-    After hasten() Pillow has all but upright gray and RGB JPEGs, and the last word on broken ones.
+    Pillow has all but the upright gray and RGB JPEGs that jpegs.decoded() takes, and the last word
+    on broken ones.
     """
     unmarked = path.lower().endswith(FORMATS[UNMARKED])
     formats = [name for name in FORMATS if unmarked or name != UNMARKED]
     image = Image.open(stream, formats=formats)
-    plain = image.format == "JPEG" and image.mode in ("L", "RGB")
-    if plain and _decode_jpeg and _orientation(image) not in TURNS:
+    if image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image) not in TURNS:
         stream.seek(0)
-        with contextlib.suppress(RuntimeError), _mute():
-            data = torch.frombuffer(bytearray(stream.read()), dtype=torch.uint8)
-            return _decode_jpeg(data).permute(1, 2, 0)
+        if (pixels := jpegs.decoded(stream.read())) is not None:
+            return pixels
         stream.seek(0)
         image = Image.open(stream, formats=formats)
     _load(image)
@@ -147,7 +129,10 @@ def _load(image):
     except Exception as error:
         # For want of memory, too, decoders say that a file is broken; and of broken ones, that
         # memory is wanting.
-        np.empty(DECODING * image.width * image.height + (1 << 24), np.uint8)
+        try:
+            np.empty(DECODING * image.width * image.height + (1 << 24), np.uint8)
+        except MemoryError:
+            raise MemoryError from error  # not that for this array
         wanting = shortage.lacking(error)
         if not wanting:
             raise
@@ -171,27 +156,6 @@ def _orientation(image):
 def _whole(value):
     """Return the VALUE of a tag that is one number, of whatever type."""
     return value[0] if isinstance(value, bytes) else value
-
-
-@contextlib.contextmanager
-def _mute():
-    """Let nothing through to standard error: libjpeg talks there of every odd byte."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # closed
-        yield
-        return
-    try:
-        os.dup2(_devnull(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-@functools.cache
-def _devnull():
-    return os.open(os.devnull, os.O_WRONLY)
 
 
 def rgb(image):

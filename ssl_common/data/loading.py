@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 
 import numpy as np
 import torch
@@ -9,12 +10,12 @@ from torch.utils.data import Dataset, default_collate
 
 from ssl_common import streams
 from ssl_common.crew import side_by_side
-from ssl_common.data import images
+from ssl_common.data import identity, images, jpegs
 from ssl_common.data.mixing import GOLDEN, mix
 from ssl_common.streams import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
-MANY = 5000  # images that repay what images.hasten() takes
+MANY = 5000  # images that repay what jpegs.hasten() takes
 JUDGED_FROM = 1000  # images
 MAX_UNREADABLE = 100  # lines in a row; then it is the folder that is wrong, not the images
 
@@ -79,6 +80,14 @@ def draws(seed, epochs, indices, count):
     return (mix(mix(state + GOLDEN) + steps) >> np.uint64(11)) * 2.0**-53
 
 
+def _spaced(dataset, index):
+    """Return what to say where line INDEX of a DATASET is "path label", as other lists have it."""
+    path, space, label = dataset.manifest[index].path.rpartition(" ")
+    if space and os.path.exists(os.path.join(dataset.root, path)):
+        return f": write a TAB, not a space, between {path} and its label {label}"
+    return ""
+
+
 class Drawn(Dataset):
     """PRETEXT.crop(image, draws) of a manifest's images, uint8 pixels, for training.
 
@@ -91,7 +100,7 @@ class Drawn(Dataset):
 
     def prepare(self):
         """Make ready for reading many images, in the process that is to read them."""
-        images.hasten()
+        jpegs.hasten()
 
     def __getitem__(self, item):
         return self.__getitems__([item])[0]
@@ -113,7 +122,7 @@ class Drawn(Dataset):
                 continue
             return passed, epoch, index, self.pretext.crop(image, drawn)
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
-        raise self.manifest.error(index + 1, f"{message}: {reason}")
+        raise self.manifest.error(index + 1, f"{message}: {reason}{_spaced(self, index)}")
 
 
 class InOrder(Dataset):
@@ -128,15 +137,27 @@ class InOrder(Dataset):
     def prepare(self):
         """Make ready for reading, in the process that is to read: it must pay off."""
         if len(self) > MANY:
-            images.hasten()
+            jpegs.hasten()
 
     def __getitem__(self, index):
+        return self.read(index)
+
+    def read(self, index, seen=lambda stream: None):
+        """Return the image of line INDEX, transformed; SEEN is as images.read() takes it."""
         try:
-            return self.transform(images.read(self.manifest[index].path, self.root))
+            return self.transform(images.read(self.manifest[index].path, self.root, seen))
         except images.Unreadable as error:
-            raise self.manifest.error(
-                index + 1, f"{error}: mend the file or drop the line"
-            ) from None
+            advice = _spaced(self, index) or ": mend the file or drop the line"
+            raise self.manifest.error(index + 1, f"{error}{advice}") from None
+
+
+class Known(InOrder):
+    """The same, each image with by what the bytes of its file are known, int64: see identity."""
+
+    def __getitem__(self, index):
+        contents = []
+        image = self.read(index, lambda stream: contents.append(identity.known_file(stream)))
+        return image, contents[0]
 
 
 def too_many(unreadable, seen, most, whole):
@@ -174,7 +195,9 @@ def batches(dataset, sampler, workers, pin):
     dataset.prepare()  # before there are workers: each would take as long
 
     def room(size):
-        return torch.empty(size, dtype=torch.uint8, pin_memory=pin).numpy()
+        if pin:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        return np.empty(size, np.uint8)  # of large pages, where torch has small ones
 
     work = functools.partial(_batch, dataset)
     with contextlib.closing(side_by_side(work, sampler, workers, _alone, room)) as loaded:

@@ -281,19 +281,6 @@ class Manifest:
         """Return the digest of paths and labels, the same from a file and a pipe."""
         return streams.digest(repr(tuple(row)).encode() for row in self)
 
-    def path_hashes(self):
-        """Return the first 8 bytes of the SHA-256 of each path, uint64 (N,)."""
-        digests = (hashlib.sha256(row.path.encode()).digest()[:8] for row in self)
-        return np.frombuffer(b"".join(digests), "<u8")
-
-    def check_unseen(self, hashes, source):
-        """Raise DataError naming a line whose path is among HASHES, what SOURCE was trained on."""
-        known = np.flatnonzero(np.isin(self.path_hashes(), hashes))
-        if len(known):
-            line = int(known[0]) + 1
-            message = f"{source} was trained on {self[known[0]].path} ({len(known)} such lines)"
-            raise self.error(line, f"{message}: evaluate on others")
-
     def __getstate__(self):  # worker processes open and map the files again
         index = getattr(self._index, "filename", self._index)
         return {"path": self.path, "_source": self._source, "_index": index}

@@ -77,16 +77,17 @@ class Cache:
         """Return the names of the files to be, of full size; they take their place with STACK."""
         self.remove()  # what 0.2.0 left, which had no digests
         os.makedirs(self.folder, exist_ok=True)
-        *files, last = stack.enter_context(records.writing_features(f"{self.folder}/", self.fields))
-        count, layers = len(self.images), len(files)
-        return [
-            *features.begin(files, self.widths, count, "float32", True),
-            *features.begin([last], [layers], count, "uint64", True),
-        ]
+        writing = records.writing_features(f"{self.folder}/", self.fields, known=False)
+        files, count = stack.enter_context(writing), len(self.images)
+        arrays = [("float32", (count, width)) for width in self.widths]
+        arrays.append(("uint64", (count, len(arrays))))  # of the digests
+        return features.begin(zip(files, arrays, strict=True), True)
 
     def _write(self, arrays, transform, device, **how):
         how |= {"batch": BATCH, "dtype": "float32"}
-        for first, found in features.rows(self.layers, self.images, transform, device, **how):
+        for first, found, _contents in features.rows(
+            self.layers, self.images, transform, device, **how
+        ):
             for place, (name, block) in enumerate(found.items()):
                 lines = range(first, first + len(block))
                 arrays[place][first : lines.stop] = block
@@ -105,10 +106,10 @@ class Cached(Dataset):
         self.cache, self.manifest = cache, cache.images
         count, names = len(self.manifest), cache.layers.names
         self.rows = {
-            name: _Rows(cache.path(name), "<f4", count, width)
+            name: _rows(cache.path(name), "<f4", count, width)
             for name, width in zip(names, cache.widths, strict=True)
         }
-        self.digests = _Rows(cache.path(DIGESTS), "<u8", count, len(names))
+        self.digests = _rows(cache.path(DIGESTS), "<u8", count, len(names))
         self.seen = np.zeros(count, bool)
 
     def prepare(self):
@@ -129,27 +130,9 @@ class Cached(Dataset):
                 raise DataError(f"{self.cache.path(name)}: {message} it is made anew")
 
 
-class _Rows:
-    """The COUNT rows of WIDTH numbers in the file PATH, an array of DTYPE, read one by one.
-
-    Not mapped: a map of a file that becomes shorter, or that the disk cannot give, ends a process.
-    """
-
-    def __init__(self, path, dtype, count, width):
-        array = containers.read_array(path)
-        right = (array.dtype, array.shape) == (np.dtype(dtype), (count, width))
-        if not right or not array.flags.c_contiguous:
-            raise DataError(f"{path}: not {count} rows of {width} numbers: remove the folder")
-        self.path, self.dtype, self.offset = path, array.dtype, array.offset
-        self.size = width * array.itemsize
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self):
-        if hasattr(self, "_file"):
-            os.close(self._file)
-
-    def __getitem__(self, index):
-        data = os.pread(self._file, self.size, self.offset + index * self.size)
-        if len(data) < self.size:
-            raise DataError(f"{self.path}: cut short while in use")
-        return np.frombuffer(data, self.dtype)
+def _rows(path, dtype, count, width):
+    """Return the array of DTYPE, COUNT rows of WIDTH numbers, in the file PATH, where it stays."""
+    array = containers.read_array(path)
+    if (array.dtype, array.shape) != (np.dtype(dtype), (count, width)):
+        raise DataError(f"{path}: not {count} rows of {width} numbers: remove the folder")
+    return array

@@ -1,10 +1,13 @@
 """Features with the manifest they were made from: what SVMs are trained and measured on."""
 
+import os
 from typing import NamedTuple
 
 import numpy as np
 
 from ssl_common import formats, records, stored, streams
+from ssl_common.data import identity
+from ssl_common.data.identity import Images
 from ssl_common.data.manifest import Manifest, label_matrix
 from ssl_common.streams import DataError
 
@@ -20,6 +23,7 @@ class Examples(NamedTuple):
     classes: list  # of the manifest, in the order of their bytes
     labels: np.ndarray  # (N, C): POSITIVE, DIFFICULT or NEGATIVE
     fields: dict  # sidecar and tags
+    images: Images  # by what they are known
 
     def normalised(self):
         """Yield the rows as x / (||x|| + 1e-5), float64, a block at a time."""
@@ -62,7 +66,6 @@ class Examples(NamedTuple):
         if self.features.shape[1] != width:
             message = f"{self.features.shape[1]} numbers an image, but {streams.name(path)} takes"
             raise DataError(f"{self.name}: {message} {width}")
-        self.manifest.check_unseen(trained.paths, streams.name(path))
 
 
 def read_examples(features, manifest, tags):
@@ -78,7 +81,22 @@ def read_examples(features, manifest, tags):
         raise DataError(f"{name}: {message}")
     classes, labels = label_matrix(rows)
     fields = {k: v for k, v in sidecar.items() if k not in ("format", "manifest")}
-    return Examples(name, array, rows, classes, labels, fields)
+    images = Images(identity.paths(rows), contents=_contents(features, len(rows)))
+    return Examples(name, array, rows, classes, labels, fields, images)
+
+
+def _contents(features, count):
+    """Return by what the files of the COUNT images of FEATURES are known, None if nobody says."""
+    path = records.contents(features)
+    if features == "-" or not os.path.exists(path):
+        return None
+    found = np.asarray(formats.CONTENTS.read(path)["contents"])
+    if len(found) != count:
+        message = (
+            f"{len(found)} images, but {features} has {count}: extract them again, or remove it"
+        )
+        raise DataError(f"{path}: {message}")
+    return found
 
 
 def read_labelled(features, manifest, tags):

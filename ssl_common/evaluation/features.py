@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import containers, legible, records, results, streams
 from ssl_common.data.images import resize, resize_short
-from ssl_common.data.loading import InOrder, batches
+from ssl_common.data.loading import Known, batches
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, weights
 from ssl_common.processes import Stopped, deferring_stop
@@ -137,7 +137,9 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     }
     widths = {name: math.prod(shape) for name, shape in layers.shapes.items()}
     with records.writing_features(output, fields) as files:
-        partials = begin(files, widths.values(), len(images), dtype, mapped)
+        shapes = [(len(images), width) for width in widths.values()]
+        arrays = [(dtype, shape) for shape in shapes] + [("uint64", (len(images),))] * len(shapes)
+        partials = begin(zip(files, arrays, strict=False), mapped)
         if gpus > 1:
             with deferring_stop(patient=True) as stopping:
                 error = torchrun.lead(gpus, 0, stopping, partials, resumable=False)
@@ -153,19 +155,21 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     return f"{len(images):,} images, features: {written}{layers.left_out}"
 
 
-def begin(files, widths, count, dtype, mapped):
-    """Write the headers of arrays of COUNT rows into FILES; return the names of these.
+def begin(files, mapped):
+    """Write the headers of arrays into FILES, (stream, (dtype, shape)); return the names of these.
 
     Those that are to be MAPPED get their full size now: there, a full disk is an error; under a map
     it would be a deadly signal.
     """
-    for stream, width in zip(files, widths, strict=True):
-        containers.write_array_header(stream, dtype, (count, width))
+    names = []
+    for stream, (dtype, shape) in files:
+        containers.write_array_header(stream, dtype, shape)
         if mapped:
             stream.flush()
-            size = count * width * np.dtype(dtype).itemsize
+            size = math.prod(shape) * np.dtype(dtype).itemsize
             os.posix_fallocate(stream.fileno(), stream.tell(), size)
-    return [stream.name for stream in files]
+        names.append(stream.name)
+    return names
 
 
 def mapped_all(paths):
@@ -174,9 +178,14 @@ def mapped_all(paths):
 
 
 def write_rows(outputs, layers, images, transform, device, **how):
-    """Put what rows() gives into OUTPUTS, for each layer an array or a stream."""
-    for first, found in rows(layers, images, transform, device, **how):
-        for output, block in zip(outputs, found.values(), strict=True):
+    """Put what rows() gives into OUTPUTS: an array or stream a layer, then the arrays of contents.
+
+    Those are as many as layers, or none.
+    """
+    for first, blocks, contents in rows(layers, images, transform, device, **how):
+        for output, block in zip(
+            outputs, [*blocks.values(), *[contents] * len(blocks)], strict=False
+        ):
             if isinstance(output, np.memmap):
                 output[first : first + len(block)] = block
             else:
@@ -184,18 +193,19 @@ def write_rows(outputs, layers, images, transform, device, **how):
 
 
 def rows(layers, images, transform, device, *, root, batch, dtype, workers, progress):
-    """Yield (line, {layer: features of it and the next, DTYPE N x D}) of this rank; lines from 0.
+    """Yield (line, {layer: features of it and the next, DTYPE N x D}, contents) of this rank.
 
-    TRANSFORM makes of an image, uint8 H x W x 3, what LAYERS reads. Calls PROGRESS(done, total).
+    Lines are from 0; contents, uint64 (N,), are by what the files are known. TRANSFORM makes of an
+    image, uint8 H x W x 3, what LAYERS reads. Calls PROGRESS(done, total).
     """
     layers.trunk.to(device)
-    dataset = InOrder(images, root, transform)
+    dataset = Known(images, root, transform)
     # Every RANKS-th batch of the manifest: the same batches, and so the same bytes, on any number.
     order = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
     order = itertools.islice(order, torchrun.RANK, None, torchrun.RANKS)
     workers = -(-workers // torchrun.LOCAL_RANKS)
     with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:
-        for number, pixels in enumerate(loaded):
+        for number, (pixels, contents) in enumerate(loaded):
             first = (number * torchrun.RANKS + torchrun.RANK) * batch
             found = layers(pixels.to(device, non_blocking=True))
             blocks = {}
@@ -207,7 +217,7 @@ def rows(layers, images, transform, device, *, root, batch, dtype, workers, prog
                     message = f"{name} is NaN, or too large for {dtype}: see the network"
                     raise images.error(first + bad[0] + 1, message)
                 blocks[name] = block
-            yield first, blocks
+            yield first, blocks, contents.numpy().view(np.uint64)
             progress(first + len(pixels), len(images))
     if registry.weights_digest(layers.trunk) != layers.of_the_model["model"]:
         raise AssertionError("the network changed while its features were taken")

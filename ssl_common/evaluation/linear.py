@@ -14,7 +14,8 @@ from torch.nn import functional
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
-from ssl_common.data import augmentation
+from ssl_common.data import augmentation, identity
+from ssl_common.data.identity import Images
 from ssl_common.data.loading import Drawn, InOrder, batches
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation import features
@@ -219,11 +220,12 @@ class _Training:
         if digest != self.settings["model"]:
             raise AssertionError("the trunk changed while its classifiers were trained")
         frozen = {key: value.cpu() for key, value in self.layers.trunk.state_dict().items()}
-        paths = torch.from_numpy(self.images.path_hashes().view(np.int64).copy())
+        known = Images(identity.paths(self.images), identity.places(self.images, self.root))
+        known = {name: torch.from_numpy(a.view(np.int64)) for name, a in known.arrays().items()}
         shapes = [list(shape) for shape in self.layers.shapes.values()]
         return {
             "frozen": frozen, "heads": state, "classes": self.classes, "shapes": shapes,
-            "about": self.layers.of_the_model, "paths": paths,
+            "about": self.layers.of_the_model, **known,
         }  # fmt: skip
 
 
@@ -286,21 +288,22 @@ class Shown:
 # ---- Testing ------------------------------------------------------------------------------------
 
 
-def evaluate(model, manifest, tags, root, device, workers, progress):
+def evaluate(model, manifest, tags, root, device, workers, progress, allow_seen=False):
     """Return a record for each layer of MODEL, of train-linear, less its provenance.
 
     The share of the images of MANIFEST whose class is the first, or among the first five, that the
     heads name for the middle of the image. Raises DataError for another file, for images it was
-    trained on, and for what single_labels() refuses.
+    trained on unless ALLOW_SEEN, and for what single_labels() refuses.
     """
-    content = networks.load(model, "train-linear")
-    if "heads" not in content:
-        raise DataError(f"{model}: not a file of train-linear: train classifiers on it")
+    content = networks.load_linear(model)
     settings, classes = content["settings"], content["classes"]
     images = Manifest(manifest)
     _classes, labels = single_labels(images, classes)
-    images.check_unseen(content["paths"].numpy().view(np.uint64), model)
-    common = _said(content, model, images, tags)
+    ours = Images(identity.paths(images), identity.places(images, root))
+    trained = (content.get(name) for name in ("paths", "places"))
+    trained = Images(*(each if each is None else each.numpy().view(np.uint64) for each in trained))
+    seen = identity.check_unseen(images, ours, trained, model, allow_seen)
+    common = _said(content, model, images, tags) | seen
     device = torch.device(torchrun.chosen(device, 1, False))
     trunk = registry.restored(settings, content["frozen"], model)
     if registry.weights_digest(trunk) != settings["model"]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_common import containers, formats, stored, streams, threads
-from ssl_common.data import lowshot
+from ssl_common.data import identity, lowshot
+from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision
@@ -44,7 +45,7 @@ class LowShot(NamedTuple):
     machines: dict  # {(k, sample): Machines}
     costs: np.ndarray  # (K,)
     scale: np.ndarray  # (N,) float64: the training rows are features x this
-    paths: np.ndarray  # as in Classifiers
+    images: Images  # as in Classifiers
     fields: dict
 
     def summary(self):
@@ -98,8 +99,8 @@ def train(features, manifest, folder, tags, seed, workers, progress, device=None
         "fits": fits,
         "unconverged": unconverged,
     }
-    paths = np.sort(examples.manifest.path_hashes())
-    return LowShot(examples.classes, machines, COSTS, examples.scale(), paths, fields)
+    images = identity.ordered(examples.images)
+    return LowShot(examples.classes, machines, COSTS, examples.scale(), images, fields)
 
 
 def _digest(features):
@@ -118,7 +119,7 @@ def save(stream, trained):
         classes=np.array(trained.classes),
         costs=trained.costs,
         scale=trained.scale,
-        paths=trained.paths,
+        **trained.images.arrays(),
         samples=np.array([(number, k) for k, number in trained.machines]),
         fields=np.array(json.dumps(trained.fields, sort_keys=True)),
         **arrays,
@@ -130,8 +131,9 @@ def load(arrays, path):
     found = formats.LOW_SHOT.check(arrays, path)
     parts = found["machines"].items()
     machines = {(k, number): Machines(**arrays) for (number, k), arrays in parts}
-    names = ("costs", "scale", "paths", "fields")
-    return LowShot(found["classes"], machines, *(found[name] for name in names))
+    images = Images(found["paths"], contents=found.get("contents"))
+    scale, fields = found["scale"], found["fields"]
+    return LowShot(found["classes"], machines, found["costs"], scale, images, fields)
 
 
 def evaluate(path, trained, train_features, examples):

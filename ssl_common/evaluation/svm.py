@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_common import containers, formats, streams, threads
+from ssl_common.data import identity
+from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision, levels
@@ -33,12 +35,12 @@ class Classifiers(NamedTuple):
     cost: np.ndarray  # (C,), NaN likewise
     chosen: list  # how each cost was: "folds", "others", "default"; "none" without a classifier
     ap: np.ndarray  # (C, K) mean over the folds, in [0, 1]; NaN where there were none
-    paths: np.ndarray  # uint64 hashes of the training paths, sorted
+    images: Images  # of the training, sorted
     fields: dict
 
     def summary(self):
         """Return what train-svm says of its work."""
-        said = [f"{len(self.classes)} classes, {len(self.paths)} images"]
+        said = [f"{len(self.classes)} classes, {len(self.images.paths)} images"]
         if "folds" in self.chosen:
             best = self.ap[[how == "folds" for how in self.chosen]].max(axis=1)
             said.append(f"{100 * best.mean():.2f} mAP in the folds")
@@ -90,8 +92,8 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
         "fits": fits,
         "unconverged": early + late,
     }
-    paths = np.sort(examples.manifest.path_hashes())
-    return Classifiers(examples.classes, weights, cost, chosen, ap, paths, fields)
+    images = identity.ordered(examples.images)
+    return Classifiers(examples.classes, weights, cost, chosen, ap, images, fields)
 
 
 @contextlib.contextmanager
@@ -186,7 +188,7 @@ def save(stream, trained):
         chosen=np.array(trained.chosen),
         costs=COSTS,
         ap=trained.ap,
-        paths=trained.paths,
+        **trained.images.arrays(),
         fields=np.array(json.dumps(trained.fields, sort_keys=True)),
     )
 
@@ -195,8 +197,10 @@ def load(arrays, path):
     """Return the Classifiers of the ARRAYS that save wrote, read from the file PATH."""
     found = formats.SVM.check(arrays, path)
     weights = np.column_stack([found["coef"], found["intercept"]])
-    names = ("cost", "chosen", "ap", "paths", "fields")
-    return Classifiers(found["classes"], weights, *(found[name] for name in names))
+    names = ("cost", "chosen", "ap")
+    images = Images(found["paths"], contents=found.get("contents"))
+    told = (found[name] for name in names)
+    return Classifiers(found["classes"], weights, *told, images, found["fields"])
 
 
 def evaluate(path, trained, examples, scores=None, bootstrap=0, seed=0):

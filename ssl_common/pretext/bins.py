@@ -212,6 +212,16 @@ def save(stream, points, prior):
 
 
 def load(path):
-    """Return (points, prior) of the file PATH of make-color-bins; raise DataError for another."""
-    found = formats.BINS.read(path)
-    return found["points"], found["prior"]
+    """Return (points, prior) of the file PATH of make-color-bins, or of another project.
+
+    An array of points alone has no prior, None, as pts_in_hull.npy of Zhang et al. and the authors'
+    files; one of numbers, their prior_probs.npy, is how often each of the 313 bins occurs. Raises
+    DataError for others.
+    """
+    content = containers.read_either(path)
+    if isinstance(content, dict):
+        found = formats.BINS.check(content, path)
+        return found["points"], found["prior"]
+    if content.ndim == 1:
+        return hull(), formats.PRIOR.check({"prior": content}, path)["prior"]
+    return formats.POINTS.check({"points": content}, path)["points"], None

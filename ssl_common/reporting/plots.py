@@ -1,6 +1,7 @@
 """Rows of a report as a picture: the metric by layer, or that of the best layer against a field."""
 
 import contextlib
+import importlib.util
 import io
 import logging
 import math
@@ -347,18 +348,35 @@ def _legend(drawn, entries, notes, width):
     )
 
 
+def _matplotlib():
+    """Return matplotlib as it is installed; raise DataError where it is not.
+
+    When it is first imported it reads the matplotlibrc of the current folder, and MPLBACKEND.
+    """
+    found = importlib.util.find_spec("matplotlib")
+    if not found:
+        raise DataError("--plot needs matplotlib: pip install matplotlib")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it talks of its font cache
+    here, backend = os.open(os.curdir, os.O_PATH), os.environ.pop("MPLBACKEND", None)
+    try:
+        os.chdir(os.path.join(os.path.dirname(found.origin), "mpl-data"))  # to its own matplotlibrc
+        import matplotlib
+    finally:
+        os.fchdir(here)
+        os.close(here)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
+
+
 def render(rows, path, against=None):
     """Return the picture of ROWS as bytes, in the form that the suffix of PATH names, and left out.
 
     Raises DataError where there is no matplotlib, and as panels() does.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise DataError("--plot needs matplotlib: pip install matplotlib") from error
+    matplotlib = _matplotlib()
     suffix = os.path.splitext(path)[1].lower()
     stream = io.BytesIO()
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it talks of its font cache
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in letters that the font lacks
         matplotlib.rcdefaults()  # whatever a matplotlibrc says

@@ -36,15 +36,16 @@ class Run:
         self.log = Log(os.path.join(self.folder, LOG))
         self._stop_path = os.path.join(self.folder, STOPPED)
         self._newest = None  # the step of the last checkpoint that is known to be whole
+        self.resumed = None  # the file of the one that it goes on from
 
     # ---- The network ------------------------------------------------------------------------
 
     def complete(self):
         """Tell whether the network is there, trained with these settings."""
-        if not os.path.exists(self.output):
-            return False
         if os.path.isdir(self.folder):
             self._check_names()
+        if not os.path.exists(self.output):
+            return False
         content = networks.load(self.output, self.command)
         self._check(self.output, content)
         if not networks.is_finished(content, self.command):
@@ -143,6 +144,7 @@ class Run:
                 damaged.append(error)
                 continue
             self._check(path, state)
+            self.resumed = path
             if damaged:
                 self.say(f"{damaged[0]}: going on from the one of step {state['step']:,}")
             return state

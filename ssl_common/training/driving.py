@@ -1,7 +1,7 @@
 """What every training command does around the loop: ranks, files, an end that is told."""
 
 import contextlib
-import json
+import math
 import os
 
 import torch
@@ -11,6 +11,7 @@ from ssl_common.data.manifest import Manifest, index_files
 from ssl_common.processes import Stopped
 from ssl_common.streams import DataError
 from ssl_common.training import checkpoints, torchrun
+from ssl_common.training.journal import LOG_EVERY
 from ssl_common.training.loop import train
 
 
@@ -98,13 +99,14 @@ def _too_few(name, count, batch, options):
 
 def _told_again(run, emit):
     """Let EMIT have the log of RUN, which is complete; return the line that says so."""
-    last = {}
-    for line in run.log_lines():
+    lines = list(run.log_lines())
+    for line in lines:
         emit(line)
-        last = json.loads(line)
     said = f"{run.output} is complete already: nothing to do"
-    whole = last.get("step") == run.settings["steps"]
-    return said if whole else f"{said}; but of its log, {run.log.path}, not all is left"
+    whole = 1 + math.ceil(run.settings["steps"] / LOG_EVERY)  # the settings come first
+    if len(lines) < whole:
+        said += f"; of its log, {run.log.path}, {len(lines):,} of {whole:,} lines are left"
+    return said
 
 
 def lacks_bf16():

@@ -5,8 +5,9 @@ import time
 
 import torch
 
-from ssl_common import records, streams
+from ssl_common import containers, records, streams
 from ssl_common.data import loading
+from ssl_common.models import states
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun, watch
 from ssl_common.training.schedules import checkpoints_due
@@ -45,13 +46,15 @@ class Journal:
         """Load the newest checkpoint, on every rank; return its step, or 0."""
         state = self.run.resume() if self.first else None
         if state:
-            self.network.load_state_dict(state.pop("network"))
+            states.fill(self.network, state.pop("network"), self.run.resumed, "this run")
         state = torchrun.of_the_first(lambda: state)
         step = state["step"] if state else 0
         if state:
-            self.chosen.load_state_dict(state["optimizer"])
+            path = self.run.resumed or self.run.folder
+            with containers.understanding(path, "a checkpoint of this run"):
+                self.chosen.load_state_dict(state["optimizer"])
+                torchrun.set_random_states(state["random"])
             self.tally.load(state)
-            torchrun.set_random_states(state["random"])
         if self.first:
             self._tell_so_far(step, state)
         self.weighed = step > 0

@@ -64,16 +64,13 @@ def load(path, kind):
     Raises DataError for a file that is not a finished network of the pretext task KIND.
     """
     content = networks.load_network(path)
-    try:
-        settings, state = content["settings"], content["trunk"]
-        if settings["pretext"] != kind:
-            raise DataError(f"{path}: trained by {settings['pretext']}, not by {kind}")
-        pretext = PRETEXTS[kind].restore(content)
-        network = pretext.network(registry.build(settings["arch"], 0, pretext.reads))
-        state = {f"trunk.{key}": value for key, value in state.items()}
-        states.fill(network, state | content["head"], path, f"pretrain {kind}")
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        message = f"{path}: not a finished network of pretrain {kind} ({reason})"
-        raise DataError(message) from error
+    settings, state = content["settings"], content["trunk"]
+    if settings.get("pretext") != kind:
+        raise DataError(f"{path}: trained by {settings.get('pretext')}, not by {kind}")
+    if not content["head"] or settings["arch"] not in registry.trainable():
+        raise DataError(f"{path}: not a finished network of pretrain {kind}")
+    pretext = PRETEXTS[kind].restore(content)
+    network = pretext.network(registry.build(settings["arch"], 0, pretext.reads))
+    state = {f"trunk.{key}": value for key, value in state.items()}
+    states.fill(network, state | content["head"], path, f"pretrain {kind}")
     return network.eval(), pretext

@@ -159,7 +159,7 @@ def settle():
     """
     if not ranks.place():
         return
-    die_with_parent(signal.SIGTERM)
+    die_with_parent(signal.SIGTERM, to_the_end=True)
     if not (folder := ranks.folder()):
         return
     if not folder.is_dir():  # the parent ended before it could be heard
