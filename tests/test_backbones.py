@@ -1,5 +1,6 @@
 """Networks of torchvision by name: their maps, the rule of the grid, their files."""
 
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -79,11 +80,23 @@ def test_the_blocks_of_a_vision_transformer_are_its_patches():
 # ---- torchvision's own use of each of its networks ----------------------------------------------
 
 
-def made(arch, options):
+@contextlib.contextmanager
+def uninitialised(monkeypatch):
+    """Let networks be made here without drawing weights, which takes longer than all else."""
+    with monkeypatch.context() as patched:
+        for name in dir(torch.nn.init):
+            if name.endswith("_") and not name.startswith("_"):
+                patched.setattr(torch.nn.init, name, lambda tensor, *_args, **_options: tensor)
+        yield patched
+
+
+def made(arch, options, monkeypatch):
     """Return the state of torchvision's network ARCH as it would be after training."""
     if arch in ("googlenet", "inception_v3"):
         options = {"init_weights": False}  # which takes a minute
-    network, generator = models.get_model(arch, weights=None, **options), torch.Generator()
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.nn.init, "trunc_normal_", torch.nn.init.normal_)  # quicker
+        network, generator = models.get_model(arch, weights=None, **options), torch.Generator()
     for module in network.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1, generator=generator)
@@ -96,7 +109,7 @@ def theirs(arch, entry, state, monkeypatch):
 
     It is built as torchvision builds a network that is to hold weights of its own.
     """
-    with monkeypatch.context() as patched:
+    with uninitialised(monkeypatch) as patched:
         patched.setattr(type(entry), "get_state_dict", lambda *_args, **_options: state)
         return models.get_model(arch, weights=entry).eval()
 
@@ -105,7 +118,7 @@ def check(arch, entry, folder, monkeypatch):
     """Compare extract-features' way from a file and 8-bit pixels with torchvision's own."""
     known = models.get_model_weights(arch)
     side = entry.transforms().crop_size[0]
-    state = made(arch, {"image_size": side} if arch.startswith("vit_") else {})
+    state = made(arch, {"image_size": side} if arch.startswith("vit_") else {}, monkeypatch)
     torch.save(state, folder / "w.pth")
     network, kept = theirs(arch, entry, state, monkeypatch), {}
     del state
@@ -114,7 +127,8 @@ def check(arch, entry, folder, monkeypatch):
     images = entry.transforms(resize_size=side)(image)[None]
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     name = arch if entry is known.DEFAULT else f"{arch}-{entry.name}"
-    trunk, settings = features.network(f"torchvision:{name}:{folder}/w.pth", 0)
+    with uninitialised(monkeypatch):
+        trunk, settings = features.network(f"torchvision:{name}:{folder}/w.pth", 0)
     for layer in trunk.pooling:
         network.get_submodule(layer).register_forward_hook(
             lambda _module, _inputs, output, layer=layer: kept.update({layer: output.clone()})
