@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from ssl_common import streams
+from ssl_common import stored, streams
 from ssl_common.streams import DataError
 
 
@@ -105,7 +105,7 @@ def test_a_file_and_a_pipe_read_the_same(tmp_path, monkeypatch):
     array = np.arange(6, dtype=np.int64).reshape(2, 3)
     (tmp_path / "a.npy").write_bytes(array_bytes(array))
     mapped = streams.read_array(str(tmp_path / "a.npy"))
-    assert isinstance(mapped, np.memmap)
+    assert isinstance(mapped, stored.Stored)
     read_end, write_end = os.pipe()
     os.write(write_end, array_bytes(array))
     os.close(write_end)
