@@ -74,7 +74,7 @@ lint: $(STAMP) ## Check the code, the man pages and the scripts.
 	@command -v mandoc > /dev/null || \
 		{ echo 'make lint: no mandoc: apt-get install mandoc' >&2; exit 1; }
 	mandoc -Tlint -W warning man/*.[157]
-	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence; fi
+	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence benchmarks/oldest; fi
 
 clean: ## Remove the environment and what the tests and builds left.
 	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .ruff_cache
@@ -133,13 +133,13 @@ $(W)/%.npz: $(W)/train/%.npy voc07/train.tsv | $(STAMP)
 	train-svm $^ -o $@
 
 $(W)/%.jsonl: $(W)/%.npz $(W)/test/%.npy voc07/test.tsv | $(STAMP)
-	eval-svm $^ --tag data_set=voc07 -o $@
+	eval-svm $^ --tag data_set=voc2007 -o $@
 
 $(W)/few-%.npz: $(W)/train/%.npy voc07/train.tsv voc07/few.txt | $(STAMP)
 	train-svm $< voc07/train.tsv --low-shot voc07/few -o $@
 
 $(W)/few-%.jsonl: $(W)/few-%.npz $(W)/test/%.npy voc07/test.tsv $(W)/train/%.npy | $(STAMP)
-	eval-svm $(wordlist 1,3,$^) --train-features $(W)/train/$*.npy --tag data_set=voc07 -o $@
+	eval-svm $(wordlist 1,3,$^) --train-features $(W)/train/$*.npy --tag data_set=voc2007 -o $@
 
 # 10k is 10000 and 1m is 1000000.
 number = $(subst m,000000,$(subst k,000,$(1)))

@@ -38,17 +38,18 @@ setup(
     package_data={"ssl_common.reporting": ["published.json"]},
     install_requires=[
         "click>=8.3",
-        "joblib>=1.3",
         "numpy>=1.26",
-        "pillow>=10.1",
+        "pillow>=11.3",
         "scikit-learn>=1.5",
-        "torch>=2.11",
-        "torchvision>=0.26",
+        "torch>=2.13",
+        "torchvision>=0.28",
     ],
     extras_require={
         "plot": ["matplotlib>=3.8"],
         "test": [
+            "hypothesis>=6.100",
             "pytest>=8",
+            "pytest-timeout>=2.2",
             "pytest-xdist>=3.5",
             "ruff>=0.9",
             "scikit-image>=0.22",

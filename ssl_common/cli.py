@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import re
 import sys
 import time
 import traceback
 
 import click
 
-from ssl_common import processes, streams
+from ssl_common import legible, processes, ranks, shortage, streams, values
 from ssl_common.streams import DataError
 
 
@@ -19,19 +18,57 @@ class Tool(click.Command):
     debug = False
 
     def main(self, args=None, prog_name=None, **_extra):
+        streams.settle()
+        sys.unraisablehook = self.ignored
         try:
-            status = super().main(args, prog_name=self.name, standalone_mode=False)
-        except click.UsageError as error:
-            status = self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
-        except click.exceptions.Abort:
-            status = processes.STOPPED
+            with processes.stopping():
+                if not os.environ.get(ranks.RUN):  # a rank is watched already
+                    shortage.watch(self.complain)
+                status = self.obey(args)
+                processes.finish()
+        except processes.Stopped as error:  # as it began, or ended
+            status = self.stopped(str(error))
+        shortage.ended()
         sys.exit(status)
+
+    def ignored(self, what):
+        """Say nothing of an exception that Python has to ignore, WHAT, save under --debug."""
+        if self.debug:
+            sys.__unraisablehook__(what)
+
+    def obey(self, args):
+        """Do what the command line ARGS says; return the exit status."""
+        try:
+            return super().main(args, prog_name=self.name, standalone_mode=False)
+        except click.UsageError as error:
+            return self.complain(f"{error.format_message()} (see {self.name} --help)", 2)
+        except processes.Stopped as error:
+            return self.stopped(str(error))
+        except click.exceptions.Abort:
+            return self.stopped("SIGINT")
+        except Exception as error:  # --help on a full disk
+            return self.failed(error)
+
+    def parse_args(self, ctx, args):
+        """Parse ARGS; raise UsageError for what they are where $DIR is not set: "$DIR", -o $DIR."""
+        given, _rest, _order = self.make_parser(ctx).parse_args(list(args))
+        params = self.get_params(ctx)
+        names = {name for param in params for name in param.opts if name.startswith("-")}
+        for param in params:
+            value = given.get(param.name)
+            said = set(value if isinstance(value, list | tuple) else [value])
+            if "" in said:
+                raise click.BadParameter("it is empty: is a variable not set?", ctx, param)
+            if isinstance(param, click.Option) and (missed := said & names):
+                message = f"{missed.pop()} is an option itself: is a variable not set?"
+                raise click.BadParameter(message, ctx, param)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx):
         try:
-            with processes.stopping():
-                super().invoke(ctx)
-                sys.stdout.flush()
+            _check_threads()
+            super().invoke(ctx)
+            sys.stdout.flush()
             return 0
         except (click.UsageError, click.exceptions.Exit):
             raise
@@ -39,27 +76,32 @@ class Tool(click.Command):
             return self.complain(f"{error} (see {self.name} --help)", 2)
         except DataError as error:
             return self.complain(str(error), 1)
-        except BrokenPipeError:
-            streams.abandon(1)
-            return self.complain("", 1)  # the reader left: it knows
-        except OSError as error:
-            streams.abandon(1)
-            reason = error.strerror or str(error)
-            return self.complain(f"{error.filename or 'standard output'}: {reason}", 1)
         except (processes.Stopped, KeyboardInterrupt) as error:
             return self.stopped(str(error) or "SIGINT")
-        except MemoryError:
-            return self.complain("not enough memory", 1)
-        except Exception as error:  # a bug of ours: still one line, with the way to see more
+        except Exception as error:
             if processes.raised:  # a C extension that was being imported made another error of it
                 return self.stopped(processes.raised[0])
-            streams.abandon(1)
-            what = f"{type(error).__name__}: {error}"
-            return self.complain(f"internal error, see it whole with --debug: {what}", 1, False)
+            return self.failed(error)
+
+    def failed(self, error):
+        """Say what ERROR is, of the system or unforeseen; return the status."""
+        streams.abandon(1)
+        if isinstance(error, BrokenPipeError):
+            return self.complain("", 1)  # the reader left: it knows
+        if lacking := shortage.lacking(error) or shortage.chattered():
+            return self.complain(lacking, 1)
+        if isinstance(error, OSError):
+            name = legible.text("standard output" if error.filename is None else error.filename)
+            return self.complain(f"{name}: {error.strerror or error}", 1)
+        # A bug of ours: still one line, with the way to see more.
+        what = f"{type(error).__name__}: {error}"
+        return self.complain(f"internal error, see it whole with --debug: {what}", 1, False)
 
     def stopped(self, reason):
         """Say that REASON, a signal, stopped the command; return its status."""
         streams.abandon(1)
+        if lacking := shortage.chattered():  # a library that got no thread sends SIGINT to itself
+            return self.complain(lacking, 1)
         return self.complain(f"stopped by {reason}: run it again to go on", processes.STOPPED)
 
     def complain(self, message, status, sure=True):
@@ -68,16 +110,24 @@ class Tool(click.Command):
         One of many processes of a command leaves it to the parent, which says that of the first;
         unless it is SURE, the reason may be that another one died.
         """
-        if self.debug:
-            traceback.print_exc()
-        line = " ".join(message.split())
-        if path := os.environ.get(processes.LAST_WORDS):
-            path = path if sure else f"{os.path.splitext(path)[0]}.{processes.UNSURE}"
-            with open(path, "w", encoding="utf-8") as stream:
-                stream.write(line)
+        processes.finish()
+        for line in traceback.format_exc().splitlines() if self.debug else ():
+            _talk(line)
+        line = legible.line(message)
+        if path := ranks.last_words(sure):
+            with contextlib.suppress(OSError):  # the parent has gone
+                path.write_text(line, "utf-8")
         elif line:
             _talk(f"{self.name}: {line}")
         return status
+
+
+def _check_threads():
+    """Raise DataError where OMP_NUM_THREADS is no number: each library would say so, or guess."""
+    said = os.environ.get("OMP_NUM_THREADS", "1")
+    if not all(values.whole(each.strip(" "), 4096) for each in said.split(",")):
+        wanted = "not a number of threads, 1 to 4096: mend it, or unset it"
+        raise DataError(f"OMP_NUM_THREADS={legible.quoted(said)}: {wanted}")
 
 
 @contextlib.contextmanager
@@ -96,7 +146,7 @@ def journal(unit, patient):
             stream.write(line)
             stream.flush()
 
-        yield {"emit": emit, "say": say, "stopping": stopping, "progress": progress}
+        yield {"emit": emit, "say": remark, "stopping": stopping, "progress": progress}
 
 
 def command(name):
@@ -147,8 +197,14 @@ output_option = click.option(
     "-o", "--output", default="-", metavar="FILE", help="Write here; - is standard output."
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of all that is drawn."
+    "--seed", type=values.Whole(0, 2**63 - 1), default=0, help="Seed of all that is drawn."
 )
+
+
+def _usual_workers():
+    from ssl_common import crew  # here: most commands have no use for it
+
+    return crew.usual_workers()
 
 
 def workers(text):
@@ -156,8 +212,8 @@ def workers(text):
     return click.option(
         "-j",
         "--workers",
-        type=click.IntRange(min=0),
-        default=lambda: len(os.sched_getaffinity(0)),
+        type=values.Whole(0, 1024),
+        default=_usual_workers,
         show_default="one per core",
         help=text,
     )
@@ -174,7 +230,7 @@ root_option = click.option(
 )
 gpus_option = click.option(
     "--gpus",
-    type=click.IntRange(min=1),
+    type=values.Whole(1, 1024),
     default=1,
     help="GPUs of this machine; processes on a CPU.",
 )
@@ -192,52 +248,29 @@ device_option = click.option(
 )
 
 
-class _Interval(click.ParamType):
-    """An interval (count, unit): 500steps, 1epoch or 30min."""
-
-    name = "interval"
-
-    def convert(self, value, param, ctx):
-        match = re.fullmatch(r"([1-9]\d*)(step|epoch|min)s?", value)
-        if not match:
-            self.fail(f"{value!r} is not like 500steps, 1epoch or 30min", param, ctx)
-        return int(match[1]), match[2]
-
-
 checkpoint_option = click.option(
     "--checkpoint-every",
     "every",
-    type=_Interval(),
+    type=values.Interval(),
     multiple=True,
     default=("1epoch", "30min"),
     help="Interval; may be repeated.",
 )
 
 
-class _Share(click.ParamType):
-    """A share of all, 0 to 1: 1% or 0.01."""
-
-    name = "share"
-
-    def convert(self, value, param, ctx):
-        with contextlib.suppress(ValueError):
-            share = float(value.rstrip("%")) / (100 if value.endswith("%") else 1)
-            if 0 <= share <= 1:
-                return share
-        self.fail(f"{value!r} is not like 1% or 0.01", param, ctx)
-
-
 def max_bad(usual, text):
     """Return the option --max-bad, a share that is USUAL by default, with TEXT as its help."""
-    return click.option("--max-bad", type=_Share(), default=usual, help=text)
+    return click.option("--max-bad", type=values.Share(), default=usual, help=text)
 
 
 _training_options = (
     click.option("-o", "--output", required=True, metavar="MODEL.pt", help="What is trained."),
-    click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's."),
-    click.option("--iterations", type=click.IntRange(min=1), help="Steps, instead of epochs."),
-    click.option("--batch", type=click.IntRange(min=2), help="Images a step, in all."),
-    click.option("--lr", type=click.FloatRange(0, min_open=True), help="Rate at that batch."),
+    click.option("--epochs", type=values.Whole(1, values.MANY), help="Instead of the recipe's."),
+    click.option(
+        "--iterations", type=values.Whole(1, values.MANY), help="Steps, instead of epochs."
+    ),
+    click.option("--batch", type=values.Whole(2, values.BATCH), help="Images a step, in all."),
+    click.option("--lr", type=values.Positive(1e6), help="Rate at that batch."),
     click.option(
         "--precision",
         type=click.Choice(["fp32", "bf16"]),
@@ -245,9 +278,11 @@ _training_options = (
         help="Of products.",
     ),
     gpus_option,
-    click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Pieces of a share."),
+    click.option(
+        "--accumulate", type=values.Whole(1, 1_000_000), default=1, help="Pieces of a share."
+    ),
     click.option("--sync-bn", is_flag=True, help="Let batch norm see the images of all GPUs."),
-    click.option("--max-restarts", type=click.IntRange(min=0), default=3, help="If a rank dies."),
+    click.option("--max-restarts", type=values.Whole(0, 1000), default=3, help="If a rank dies."),
     click.option("--keep-epochs", is_flag=True, help="Keep the checkpoint of each epoch."),
     checkpoint_option,
     max_bad("1%", "Images that may be unreadable; more stop the run."),
@@ -276,32 +311,40 @@ def training(given, usual):
     if recipe["epochs"] and recipe["iterations"]:
         raise click.UsageError("--epochs and --iterations: give one of them")
     recipe["batch"] = recipe["batch"] or usual
-    is_rank = "TORCHELASTIC_RUN_ID" in os.environ
-    ranks = int(os.environ["WORLD_SIZE"]) if is_rank else given["gpus"]
-    pieces = ranks * given.pop("accumulate")
+    here = ranks.place()
+    side_by_side = here.ranks if here else given["gpus"]
+    pieces = side_by_side * given.pop("accumulate")
     if recipe["batch"] % pieces:
         message = f"--batch {recipe['batch']} is no multiple of {pieces} (GPUs x accumulation)"
         raise click.UsageError(message)
     options = {"seed": given.pop("seed"), "precision": given.pop("precision")}
     options |= {"micro_batch": recipe["batch"] // pieces}
-    options |= {"synced_ranks": ranks if given.pop("sync_bn") else 1}
-    return recipe, options, is_rank
+    options |= {"synced_ranks": side_by_side if given.pop("sync_bn") else 1}
+    return recipe, options, here is not None
 
 
-def _parse_tags(_ctx, _param, values):
-    for value in values:
-        if "=" not in value.lstrip("="):
-            raise click.BadParameter(f"{value!r} is not like layer=conv5")
-    return dict(value.split("=", 1) for value in values)
+def _once_each(_ctx, _param, tags):
+    keys = [key for key, _value in tags]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise click.BadParameter(f"{legible.text(twice[0])} is given twice")
+    return dict(tags)
 
 
 tag_option = click.option(
     "--tag",
     "tags",
+    type=values.Tag(),
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_parse_tags,
+    callback=_once_each,
     help="A field of the record that the inputs do not say, as images=1000000; may be repeated.",
+)
+
+
+allow_seen_option = click.option(
+    "--allow-seen",
+    is_flag=True,
+    help="Measure also on images that the training seems to have had; the record counts them.",
 )
 
 
@@ -326,18 +369,24 @@ def taken(given, kind, takes, needs):
 
 
 def say(message):
-    """Say one line on stderr, unless -q."""
+    """Say how it ended, in one line on stderr unless -q: all is written, no signal undoes it."""
+    processes.finish()
+    remark(message)
+
+
+def remark(message):
+    """Say one line on stderr while work goes on, unless -q."""
     ctx = click.get_current_context()
     if not ctx.meta.get("quiet"):
         _talk(f"{ctx.command.name}: {message}")
 
 
-def _talk(text, end="\n"):
-    """Write TEXT on stderr; where nobody listens, the work and its status are the same."""
+def _talk(message, start="", end="\n"):
+    """Write MESSAGE on stderr; where nobody listens, the work and its status are the same."""
     try:
-        click.echo(text + end, err=True, nl=False)
+        click.echo(start + legible.text(message) + end, err=True, nl=False)
     except OSError:
-        streams.abandon(2)
+        streams.abandon(sys.stderr.fileno())
 
 
 class Progress:
@@ -358,6 +407,7 @@ class Progress:
         return sys.stderr.isatty()  # asked anew: a rank is given its stderr late
 
     def __call__(self, done, total=None, note=""):
+        processes.heed()
         now = time.monotonic()
         self.first = done if self.first is None else self.first  # a resumed run starts late
         if self.quiet or now - self.shown < (0.2 if self.terminal else 60):
@@ -370,14 +420,14 @@ class Progress:
         if total and rate > 0:
             text += f", {_clock((total - done) / rate)} left"
         self.drawn = True
-        _talk(f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n")
+        _talk(text, *(("\r\x1b[K", "") if self.terminal else ()))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_error):
         if self.terminal and self.drawn:
-            _talk("\r\x1b[K", end="")
+            _talk("", "\r\x1b[K", "")
 
 
 def _clock(seconds):

@@ -1,25 +1,63 @@
 """Signals that ask a command to stop, and the processes that it starts beside itself."""
 
 import contextlib
+import os
+import select
 import signal
+import sys
+import threading
+import time
 
 STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
 # A terminal sends the first, batch systems the others; SIGUSR1 is Slurm's usual warning.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-LAST_WORDS = "SSL_BENCH_LAST_WORDS"  # the file where one of many processes leaves its complaint
-UNSURE = "unsure"  # the ending it has where the reason may lie with another of them
+# Seconds in which another signal is the same one: timeout(1) and batch systems send one to a
+# process and again to its group.
+AGAIN = 0.5
+PATIENCE = 10  # seconds in which a signal does not disturb the clean-up after another
 
 
 class Stopped(BaseException):
     """A signal asked the command to stop."""
 
 
-raised = []  # the signals that _stop raised
+raised = []  # the signals that were raised as Stopped
+_asked = []  # those that deferring_stop keeps until the work asks for them
+_last = signal.SIG_IGN  # what finish() makes of SIGNALS
+_heard = -float("inf")  # when the last new one came
+
+
+def _is_obeyed():
+    """Tell whether Stopped is on its way: whether what runs now is a clean-up."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None
+
+
+def _is_new(seconds):
+    """Tell whether a signal is a new one, after none in so many SECONDS."""
+    global _heard
+    now = time.monotonic()
+    if now - _heard < seconds:
+        return False
+    _heard = now
+    return True
 
 
 def _stop(number, _frame):
-    raised.append(signal.Signals(number).name)
-    raise Stopped(raised[0])
+    if _is_new(PATIENCE if _is_obeyed() else 0):
+        raised.append(signal.Signals(number).name)
+        raise Stopped(raised[0])
+
+
+def heed() -> None:
+    """Raise Stopped anew where somebody made away with it: modules in C do while they are loaded.
+
+    It stands before all that waits, and where work tells how far it is.
+    """
+    if raised and not _is_obeyed():
+        raise Stopped(raised[0])
 
 
 @contextlib.contextmanager
@@ -33,12 +71,18 @@ def _handling(handler):
         yield
     finally:
         for number, previous in before.items():
-            signal.signal(number, previous)
+            if signal.getsignal(number) == handler:  # not so after finish()
+                signal.signal(number, previous)
 
 
+@contextlib.contextmanager
 def stopping():
     """Turn a signal into Stopped in this block, so that half-written files are removed."""
-    return _handling(_stop)
+    try:
+        with _handling(_stop):
+            yield
+    finally:
+        raised.clear()
 
 
 @contextlib.contextmanager
@@ -48,23 +92,60 @@ def deferring_stop(patient=False):
     For work that may stop only between two steps. A second signal stops it at once, unless PATIENT:
     one of many processes gets the same signal from its parent and from a batch system.
     """
-    asked = []
+    heed()
+    _asked.clear()
 
     def ask(number, _frame):
-        if asked and not patient:
-            raise Stopped(asked[0])
-        asked.append(signal.Signals(number).name)
+        if _is_new(AGAIN) and _asked and not patient:
+            raise Stopped(_asked[0])
+        _asked.append(signal.Signals(number).name)
 
-    with _handling(ask):
-        yield lambda: asked[0] if asked else None
+    try:
+        with _handling(ask):
+            yield lambda: _asked[0] if _asked else None
+    finally:
+        _asked.clear()
+
+
+def finish() -> None:
+    """Let no signal change how this process ends, from here on: all is written, or said."""
+    for number in SIGNALS:
+        signal.signal(number, _last)
+
+
+def wait(descriptor: int, event: int) -> None:
+    """Wait until DESCRIPTOR is ready for EVENT, select.POLLIN or POLLOUT, or broken.
+
+    A signal is heard even where it comes just before the wait, or to another thread: a system call
+    that blocks would sleep on. What waits for its input stops at one that deferring_stop keeps.
+    """
+    heed()
+    poll = select.poll()
+    poll.register(descriptor, event)
+    if poll.poll(0):
+        return
+    if threading.current_thread() is not threading.main_thread():  # signals are not for it
+        poll.poll()
+        return
+    bell, cord = os.pipe()
+    os.set_blocking(cord, False)
+    before = signal.set_wakeup_fd(cord, warn_on_full_buffer=False)
+    try:
+        poll.register(bell, select.POLLIN)
+        while not (event == select.POLLIN and _asked):
+            if any(ready == descriptor for ready, _ in poll.poll()):
+                return
+            os.read(bell, 4096)  # and Python has called the handler
+        raise Stopped(_asked[0])
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(bell)
+        os.close(cord)
 
 
 @contextlib.contextmanager
 def born_deaf():
     """Let the processes started here be deaf to signals to the group: this one stops them."""
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # it would unblock the signals, were it started later
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
     try:
         yield
@@ -72,9 +153,14 @@ def born_deaf():
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
 
 
-def die_with_parent(number):
-    """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way."""
+def die_with_parent(number, to_the_end=False):
+    """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way.
+
+    TO_THE_END says that signals end it even after finish(), where one of many may wait for others.
+    """
     import ctypes  # here: most commands have no use for it, and all of them start
 
+    global _last
+    _last = signal.SIG_DFL if to_the_end else _last
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)

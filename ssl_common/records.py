@@ -6,22 +6,18 @@ import json
 import os
 import sys
 
-from ssl_common import streams
+from ssl_common import containers, formats, legible, results, streams
 from ssl_common.streams import DataError
-
-# The field that tells how large the puzzle of a pretext task was, and what the paper calls it.
-SIZES = {"permutations": "|P|", "neighbors": "K"}
-INTEGERS = (*SIZES, "images", "seed")  # the fields that are numbers
 
 
 def line(record):
     """Return RECORD as one line of JSON, bytes with their newline; NaN is refused."""
-    return (json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return (legible.dumps(record) + "\n").encode()
 
 
 def provenance(command):
     """Return where a record comes from: the command line and the version."""
-    return {"argv": [command, *sys.argv[1:]], "version": version()}
+    return {"argv": [command, *map(streams.utf8, sys.argv[1:])], "version": version()}
 
 
 def stamp(command):
@@ -44,13 +40,7 @@ def read(path):
     """
     with streams.reading(path) as stream:
         for number, text in enumerate(stream, 1):
-            try:
-                record = json.loads(text)
-            except ValueError as error:
-                raise DataError(f"{streams.name(path)}:{number}: not JSON ({error})") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{streams.name(path)}:{number}: not a JSON object")
-            yield number, record
+            yield number, containers.json_object(text, f"{streams.name(path)}:{number}")
 
 
 def sidecar(path):
@@ -58,12 +48,18 @@ def sidecar(path):
     return f"{path}.json"
 
 
+def contents(path):
+    """Return the name of the file that says what the images of the feature file PATH held."""
+    return f"{path}.images"
+
+
 @contextlib.contextmanager
-def writing_features(output, fields):
+def writing_features(output, fields, known=True):
     """Open OUTPUT for the features of the layers FIELDS names; yield a stream for each.
 
     FIELDS is {layer: what its sidecar says}. A folder, DIR/, gets DIR/<layer>.npy for each; another
-    OUTPUT takes the only layer. Sidecars go beside files, not beside standard output or devices.
+    OUTPUT takes the only layer. After these comes a stream for the contents() of each, where they
+    are KNOWN. Those and sidecars go beside files, not beside standard output or devices.
     """
     folder = streams.is_folder(output)
     if streams.is_special(output) and not folder:
@@ -71,42 +67,61 @@ def writing_features(output, fields):
             yield [stream]
         return
     paths = [os.path.join(output, f"{layer}.npy") if folder else output for layer in fields]
-    sidecars = [sidecar(path) for path in paths]
+    held, sidecars = [contents(path) for path in paths if known], list(map(sidecar, paths))
     with (
         streams.making_folder(output) if folder else streams.naming(output),
         # Whatever stops us between two renames, no features have the sidecar of others: the old
         # ones are gone before, the new ones come after. Without one, nothing is claimed.
-        streams.writing_together([*paths, *sidecars], removed=sidecars) as opened,
+        streams.writing_together([*paths, *held, *sidecars], removed=[*held, *sidecars]) as opened,
     ):
-        for stream, said in zip(opened[len(paths) :], fields.values(), strict=True):
+        for stream, said in zip(opened[-len(paths) :], fields.values(), strict=True):
             stream.write(json.dumps(said, indent=1, ensure_ascii=False).encode() + b"\n")
-        yield opened[: len(paths)]
+        yield opened[: -len(paths)]
 
 
 def read_sidecar(path):
     """Return what the sidecar of the feature file PATH says; {} where there is none."""
     if path == "-" or not os.path.exists(sidecar(path)):
         return {}
-    try:
-        with open(sidecar(path), encoding="utf-8") as stream:
-            fields = json.load(stream)
-    except ValueError as error:
-        raise DataError(f"{sidecar(path)}: not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise DataError(f"{sidecar(path)}: not a JSON object")
-    return fields
+    return formats.SIDECAR.read(sidecar(path))
 
 
-def tagged(fields, tags, source):
-    """Return FIELDS with the TAGS of a command line, the numbers among them as int.
+def tagged(said, tags, source):
+    """Return what SOURCE SAID, {field: value}, with the TAGS of a command line, {field: text}.
 
-    Raises DataError where SOURCE, which the fields are of, says something else.
+    Raises DataError where a field is not of its type, and for a tag that says what the command
+    does, or something else than the source; what is "inferred" the source does not say.
     """
-    try:
-        said = {key: int(value) if key in INTEGERS else value for key, value in tags.items()}
-    except ValueError as error:
-        raise DataError(f"--tag: {', '.join(INTEGERS)} are whole numbers ({error})") from error
-    for key, value in said.items():
-        if fields.get(key) not in (None, value):
-            raise DataError(f"--tag {key}={value}: {source} says {fields[key]}")
-    return fields | said
+    results.check(said, source)
+    told = {name: _tag(name, text) for name, text in tags.items()}
+    inferred = said.get("inferred") or []
+    for name, value in told.items():
+        if said.get(name) not in (None, value) and name not in inferred:
+            raise DataError(f"--tag {name}={tags[name]}: {source} says {said[name]}")
+    left = [name for name in inferred if name not in told]
+    said = {name: value for name, value in said.items() if name != "inferred"}
+    return said | told | ({"inferred": left} if left else {})
+
+
+def _tag(name, text):
+    """Return what `--tag NAME=TEXT` says: JSON for a field that is not text."""
+    option = streams.utf8(f"--tag {name}={text}")
+    if option != f"--tag {name}={text}":
+        raise DataError(f"{option}: not UTF-8")
+    if name in results.OURS or name.startswith("time_"):
+        raise DataError(f"{option}: {name} is for the command to say: leave it out")
+    if not text:
+        raise DataError(f"{option}: nothing after the =: say what it is, or leave it out")
+    kind, value = results.FIELDS.get(name, results.TEXT), text
+    if kind is not results.TEXT and text == text.strip():
+        with contextlib.suppress(ValueError):
+            value = containers.parse(text)
+    if not kind.holds(value):
+        raise DataError(f"{option}: not {kind.words}")
+    return value
+
+
+def data_set(manifest, *said):
+    """Return the name of a data set in records: the first that is SAID, or that of MANIFEST."""
+    names = (each.get("data_set") for each in said)
+    return next(filter(None, names), None) or streams.stem(manifest)

@@ -1,12 +1,31 @@
 """Files and pipes: read them whole, write them whole or not at all."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import io
 import os
-import re
-import shutil
+import select
+import stat
 import sys
+import time
+
+from ssl_common import legible, partials, processes
+
+BUFFER = 1 << 16  # bytes that are read or written at a time
+BINARY = "binary output to a terminal: redirect it to a file (>), or name one with -o"
+
+# What the machine lacks, or a disk or server does not give: never the fault of what the file holds.
+SHORTAGE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOMEM", "EMFILE", "ENFILE", "ENOBUFS", "ENOLCK", "ENOSPC", "EDQUOT"),
+        *("EIO", "EREMOTEIO", "EBADMSG", "EUCLEAN"),
+        *("ESTALE", "ENOTCONN", "ESHUTDOWN", "ETIMEDOUT", "ECONNREFUSED", "ECONNRESET"),
+        *("ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+    )
+)
 
 
 class DataError(Exception):
@@ -19,21 +38,124 @@ class TerminalError(Exception):
 
 def name(path):
     """Return how messages call PATH."""
-    return {"-": "standard input"}.get(path, str(path))
+    return {"-": "standard input"}.get(path) or legible.text(path)
+
+
+def stem(path):
+    """Return the file name of PATH without its last ending: how records name a data set."""
+    if path == "-" or descriptor(path) is not None:
+        return None
+    return utf8(os.path.splitext(os.path.basename(path))[0])
+
+
+def descriptor(path: str) -> int | None:
+    """Return the number of the open file of this process that PATH is, as /dev/fd/63; or None."""
+    folder, base = os.path.split(os.path.abspath(path))
+    if base.isdecimal() and os.path.realpath(folder) == os.path.realpath("/proc/self/fd"):
+        return int(base)
+    if os.path.islink(path) and os.path.exists(path):  # /dev/stdout
+        return descriptor(os.path.join(folder, os.readlink(path)))
+    return None
+
+
+# ---- Reading ----------------------------------------------------------------------------------
+
+
+class _Raw(io.FileIO):
+    """An open file whose errors name it as KNOWN_AS; a signal is heard while it is waited for.
+
+    Standard streams may be set not to block, by whoever shares them.
+    """
+
+    def __init__(self, file, mode, known_as, **extra):
+        super().__init__(file, mode, **extra)
+        self.known_as = known_as
+        self.waits = not stat.S_ISREG(os.fstat(self.fileno()).st_mode)
+        # What one can write that is ready, without blocking: of a pipe, one page.
+        self.most = 4096 if self.waits and os.get_blocking(self.fileno()) else 1 << 16
+        self.deaf = False
+
+    def readinto(self, buffer):
+        with naming(self.known_as):
+            while True:
+                if self.waits:
+                    processes.wait(self.fileno(), select.POLLIN)
+                if (count := super().readinto(buffer)) is not None:
+                    return count
+
+    read = io.RawIOBase.read
+
+    def readall(self):
+        with naming(self.known_as):
+            if not self.waits:
+                return super().readall()
+        return b"".join(iter(lambda: self.read(1 << 16), b""))
+
+    def write(self, data):
+        with naming(self.known_as):
+            while not self.deaf:
+                if self.waits:
+                    processes.wait(self.fileno(), select.POLLOUT)
+                if (count := super().write(memoryview(data)[: self.most])) is not None:
+                    return count
+        return len(data)
 
 
 @contextlib.contextmanager
 def reading(path):
-    """Open PATH ("-" is standard input) for reading bytes; refuse a terminal."""
+    """Open PATH ("-" is standard input) for reading bytes, a file or pipe; refuse a terminal."""
+    if not path:
+        raise DataError("the name of an input is empty: name a file")
+    processes.heed()
     if path != "-":
-        with open(path, "rb") as stream:
+        with io.BufferedReader(_Raw(path, "rb", path, opener=_at_once), BUFFER) as stream:
+            _check_readable(stream, path)
             yield stream
-    elif sys.stdin is None:
-        raise DataError("standard input is closed: name a file, or pipe one in")
-    elif sys.stdin.isatty():
+        return
+    if sys.stdin is None or not _is_open(sys.stdin.fileno(), os.O_RDONLY):
+        raise DataError("standard input: not open for reading: name a file, or pipe one in")
+    raw = _Raw(sys.stdin.fileno(), "rb", name(path), closefd=False)
+    if raw.isatty():
         raise TerminalError("no input: name a file, or pipe one in")
-    else:
-        yield sys.stdin.buffer
+    yield io.BufferedReader(raw, BUFFER)
+
+
+def _at_once(path, flags):
+    """Open PATH, where a FIFO that nobody writes to would otherwise be waited for."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _check_readable(stream, path):
+    """Raise the error of PATH, open as STREAM, where it is a device."""
+    kind = os.fstat(stream.fileno()).st_mode
+    if stream.isatty():
+        raise TerminalError(f"{path}: a terminal: name a file, or a pipe")
+    if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+        raise DataError(f"{path}: a device: name a file, or a pipe")
+
+
+def _is_open(number, way):
+    """Tell whether the descriptor NUMBER is open, and for WAY, os.O_RDONLY or O_WRONLY."""
+    try:
+        return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE in (way, os.O_RDWR)
+    except OSError:
+        return False
+
+
+def regular(path: str) -> io.BufferedReader:
+    """Open the file PATH for reading bytes; no FIFO is waited for, and no device touched.
+
+    Raises OSError where it is one of these, or a socket.
+    """
+    kind = os.stat(path).st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(kind):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return io.BufferedReader(_Raw(path, "rb", path, opener=_at_once), BUFFER)
+
+
+# ---- Writing ----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -43,16 +165,9 @@ def writing(path, binary=True):
     A named file is written beside its place and renamed over it when the block ends well; whatever
     goes wrong, what stood there before is untouched. BINARY output to a terminal is refused.
     """
-    if path == "-":
-        if binary and sys.stdout.isatty():
-            raise TerminalError("binary output: redirect it to a file (>), or name one with -o")
-        with naming("standard output"):
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        return
     if is_special(path):
-        # A device or FIFO cannot be replaced: renaming over /dev/null as root would destroy it.
-        with naming(path), open(path, "wb") as stream:
+        known_as = "standard output" if path == "-" else path
+        with naming(known_as), _sending(path, known_as, binary) as stream:
             yield stream
         return
     with naming(path), writing_together([path]) as (stream,):
@@ -61,7 +176,44 @@ def writing(path, binary=True):
 
 def is_special(path):
     """Tell whether PATH is standard output, a device or a FIFO, or a folder: not to be replaced."""
-    return path == "-" or (os.path.exists(path) and not os.path.isfile(path))
+    if path == "-" or descriptor(path) is not None:
+        return True
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+@contextlib.contextmanager
+def _sending(path, known_as, binary):
+    """Open PATH, which is special, for writing: a rename over /dev/null would destroy it."""
+    processes.heed()
+    number = 1 if path == "-" else descriptor(path)
+    if number == 1 and sys.stdout:
+        sys.stdout.flush()
+        number = sys.stdout.fileno()
+    opened = _reader_awaited(path) if number is None else number
+    if not _is_open(opened, os.O_WRONLY):
+        raise DataError(f"{known_as}: not open for writing: redirect it to a file (>)")
+    raw = _Raw(opened, "wb", known_as, closefd=number is None)
+    with contextlib.closing(io.BufferedWriter(raw, BUFFER)) as stream:
+        try:
+            if binary and raw.isatty():
+                raise TerminalError(BINARY)
+            yield stream
+            stream.flush()
+        except BaseException:
+            raw.deaf = True  # to the rest of it
+            raise
+
+
+def _reader_awaited(path):
+    """Open PATH for writing; of a FIFO, as soon as somebody reads it."""
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
+                raise
+        processes.heed()
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -72,33 +224,68 @@ def writing_together(paths, removed=()):
     then each takes its place, in their order. Whatever goes wrong before, what stood there is
     untouched.
     """
-    # Through a symbolic link: the link stays, its file is replaced.
-    targets = {path: os.path.realpath(path) for path in paths}
-    partials = {path: f"{target}.{os.getpid()}.partial" for path, target in targets.items()}
-    for path, target in targets.items():
-        if is_special(target):
-            raise DataError(f"{path}: not a file, which could be replaced: remove it")
-    try:
-        with contextlib.ExitStack() as stack:
-            opened = []
-            for path, partial in partials.items():
-                with naming(path, partial):
-                    opened.append(stack.enter_context(open(partial, "wb")))
-            yield opened
-            for path, stream in zip(paths, opened, strict=True):
-                with naming(path):
-                    stream.flush()
-                    os.fsync(stream.fileno())  # some file systems report a full disk only here
-        for path in removed:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(targets[path])
-        for path in paths:
-            with naming(path, partials[path]):
-                os.replace(partials[path], targets[path])
-    finally:
-        for partial in partials.values():
-            with contextlib.suppress(OSError):
-                os.unlink(partial)
+    processes.heed()
+    targets = [_replaceable(path) for path in paths]
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for path, (target, old) in zip(paths, targets, strict=True):
+            with naming(path, target):
+                mode = 0o600 if old else 0o666  # nobody reads early what only some may read
+                opened.append(stack.enter_context(partials.file(target, mode)))
+        yield opened
+        for path, stream in zip(paths, opened, strict=True):
+            with naming(path):
+                stream.flush()
+                os.fsync(stream.fileno())  # some file systems report a full disk only here
+        for path, (target, _) in zip(paths, targets, strict=True):
+            if path in removed:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(target)
+        for path, (target, old), stream in zip(paths, targets, opened, strict=True):
+            with naming(path, stream.name):
+                if old:
+                    _take_after(stream.fileno(), old)
+                os.replace(stream.name, target)
+
+
+def check_output(path: str) -> None:
+    """Raise the error of writing the file PATH, which is to be replaced, before any work for it."""
+    target, _old = _replaceable(path)
+    with naming(path, target), partials.file(target):
+        pass
+
+
+def _replaceable(path):
+    """Return (the file that PATH is, its status or None); raise the error of what is not to be.
+
+    Through a symbolic link: the link stays, its file is replaced.
+    """
+    if not path:
+        raise DataError("the name of the output is empty: name a file")
+    target, old = os.path.realpath(path), None
+    with contextlib.suppress(FileNotFoundError):
+        old = os.stat(path)
+    if path.endswith("/") or (old and stat.S_ISDIR(old.st_mode)):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if is_special(path):
+        raise DataError(f"{path}: not a file, which could be replaced: name one")
+    if old and not _is_writable(target, old):
+        raise DataError(f"{path}: read-only: allow it with chmod u+w, or name another file")
+    return target, old
+
+
+def _is_writable(path, status):
+    """Tell whether PATH, of STATUS, may be written; what nobody may write is closed to root too."""
+    return bool(status.st_mode & 0o222) and os.access(path, os.W_OK, effective_ids=True)
+
+
+def _take_after(opened, old):
+    """Give what is OPENED, a descriptor or path, the owner and the mode of OLD, where we may."""
+    for owner, group in ((-1, old.st_gid), (old.st_uid, -1)):
+        with contextlib.suppress(PermissionError):
+            os.chown(opened, owner, group)
+    with contextlib.suppress(PermissionError):
+        os.chmod(opened, stat.S_IMODE(old.st_mode))
 
 
 def is_folder(path):
@@ -128,25 +315,34 @@ def writing_folder(path):
 
     Raises DataError where PATH is there already, unless it is an empty folder.
     """
-    target = os.path.realpath(path)
+    if not path:
+        raise DataError("the name of the output is empty: name a folder")
+    target, old = os.path.realpath(path), None
     if os.path.exists(target):
         if not os.path.isdir(target) or os.listdir(target):
             raise DataError(f"{path}: there already: remove it, or name a folder that is new")
         if os.path.samefile(target, os.curdir):
             raise DataError(f"{path}: the current folder cannot be replaced: name one in it")
-    partial = f"{target}.{os.getpid()}.partial"
+        old = os.stat(target)
+    partial = target
     try:
-        with naming(path, partial):
-            os.mkdir(partial)
+        with naming(path, target), partials.folder(target) as partial:
             yield partial
+            if old:
+                _take_after(partial, old)
             os.rename(partial, target)
     except OSError as error:
         inside = os.path.relpath(error.filename or path, partial)
         if not inside.startswith(os.pardir):  # the user knows it under PATH alone
-            error.filename = os.path.join(path, inside)
+            error.filename, error.filename2 = os.path.normpath(os.path.join(path, inside)), None
         raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def temporary_folder(purpose: str) -> contextlib.AbstractContextManager[str]:
+    """Return the context of a folder of this process alone, in TMPDIR; killed ones' are removed."""
+    import tempfile
+
+    return partials.folder(os.path.join(tempfile.gettempdir(), f"ssl-bench-{purpose}"), 0o700)
 
 
 @contextlib.contextmanager
@@ -162,132 +358,34 @@ def naming(path, alias=None):
         raise
 
 
+# ---- The standard streams ---------------------------------------------------------------------
+
+
+def settle() -> None:
+    """Make sure that there are three standard streams, and that no file takes the number of one.
+
+    One that is closed can be used in no way, save that what is said on standard error is lost.
+    """
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)  # it gets the lowest number
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 (for as long as we live)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None or not os.get_blocking(2):
+        raw = _Raw(2, "wb", "standard error", closefd=False)
+        said = {"errors": "backslashreplace", "line_buffering": True}
+        sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), **said)
+
+
 def abandon(descriptor):
     """Send what is left in the buffer of DESCRIPTOR nowhere, so that exiting raises nothing."""
+    os.close(descriptor)  # first: the process may have as many open as it is allowed
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, descriptor)
-    os.close(devnull)
-
-
-def read_array(path):
-    """Return the array of a .npy file, as Stored, or of a pipe, in memory; refuse pickles.
-
-    Raises DataError when PATH does not hold one whole .npy array.
-    """
-    import numpy as np
-
-    try:
-        if path != "-" and os.path.isfile(path):
-            return _stored(path)
-        else:
-            with reading(path) as stream:  # np.load seeks, and a pipe cannot
-                array = np.load(io.BytesIO(stream.read()), allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
-        message = f"not a .npy array, or cut short ({_without_advice(error)})"
-        raise DataError(f"{name(path)}: {message}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{name(path)}: a .npz archive where a .npy array should be")
-    return array
-
-
-def _stored(path):
-    """Return the array of the .npy file PATH, which stays there; raise ValueError for another."""
-    import math
-
-    from numpy.lib import format as npy
-
-    from ssl_common.stored import Stored
-
-    with open(path, "rb") as stream:
-        if stream.read(2) == b"PK":
-            raise ValueError("a .npz archive")
-        stream.seek(0)
-        read = {
-            (1, 0): npy.read_array_header_1_0,
-            (2, 0): npy.read_array_header_2_0,
-        }.get(npy.read_magic(stream))
-        if not read:
-            raise ValueError("of another version of the format")
-        shape, turned, dtype = read(stream)
-        there = os.fstat(stream.fileno()).st_size - stream.tell()
-        if (
-            dtype.hasobject
-            or min(shape, default=0) < 0
-            or there < dtype.itemsize * math.prod(shape)
-        ):
-            raise ValueError(f"{shape} of {dtype}")
-        return Stored(path, dtype, shape, "F" if turned else "C", stream.tell(), stream.fileno())
-
-
-def _without_advice(error):
-    """Return what NumPy says of a file: of one that is nothing it knows, to unpickle it."""
-    return "another kind of file" if "pickle" in str(error) else error
-
-
-def read_arrays(path):
-    """Read the named arrays of a .npz file or pipe as a dict; refuse pickles."""
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with reading(path) as stream, np.load(io.BytesIO(stream.read()), allow_pickle=False) as npz:
-            return dict(npz)
-    except (ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
-        message = f"not a .npz archive, or cut short ({_without_advice(error)})"
-        raise DataError(f"{name(path)}: {message}") from error
-
-
-def read_tensors(path, kind, stream=None):
-    """Return what torch.save wrote to the file PATH, or to STREAM, on the CPU; run no code.
-
-    Raises DataError for what is not KIND, or damaged.
-    """
-    import warnings
-
-    import torch
-
-    try:
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")  # protocol 3 is read all the same
-            return torch.load(stream or path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file raises almost anything
-        for warning in warned:
-            if newer := re.search(r"pickle protocol ([4-9])", str(warning.message)):
-                message = f"pickle protocol {newer[1]}, which torch reads only by running its code"
-                advice = "save it again with torch.save as it is, without pickle_protocol"
-                raise DataError(f"{path}: {message}: {advice}") from error
-        reason = str(error).split(". ")[0].splitlines() or [type(error).__name__]
-        raise DataError(f"{path}: not {kind}, or damaged ({reason[0].strip()})") from error
-
-
-def write_array_header(stream, dtype, shape):
-    """Write the header of a .npy array (C order, little endian); its bytes follow in any pieces."""
-    import numpy as np
-
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
-    header = {"descr": descr, "fortran_order": False, "shape": tuple(shape)}
-    np.lib.format.write_array_header_1_0(stream, header)
-
-
-def write_array(stream, array):
-    """Write ARRAY as .npy: C order, little endian, never pickled."""
-    import numpy as np
-
-    write_array_header(stream, array.dtype, array.shape)
-    stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-
-
-def write_arrays(stream, **arrays):
-    """Write named ARRAYS as .npz, the same bytes to a file and a pipe."""
-    import numpy as np
-
-    buffer = io.BytesIO()  # what seeks gets other bytes than what cannot
-    np.savez(buffer, **arrays)
-    stream.write(buffer.getvalue())
+    if devnull != descriptor:
+        os.dup2(devnull, descriptor)
+        os.close(devnull)
 
 
 def digest(data):
@@ -304,6 +402,6 @@ def file_digest(path):
         return digest(iter(lambda: stream.read(1 << 20), b""))
 
 
-def stem(path):
-    """Return the file name of PATH without its last ending: how records name a data set."""
-    return None if path == "-" else os.path.splitext(os.path.basename(path))[0]
+def utf8(argument):
+    """Return an ARGUMENT of the command line, its bytes that are not UTF-8 spelled out: \\xff."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -25,11 +25,75 @@ for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
 
+LIMIT = 3600  # seconds that a slow test may take; pyproject.toml says it for the others
+
+
+class Child(subprocess.Popen):
+    """A process that no test leaves behind: one that fails, or is timed out, does not wait for it.
+
+    Every subprocess.Popen in the tests is one, those of subprocess.run among them.
+    """
+
+    living = []
+
+    def __init__(self, *args, **extra):
+        super().__init__(*args, **extra)
+        self.living.append(self)
+
+    def __exit__(self, kind, *error):
+        if kind:
+            self.end()
+        super().__exit__(kind, *error)
+
+    def end(self):
+        """Kill it, and its group where it leads one; close its pipes."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                leads = os.getpgid(self.pid) == self.pid
+                (os.killpg if leads else os.kill)(self.pid, signal.SIGKILL)
+            self.wait()
+        for pipe in filter(None, (self.stdin, self.stdout, self.stderr)):
+            with contextlib.suppress(OSError):  # nobody reads what it still holds
+                pipe.close()
+
+
+subprocess.Popen = Child
+
+
+@pytest.fixture(autouse=True)
+def ended_children():
+    """End what a test has started, however it ends."""
+    yield
+    while Child.living:
+        Child.living.pop().end()
+
+
+def pytest_collection_modifyitems(items):
+    """Give slow tests a limit of their own."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LIMIT))
+
 
 def environment(extra=None):
     """Return the environment the commands run in: unbuffered streams would hide their errors."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     return {**kept, "PATH": f"{BIN}{os.pathsep}{kept['PATH']}", **(extra or {})}
+
+
+def plant_modules(folder):
+    """Put modules of a user's own into FOLDER; return the file in which they leave a mark."""
+    mark = folder / "imported"
+    for name in ("signal", "torch", "json", "numpy", "struct", "threading"):
+        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'a').write('{name} ')\n")
+    return mark
+
+
+def readers(pid):
+    """Return the processes that the command PID started to work beside it."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    lines = {int(c): pathlib.Path(f"/proc/{c}/cmdline").read_bytes() for c in children}
+    return [child for child, line in lines.items() if b"resource_tracker" not in line]
 
 
 @pytest.fixture

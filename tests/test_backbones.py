@@ -1,17 +1,22 @@
 """Networks of torchvision by name: their maps, the rule of the grid, their files."""
 
+import dataclasses
+import hashlib
+import re
 import subprocess
+import types
 
 import numpy as np
 import pytest
 import torch
 from conftest import BIN, environment
+from PIL import Image
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from ssl_common.data import augmentation
 from ssl_common.evaluation import features
-from ssl_common.models import registry, weights
-from ssl_common.models.backbones import Backbone
+from ssl_common.models import backbones, registry, weights
 from ssl_common.streams import DataError
 
 # Network -> its layers, as far as they are told here, each with channels, side and grid.
@@ -71,12 +76,194 @@ def test_the_blocks_of_a_vision_transformer_are_its_patches():
         torch.testing.assert_close(found[0, :, row, column], tokens[0, 1 + 7 * row + column])
 
 
+# ---- torchvision's own use of each of its networks ----------------------------------------------
+
+
+def made(arch, options):
+    """Return the state of torchvision's network ARCH as it would be after training."""
+    if arch in ("googlenet", "inception_v3"):
+        options = {"init_weights": False}  # which takes a minute
+    network, generator = models.get_model(arch, weights=None, **options), torch.Generator()
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    return network.state_dict()
+
+
+def theirs(arch, entry, state, monkeypatch):
+    """Return torchvision's network ARCH with its weights ENTRY, which are STATE: none are fetched.
+
+    It is built as torchvision builds a network that is to hold weights of its own.
+    """
+    with monkeypatch.context() as patched:
+        patched.setattr(type(entry), "get_state_dict", lambda *_args, **_options: state)
+        return models.get_model(arch, weights=entry).eval()
+
+
+def check(arch, entry, folder, monkeypatch):
+    """Compare extract-features' way from a file and 8-bit pixels with torchvision's own."""
+    known = models.get_model_weights(arch)
+    side = entry.transforms().crop_size[0]
+    state = made(arch, {"image_size": side} if arch.startswith("vit_") else {})
+    torch.save(state, folder / "w.pth")
+    network, kept = theirs(arch, entry, state, monkeypatch), {}
+    del state
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
+    # The weights' own transforms, on an image of their size: neither resized nor cropped.
+    images = entry.transforms(resize_size=side)(image)[None]
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    name = arch if entry is known.DEFAULT else f"{arch}-{entry.name}"
+    trunk, settings = features.network(f"torchvision:{name}:{folder}/w.pth", 0)
+    for layer in trunk.pooling:
+        network.get_submodule(layer).register_forward_hook(
+            lambda _module, _inputs, output, layer=layer: kept.update({layer: output.clone()})
+        )
+    with torch.no_grad():
+        network(images)
+        del network
+        found = features.maps(trunk.eval(), list(trunk.pooling), pixels)
+    assert trunk.input_size == side and list(found) == list(trunk.pooling)
+    assert settings["inferred"] == ["pretext"] and len(found) >= 3
+    for layer, ours in found.items():
+        want = kept[layer]
+        if want.dim() == 3:  # the class token, and the patches row by row
+            want = want[:, 1:].unflatten(1, (int((want.shape[1] - 1) ** 0.5), -1))
+        if arch.startswith(("swin", "vit")):
+            want = want.permute(0, 3, 1, 2)
+        scale = want.abs().max()
+        assert scale > 0 and (ours - want).abs().max() <= 1e-4 * scale, (arch, layer)
+    return settings["arch"]
+
+
+QUICK = ("alexnet", "googlenet", "mnasnet0_5", "swin_t")
+
+
+@pytest.mark.parametrize("arch", QUICK)
+def test_a_network_of_torchvision_is_used_as_torchvision_uses_it(arch, tmp_path, monkeypatch):
+    named = check(arch, models.get_model_weights(arch).DEFAULT, tmp_path, monkeypatch)
+    assert named == {"alexnet": "torchvision-alexnet"}.get(arch, arch)
+    assert registry.name_of(registry.build(named, 0)) == named
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", [a for a in models.list_models(module=models) if "h_14" not in a])
-def test_every_network_of_torchvision_has_layers(arch):
-    trunk = Backbone(arch)
-    assert len(trunk.pooling) >= 3
-    assert all(grid >= 1 for grid in trunk.pooling.values())
+def test_every_network_of_torchvision_is_used_as_torchvision_uses_it(tmp_path, monkeypatch):
+    """With its usual weights, and with all others that take images in another way."""
+    count = 0
+    for arch in models.list_models(module=models):
+        if arch == "resnet50":
+            continue  # ours, which test_weights compares
+        known, seen = models.get_model_weights(arch), set()
+        for entry in (known.DEFAULT, *known):
+            preset = entry.transforms()
+            input = (preset.crop_size[0], *preset.mean, *preset.std)
+            if input not in seen:
+                check(arch, entry, tmp_path, monkeypatch)
+                count += 1
+            seen.add(input)
+    assert count >= 79 + 8
+
+
+# ---- What a file does not hold ------------------------------------------------------------------
+
+
+def test_a_file_of_torchvisions_own_is_known_by_its_digest(tmp_path, monkeypatch):
+    """The names of its files end with their digest: such a one is fed as its weights are."""
+    torch.save(models.vgg11().state_dict(), tmp_path / "w.pth")
+    digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+    model = f"torchvision:vgg11:{tmp_path}/w.pth"
+    assert features.network(model, 0)[1]["inferred"] == ["pretext"]
+    other = models.VGG16_Weights.IMAGENET1K_FEATURES  # of other means and deviations
+    named = dataclasses.replace(other.value, url=f"https://x.org/vgg-{digest[:8]}.pth")
+    entry = types.SimpleNamespace(
+        name="FEATURES", url=named.url, transforms=named.transforms, value=named
+    )
+
+    class Known(dict):
+        DEFAULT = models.VGG11_Weights.DEFAULT
+        __members__ = {"DEFAULT": DEFAULT, "FEATURES": entry}
+
+        def __iter__(self):
+            return iter([self.DEFAULT, entry])
+
+    known = Known(Known.__members__)
+    monkeypatch.setattr(backbones, "weights_of", lambda _arch: known)
+    trunk, settings = features.network(model, 0)
+    assert settings["arch"] == "vgg11-FEATURES" and "inferred" not in settings
+    assert settings["pretext"] == "supervised"
+    gray = features.maps(trunk.eval(), ["features.1"], torch.zeros(1, 3, 224, 224).byte())
+    want = trunk.network.features[:2](-torch.tensor([0.48235, 0.45882, 0.40784]).view(1, 3, 1, 1)
+                                      .expand(1, 3, 224, 224) * 255)  # fmt: skip
+    torch.testing.assert_close(gray["features.1"], want.detach(), rtol=1e-4, atol=1e-3)
+
+
+def test_all_files_of_torchvision_have_their_digest_in_their_name():
+    for arch in models.list_models(module=models):
+        for entry in models.get_model_weights(arch):
+            (digest,) = re.findall(r"-([0-9a-f]{8,})\.pth$", entry.url)
+            assert backbones.recognised(arch, f"{digest}{'0' * 16}"[:16]) == entry.name
+
+
+def test_the_patches_of_a_vision_transformer_tell_its_size(tmp_path):
+    """Its weights for 384 pixels have 24 x 24 places, and are no others of the same name."""
+    network = models.vit_b_16(image_size=384, num_classes=2).eval()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    trunk, settings = features.network(f"torchvision:vit_b_16:{tmp_path}/w.pth", 0)
+    assert settings["arch"] == "vit_b_16-IMAGENET1K_SWAG_E2E_V1" and trunk.input_size == 384
+    again = registry.restored(settings, trunk.state_dict(), "linear.pt")
+    assert registry.weights_digest(again) == registry.weights_digest(trunk)
+
+
+def renamed(state):
+    """Return STATE by the names of torchvision's own files of DenseNet and ViT, which are old."""
+    old = {r"(denselayer\d+\.(?:norm|conv))([12]\.)": r"\1.\2"}
+    old |= {r"mlp\.0\.": "mlp.linear_1.", r"mlp\.3\.": "mlp.linear_2."}
+    for new, before in old.items():
+        state = {re.sub(new, before, name): value for name, value in state.items()}
+    return state
+
+
+@pytest.mark.parametrize("arch", ["densenet121", "vit_b_32"])
+def test_the_old_names_of_torchvisions_files(arch, tmp_path, monkeypatch):
+    state = models.get_model(arch, weights=None).state_dict()
+    # Nor do they have counts, which is younger than they are.
+    old = renamed({name: value for name, value in state.items() if "num_batches" not in name})
+    assert set(old) != set(state)
+    known = models.get_model_weights(arch)
+    same = theirs(arch, known.DEFAULT, dict(old), monkeypatch).state_dict()  # as torchvision says
+    torch.save(old, tmp_path / "w.pth")
+    trunk, settings = features.network(f"torchvision:{arch}:{tmp_path}/w.pth", 0)
+    for name, value in trunk.network.state_dict().items():
+        assert torch.equal(value, same[name]), name
+    assert settings["left_out"].startswith("; left out ")
+
+
+@pytest.mark.parametrize(
+    ("arch", "changed"),
+    [("resnet18", False), ("efficientnet_b1", True), ("googlenet", True)],
+)
+def test_how_images_are_taken_is_of_the_models_identity(arch, changed):
+    """Features that were made another way are another model's; the usual way changes no digest."""
+    trunk = registry.build(arch, 0)
+    state = trunk.state_dict()
+    plain = hashlib.sha256()
+    for name, tensor in state.items():
+        plain.update(name.encode() + tensor.numpy().tobytes())
+    assert (registry.weights_digest(trunk) != plain.hexdigest()[:16]) == changed
+
+
+def test_large_images_are_not_made_small_first():
+    """600 pixels come of a short side of 600, not of 256; and a middle of that size is there."""
+    board = (np.indices((900, 1200)).sum(0) // 3 % 2 * 255).astype(np.uint8)
+    image = torch.from_numpy(board)[..., None].expand(-1, -1, 3)
+    warped = features.Warp(600)(image)
+    assert warped.shape == (3, 600, 600) and warped.float().std() > 40  # 256 would leave gray
+    assert features.Warp(224)(image).shape == (3, 224, 224)
+    assert augmentation.shown(image, 600, False).shape == (600, 600, 3)
+    assert augmentation.shown(image, 299, True).shape == (299, 299, 3)
+
+
+# ---- Files --------------------------------------------------------------------------------------
 
 
 def test_a_file_of_weights(tmp_path):

@@ -177,25 +177,60 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
     assert np.array_equal(points, bins.hull()) and np.array_equal(read, prior)
 
 
+def test_files_of_other_projects(data):
+    """Zhang et al.'s bins and prior, and the authors' bins, each an array by itself."""
+    folder = data("perms_colour")
+    points, prior = bins.load(str(folder / "pts_in_hull.npy"))
+    assert np.array_equal(points, bins.hull()) and prior is None
+    points, prior = bins.load(str(folder / "prior_probs.npy"))
+    assert np.array_equal(points, bins.hull())
+    assert np.array_equal(prior, np.load(folder / "prior_probs.npy"))
+    path = folder / "pts_in_hull_train_imagenet1k_bin20.npy"
+    points, prior = bins.load(str(path))
+    assert np.array_equal(points, np.load(path)) and len(points) == 76 and prior is None
+
+
+@pytest.mark.parametrize(
+    "array, said",
+    [
+        (np.full(312, 1 / 312), "prior is 312 of float64"),
+        (np.full(313, 1.0), "prior is of sum 313, not 1"),
+        (np.zeros((2, 3), int), "points is 2 x 3 of int64"),
+        (np.zeros((2, 2, 2)), "points is 2 x 2 x 2 of float64"),
+    ],
+)
+def test_an_array_that_holds_no_bins(tmp_path, array, said):
+    np.save(tmp_path / "b.npy", array)
+    with pytest.raises(DataError, match=said):
+        bins.load(str(tmp_path / "b.npy"))
+
+
 GOOD = {"format": 1, "points": np.array([[0, 0], [10, 0]]), "prior": np.array([0.5, 0.5])}
 
 
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        ({"format": 2}, "no arrays points and prior of format 1"),
-        ({"points": np.zeros((2, 3), int)}, "points are no integers (Q, 2)"),
-        ({"points": np.zeros((2, 2))}, "points are no integers (Q, 2)"),
-        ({"points": np.zeros((2, 2), int)}, "a point twice, or outside"),
-        ({"points": np.array([[0, 0], [0, 200]])}, "a point twice, or outside"),
-        ({"prior": np.array([1.0])}, "the prior is not 2 real numbers"),
-        ({"prior": np.array([0.5, 0.6])}, "the prior is not of sum 1"),
-        ({"prior": np.array([1.5, -0.5])}, "the prior is not of sum 1"),
-        ({"prior": np.array([0.5, np.nan])}, "the prior is not of sum 1"),
+        ({"format": 2}, "format 2, where this version reads 1"),
+        ({"points": np.zeros((2, 3), int)}, "points is 2 x 3 of int64, not Q x 2 whole numbers"),
+        ({"points": np.zeros((2, 2))}, "points is 2 x 2 of float64, not Q x 2 whole numbers"),
+        ({"points": np.zeros((2, 2), int)}, "points holds a row twice"),
+        (
+            {"points": np.array([[0, 0], [0, 200]])},
+            "points holds 200, not a whole number from -128",
+        ),
+        (
+            {"points": np.zeros((1, 2), int)},
+            "points is 1 x 2 of int64, not Q x 2 whole numbers",
+        ),
+        ({"prior": np.array([1.0])}, "prior is 1 of float64, not Q real numbers from 0 on (Q = 2"),
+        ({"prior": np.array([0.5, 0.6])}, "prior is of sum 1.1, not 1"),
+        ({"prior": np.array([1.5, -0.5])}, "prior holds -0.5, not a real number from 0 on"),
+        ({"prior": np.array([0.5, np.nan])}, "prior holds NaN or infinity"),
     ],
 )
 def test_a_file_that_holds_no_bins(tmp_path, wrong, said):
     path = npz(tmp_path / "b.npz", **(GOOD | wrong))
-    with pytest.raises(DataError, match="make one by make-color-bins") as error:
+    with pytest.raises(DataError, match="make them with make-color-bins") as error:
         bins.load(path)
     assert str(error.value).startswith(f"{path}: {said}")

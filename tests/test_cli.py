@@ -141,6 +141,78 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
     assert status == 75 and "SIGTERM" in stderr
 
 
+@pytest.mark.parametrize(
+    "body, expected",
+    [
+        ("os.kill(os.getpid(), 15)\ncli.say('done')", (75, "stopped by SIGTERM")),
+        ("cli.say('done')\nos.kill(os.getpid(), 15)", (0, "done")),
+        ("cli.say('done')\natexit.register(os.kill, os.getpid(), 15)", (0, "done")),
+        ("cli.say('done')\natexit.register(os.kill, os.getpid(), 2)", (0, "done")),
+        ("atexit.register(os.kill, os.getpid(), 15)\nraise streams.DataError('x')", (1, "x")),
+        ("atexit.register(os.kill, os.getpid(), 2)\nraise click.UsageError('x')", (2, "x (see")),
+        ("atexit.register(os.kill, os.getpid(), 1)\nos.kill(os.getpid(), 15)", (75, "stopped by")),
+        # A library may make another error of it.
+        ("try:\n    os.kill(os.getpid(), 2)\nexcept BaseException:\n    {}['x']", (75, "stopped")),
+    ],
+)
+def test_a_signal_at_the_end_is_in_time_or_too_late(tmp_path, body, expected):
+    """All is written when it comes: the status is 0 or 75, and there is one line."""
+    writing = "import atexit\nwith streams.writing(output) as stream:\n    stream.write(b'all')\n"
+    done = call(tmp_path, writing + body, "-o", "out.bin")
+    status, said = expected
+    assert done.returncode == status and done.stderr.startswith(f"demo: {said}")
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "out.bin").read_bytes() == b"all"
+
+
+def test_what_python_ignores_is_no_second_line(tmp_path):
+    body = "class Late:\n    def __del__(self):\n        {}['x']\nLate()\ncli.say('done')"
+    done = call(tmp_path, body)
+    assert (done.returncode, done.stderr) == (0, "demo: done\n")
+    assert "KeyError" in call(tmp_path, body, "--debug").stderr
+
+
+def test_a_signal_while_the_command_line_is_read(tmp_path):
+    body = program(tmp_path, "pass")[1]
+    option = "@click.option('--x', callback=lambda *_: os.kill(os.getpid(), 15))\n"
+    text = pathlib.Path(body).read_text()
+    pathlib.Path(body).write_text(
+        text.replace("@cli.output_option\n", option + "@cli.output_option\n").replace(
+            "def main(", "def main(x, "
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, body], env=environment(), capture_output=True, text=True, check=False
+    )
+    line = "demo: stopped by SIGTERM: run it again to go on\n"
+    assert (done.returncode, done.stderr) == (75, line)
+
+
+def test_ctrl_c_while_a_command_is_loaded(tmp_path):
+    """It comes while the first module beside its own is imported."""
+    (tmp_path / "click").mkdir()
+    (tmp_path / "click/__init__.py").write_text("import os\nos.kill(os.getpid(), 2)\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "from ssl_tools.report import main"],
+        env=environment({"PYTHONPATH": str(tmp_path)}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (75, "-c: stopped by SIGINT: run it again to go on\n")
+
+
+def test_a_failure_is_told_where_no_more_files_can_be_opened(tmp_path):
+    body = """\
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+        opened = [os.dup(0) for _ in range(20 - len(os.listdir("/proc/self/fd")) + 1)]
+        open("one more")
+        """
+    done = call(tmp_path, body)
+    assert (done.returncode, done.stderr) == (1, "demo: too many open files (ulimit -n is 20)\n")
+
+
 class Clock:
     """A clock that a test moves."""
 

@@ -78,6 +78,15 @@ every = pytest.mark.parametrize("command", COMMANDS)
 PIPED = [c for c in COMMANDS if c in EXAMPLES and EXAMPLES[c].input]
 BINARY = [c for c in COMMANDS if c in EXAMPLES and EXAMPLES[c].binary]
 NAMED = [c for c in COMMANDS if c in EXAMPLES and not EXAMPLES[c].product]
+# The checks of what commands share try those without torch, and of the others a few.
+QUICK = {"make-permutations", "sample-yfcc", "list-images", "make-scenes", "sample-low-shot"}
+QUICK |= {"eval-svm", "report"} | {"train-svm", "pretrain"}
+
+
+def most(commands):
+    """Parametrize a test over COMMANDS: those that are not QUICK are slow."""
+    rows = [pytest.param(c, marks=() if c in QUICK else pytest.mark.slow) for c in commands]
+    return pytest.mark.parametrize("command", rows)
 
 
 def argv(command):
@@ -241,10 +250,11 @@ def test_it_does_not_wait_for_a_terminal(command, scratch):
     one_line(done, command)
 
 
-@pytest.mark.parametrize("command", BINARY)
-def test_binary_output_to_a_terminal_is_refused(command, scratch):
+@pytest.mark.parametrize("words", [[], ["-o", "/dev/stdout"]], ids=["-", "/dev/stdout"])
+@most(BINARY)
+def test_binary_output_to_a_terminal_is_refused(command, words, scratch):
     with terminal() as (tty, written):
-        done = process(argv(command), scratch, stdout=tty)
+        done = process([*argv(command), *words], scratch, stdout=tty)
     assert done.returncode == 2
     assert "-o" in one_line(done, command)
     assert written == []
@@ -325,6 +335,54 @@ def test_a_disk_full_half_way_leaves_what_was_there(command, scratch):
     assert not list(scratch.rglob("*.partial"))
 
 
+def without(*numbers):
+    """Return what closes the descriptors NUMBERS of a process that is about to begin."""
+    return {"preexec_fn": lambda: [os.close(number) for number in numbers]}
+
+
+@most(COMMANDS)
+def test_a_stream_that_is_closed_is_missed_only_where_it_is_used(command, scratch):
+    """Standard output by its data alone; no file takes the place of a stream."""
+    before = sorted(os.listdir(scratch))
+    refused = process(argv(command), scratch, **without(1))
+    assert refused.returncode == 1
+    assert "standard output: not open for writing" in one_line(refused, command)
+    assert sorted(os.listdir(scratch)) == before
+    done = process(argv(command), scratch, **without(0, 2))
+    assert done.returncode == 0 and done.stdout
+    if command in NAMED:
+        named = process([*argv(command), "-o", "new"], scratch, **without(0, 1, 2))
+        assert named.returncode == 0
+        assert unnamed((scratch / "new").read_bytes()) == unnamed(done.stdout)
+
+
+@pytest.mark.parametrize("way", ["closed", "open for writing only"])
+@most(PIPED)
+def test_a_standard_input_that_cannot_be_read_is_named(command, way, scratch):
+    words = ["-" if word == EXAMPLES[command].input else word for word in argv(command)]
+    before = sorted(os.listdir(scratch))
+    with open(os.devnull, "wb") as sink:
+        how = without(0) if way == "closed" else {"stdin": sink}
+        done = process(words, scratch, **how)
+    assert done.returncode == 1 and done.stdout == b""
+    assert "standard input: not open for reading" in one_line(done, command)
+    assert sorted(os.listdir(scratch)) == before
+
+
+@every
+def test_an_output_that_has_no_place_is_known_before_any_work(command, scratch):
+    given = argv(command)
+    if product := EXAMPLES[command].product:
+        given = [f"no/{product}" if word == product else word for word in given]
+    else:
+        given += ["-o", "no/new"]
+    before = sorted(os.listdir(scratch))
+    done = process(given, scratch)
+    assert done.returncode == 1 and done.stdout == b""
+    assert re.search(r": no/\S+: No such file or directory$", one_line(done, command))
+    assert sorted(os.listdir(scratch)) == before
+
+
 @every
 def test_a_reader_that_left_is_no_news(command, scratch):
     read_end, write_end = os.pipe()
@@ -371,6 +429,39 @@ def test_ctrl_c_is_75_in_one_line(command, scratch):
     assert sorted(os.listdir(scratch)) == before
 
 
+@most(PIPED)
+def test_ctrl_c_ends_the_wait_for_an_input(command, scratch):
+    os.mkfifo(scratch / "fifo")
+    given = ["fifo" if word == EXAMPLES[command].input else word for word in argv(command)]
+    before = sorted(os.listdir(scratch))
+    process = subprocess.Popen(
+        [str(BIN / command), *given[1:]],
+        cwd=scratch, env=environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while not listens(process.pid):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1].decode()
+    line = f"{command}: stopped by SIGINT: run it again to go on\n"
+    assert (process.returncode, said) == (75, line)
+    assert sorted(os.listdir(scratch)) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["make-permutations", "train-svm"])
+def test_a_signal_after_the_last_line_comes_too_late(command, number, scratch):
+    process = subprocess.Popen(
+        [str(BIN / command), *argv(command)[1:]],
+        cwd=scratch, env=environment(), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr.readline()
+    process.send_signal(number)
+    assert (process.stderr.read(), process.wait()) == (b"", 0)
+
+
 def listens(pid):
     """Return whether the process PID has a handler of SIGHUP: then it has one of SIGINT."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
@@ -415,6 +506,15 @@ def test_the_same_arguments_give_the_same_bytes(command, scratch, run, tmp_path_
 def test_nothing_means_standard_input(command, scratch, run):
     given = (scratch / EXAMPLES[command].input).read_bytes()
     assert run(command, stdin=given, check=0).stdout == run(*argv(command)).stdout
+
+
+def test_a_pipe_by_its_number_names_no_data_set(scratch):
+    """As <(...) of a shell has it."""
+    line = "eval-svm svm.npz <(cat test.npy) <(cat test.tsv)"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=scratch, env=environment(), capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["data_set"] is None
 
 
 def unnamed(data):

@@ -11,6 +11,7 @@ import torchvision.transforms.v2.functional as vision
 from conftest import save_bomb
 from PIL import Image
 from skimage.color import rgb2lab
+from test_archives import BESIDE
 from torch.nn import functional
 from torchvision import models
 
@@ -371,7 +372,7 @@ CHANGES = {
     "misshapen": ("conv2_s0_w", np.zeros((256, 96, 5, 5), np.float32), "conv2_s0_w is real 256 x"),
     "integers": ("conv2_s0_b", np.zeros(256, np.int32), "conv2_s0_b is integer 256, not real 256"),
     "one more": ("conv1_s0_bn_s", np.ones(96, np.float32), "alexnet: conv1_s0_bn_s, for which the"),
-    "twice": ("conv1_w", np.zeros((96, 3, 11, 11), np.float32), "both conv1_w and conv1_s0_w$"),
+    "twice": ("conv1_w", np.zeros((96, 3, 11, 11), np.float32), "both conv1_w and conv1_s0_w: "),
     "text": ("conv5_s0_b", 3, "conv5_s0_b is int, not real 256"),
 }
 
@@ -392,17 +393,29 @@ def test_what_does_not_fit_is_named(tmp_path, change):
     assert "\n" not in str(caught.value)
 
 
-def test_oddities_are_told(tmp_path):
+def test_oddities_are_told_and_what_no_network_has_is_refused(tmp_path):
     blobs = caffe2.alexnet(np.random.default_rng(0), "conv{}_s0/conv{}_s0_bn", (3, 4, 5))
-    blobs["conv3_s0_bn_riv"][7] = -1
-    blobs["conv2_s0_w"][0, 0, 0, 0] = np.nan
     blobs["conv1_s0_b"] = blobs["conv1_s0_b"].astype(np.float64)
     caffe2.save(tmp_path / "w.pkl", blobs)
-    assert set(weights.Weights(str(tmp_path / "w.pkl")).unusual) == {
+    assert weights.Weights(str(tmp_path / "w.pkl")).unusual == ["conv1_s0_b is float64"]
+    halves = {name: blob.astype(np.float16) for name, blob in blobs.items()}
+    caffe2.save(tmp_path / "w.pkl", halves)
+    assert weights.Weights(str(tmp_path / "w.pkl")).unusual == ["22 weights are float16"]
+    blobs["conv3_s0_bn_riv"][7] = -1
+    blobs["conv2_s0_w"][0, 0, 0, 0] = np.nan
+    blobs["conv1_s0_b"][0] = 1e300  # beyond what the network will hold
+    blobs["fc8_w"] = np.full((9, 4), np.nan, np.float32)  # of no use here
+    caffe2.save(tmp_path / "w.pkl", blobs)
+    found = weights.Weights(str(tmp_path / "w.pkl"))
+    assert set(found.wrong) == {
         "conv3_s0_bn_riv holds negative variances",
         "conv2_s0_w holds NaN or infinity",
-        "conv1_s0_b is float64",
+        "conv1_s0_b holds NaN or infinity",
     }
+    assert "wrong\tconv3_s0_bn_riv holds negative variances" in list(found.inspect())
+    with pytest.raises(DataError, match="holds NaN or infinity, and 2 more like it$"):
+        weights.convert(found, str(tmp_path / "w.pt"), False, {})
+    assert not (tmp_path / "w.pt").exists()
 
 
 # ---- The command --------------------------------------------------------------------------------
@@ -416,8 +429,102 @@ def test_tags_become_settings(tmp_path, run):
     run("convert-weights", "w", *tags, "-o", "w.pt", check=0)
     settings = networks.load_network(str(tmp_path / "w.pt"))["settings"]
     assert (settings["data_name"], settings["images"]) == ("imagenet-1k", 1281167)
-    with pytest.raises(DataError, match="--tag pretext=jigsaw: .*w says supervised$"):
-        weights.convert(weights.Weights(str(tmp_path / "w")), "-", False, {"pretext": "jigsaw"})
+
+
+def test_what_stands_beside_the_weights_makes_no_file_that_we_refuse(tmp_path):
+    """Numbers, text and names that a file of ours does not hold stay out of its settings."""
+    state = vissl(caffe2.alexnet(np.random.default_rng(0), "conv{}/", ()), "conv{}/")
+    odd = {"half \ud800": 1, "half": "\ud800", "large": 2**200, "none": float("nan"), "deep": {}}
+    odd |= {"of \ud800": torch.ones(2), "list": [1, 2], "objects": [object, {"a": 1}]}
+    torch.save(BESIDE | odd | {"model_state_dict": state}, tmp_path / "w.torch")
+    found = weights.Weights(str(tmp_path / "w.torch"))
+    weights.convert(found, str(tmp_path / "w.pt"), False, {})
+    trunk, settings = features.network(str(tmp_path / "w.pt"), 0)
+    assert registry.weights_digest(trunk) == registry.weights_digest(found.trunk())
+    said = settings["converted"]["settings"]
+    assert (said["namespace.lr"], said["number"], said["objects.1.a"]) == (0.3, 60.6, 1)
+    assert settings["converted"]["left_out"] == ["of \\ud800"]
+
+
+PRETEXTS = {
+    # what a file holds, its tags -> pretext, permutations, and whether the pretext is inferred
+    "caffenet": (lambda: {"conv{}/": ()}, {}, "supervised", None, True),
+    "caffenet, told": (lambda: {"conv{}/": ()}, {"pretext": "random"}, "random", None, False),
+    "jigsaw": (lambda: {"conv{}_s0/conv{}_s0_bn": (3, 4, 5)}, {}, "jigsaw", 701, True),
+    "jigsaw, told": (
+        lambda: {"conv{}_s0/conv{}_s0_bn": (3, 4, 5)}, {"pretext": "jigsaw"}, "jigsaw", 701, False,
+    ),
+    "jigsaw, it is not": (
+        lambda: {"conv{}_s0/conv{}_s0_bn": (3, 4, 5)}, {"pretext": "rotation"}, "rotation", None,
+        False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PRETEXTS)
+def test_a_tag_wins_over_what_the_names_suggest(tmp_path, kind):
+    made, tags, pretext, permutations, inferred = PRETEXTS[kind]
+    ((names, layers),) = made().items()
+    blobs = caffe2.alexnet(np.random.default_rng(0), names, layers)
+    caffe2.save(tmp_path / "w.pkl", blobs | {"fc8_w": np.zeros((701, 4), np.float32)})
+    weights.convert(weights.Weights(str(tmp_path / "w.pkl")), str(tmp_path / "w.pt"), False, tags)
+    settings = networks.load_network(str(tmp_path / "w.pt"))["settings"]
+    assert (settings["pretext"], settings["permutations"]) == (pretext, permutations)
+    assert settings.get("inferred") == (["pretext"] if inferred else None)
+
+
+@pytest.mark.parametrize("tag", [{"arch": "resnet50"}, {"reads": "lab"}, {"permutations": "5"}])
+def test_a_tag_does_not_win_over_what_the_file_says(tmp_path, tag):
+    names = ("conv{}_s0/conv{}_s0_bn", (3, 4, 5))
+    blobs = caffe2.alexnet(np.random.default_rng(0), *names)
+    caffe2.save(tmp_path / "w.pkl", blobs | {"fc8_w": np.zeros((701, 4), np.float32)})
+    with pytest.raises(DataError, match=r"^--tag \w+=\w+: \S+w.pkl says \w+$"):
+        weights.convert(weights.Weights(str(tmp_path / "w.pkl")), "-", False, tag)
+
+
+def test_two_networks_of_which_one_is_bare(tmp_path):
+    """And names that stand inside a network and outside of it, as of an epoch."""
+    state = vissl(caffe2.alexnet(np.random.default_rng(0), "conv{}/", ()), "conv{}/")
+    other = {name: value + 1 for name, value in state.items()}
+    torch.save({"ema": state | {"epoch": 1}, "epoch": 5} | other, tmp_path / "w.torch")
+    with pytest.raises(DataError, match="2 networks, ema and one bare: choose by --prefix$"):
+        weights.Weights(str(tmp_path / "w.torch"))
+    found = weights.Weights(str(tmp_path / "w.torch"), prefix="ema")
+    trunk = found.trunk().state_dict()
+    want = state["_feature_blocks.0.0.bias"]
+    assert torch.equal(trunk["conv1.0.bias"], want) and found.settings() == {
+        "epoch": 1,
+        "/epoch": 5,
+    }
+    assert len(found.left_out()) == len(state) and found.left_out()[0].startswith("/_feature_bl")
+
+
+def test_a_linear_probe_is_not_called_supervised(theirs, tmp_path):
+    """A checkpoint with a classifier: of labels, or of a frozen trunk; it does not say which."""
+    state = {f"module.{name}": value for name, value in theirs.state_dict().items()}
+    content = {"epoch": 100, "arch": "resnet50", "state_dict": state, "best_acc1": np.float64(60.6)}
+    torch.save(content, tmp_path / "w.pth")
+    for tags, pretext in (({}, None), ({"pretext": "moco"}, "moco")):
+        found = weights.Weights(str(tmp_path / "w.pth"))
+        weights.convert(found, str(tmp_path / "w.pt"), False, tags)
+        settings = networks.load_network(str(tmp_path / "w.pt"))["settings"]
+        assert settings["pretext"] == pretext and "inferred" not in settings
+    trunk, settings = features.network(f"torchvision:resnet50:{tmp_path}/w.pth", 0)
+    assert settings["pretext"] is None
+
+
+def test_no_name_forges_a_line_of_inspect(tmp_path, run):
+    content = {
+        "a\nused\tfc\treal 1\tfc": torch.ones(2),
+        "b\x1b[2J": "x\u202e\r\n",
+        "c": torch.ones(2),
+    }
+    torch.save({"w": content}, tmp_path / "w.pth")
+    done = run("convert-weights", "--inspect", "w.pth", check=0)
+    lines = done.stdout.decode().splitlines()
+    assert "unused\t" + r"w.a\nused\tfc\treal 1\tfc" + "\treal 2" in lines
+    assert "setting\t" + r"w.b\x1b[2J" + "\t" + r"x\u202e\r\n" in lines
+    assert not [line for line in lines if line.startswith("used")] and b"\x1b" not in done.stdout
 
 
 @pytest.fixture
@@ -441,12 +548,12 @@ def bad(tmp_path):
 
 def test_bad_files(bad):
     messages = {
-        "test.tsv": "test.tsv: not a file of weights, or damaged",
-        "bomb.pt": "bomb.pt: not a file of weights, or damaged",
-        "bomb.pkl": "bomb.pkl: a pickle that asks for posix.system, which no file of weights",
+        "test.tsv": "test.tsv: not a file of weights, but text: 'a.jpg",
+        "bomb.pt": "bomb.pt: a pickle that asks for posix.system, and has no weights",
+        "bomb.pkl": "bomb.pkl: a pickle that asks for posix.system, and has no weights; nothing",
         "p4.npy": "p4.npy: one array, not a network",
-        "new.pth": "new.pth: pickle protocol 4, which torch reads only by running its code",
-        "alone.pth": "alone.pth: no network known here, its names are a.weight",
+        "new.pth": "new.pth: no network known here, its weights are a.weight",
+        "alone.pth": "alone.pth: no network known here, its weights are a.weight",
         "model.pt": "model.pt: a network of ours",
     }
     for name, message in messages.items():

@@ -1,6 +1,7 @@
 """eval-linear as a real process, against its formulas written out."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -114,12 +115,17 @@ def test_report_shows_a_row_for_the_network(run, told, tmp_path):
 
 def test_another_run_is_another_row(run, told, tmp_path):
     records, _err = told
-    other = [record | {"steps": 80, "linear_seed": 1} for record in records]
-    text = "".join(json.dumps(record) + "\n" for record in [*records, *other])
+    others = ({}, {"steps": 80}, {"steps": 80, "linear_seed": 1})
+    text = "".join(json.dumps(record | other) + "\n" for other in others for record in records)
     (tmp_path / "results.jsonl").write_text(text)
     out = run("report", "results.jsonl", check=0).stdout.decode()
     rows = [line for line in out.splitlines() if line.startswith("| linear")]
-    assert len(rows) == 2 and "80 steps" in rows[1] and "linear seed 1" in rows[1]
+    names = [row.split("|")[4].strip() for row in rows]
+    assert names == [
+        "tiny random seed 0 40 steps, cached",
+        "tiny random seed 0 80 steps, cached linear_seed=0",
+        "tiny random seed 0 80 steps, cached linear_seed=1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,8 @@ def test_another_run_is_another_row(run, told, tmp_path):
         ("photos/cat/6.jpg\tcow\n", "bad.tsv:1: cow: not one of the 7 classes of the training"),
         ("photos/cat/6.jpg\n", "bad.tsv:1: no label, where one class is needed"),
         ("photos/cat/6.jpg\tclass1,class2\n", "bad.tsv:1: class1,class2, where one class is"),
-        ("photos/cat/0.jpg\tclass0\n", "bad.tsv:1: heads.pt was trained on photos/cat/0.jpg"),
+        ("photos/cat/0.jpg\tclass0\n", "bad.tsv:1: photos/cat/0.jpg is an image that heads.pt"),
+        ("./photos/cat/../cat/0.jpg\tclass0\n", "bad.tsv:1: ./photos/cat/../cat/0.jpg is an image"),
     ],
 )
 def test_lists_it_was_not_trained_for(trained, monkeypatch, text, wrong):
@@ -137,6 +144,20 @@ def test_lists_it_was_not_trained_for(trained, monkeypatch, text, wrong):
     with pytest.raises(DataError) as error:
         list(linear.evaluate("heads.pt", "bad.tsv", {}, ".", "cpu", 0, print))
     assert str(error.value).startswith(wrong)
+
+
+def test_another_folder_with_the_same_names(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    shutil.copytree("photos", "elsewhere/photos")
+    (trained / "same.tsv").write_text("photos/cat/0.jpg\tclass0\n")
+    found = list(
+        linear.evaluate("heads.pt", "same.tsv", {}, "elsewhere", "cpu", 0, lambda *_: None)
+    )
+    assert "seen" not in found[0]
+    found = list(
+        linear.evaluate("heads.pt", "same.tsv", {}, ".", "cpu", 0, lambda *_: None, allow_seen=True)
+    )
+    assert (found[0]["seen"], found[0]["seen_by"]) == (1, "places")
 
 
 def test_tags_are_those_of_eval_svm(trained, monkeypatch):
@@ -152,13 +173,13 @@ def test_tags_are_those_of_eval_svm(trained, monkeypatch):
         measured(pretext="jigsaw")
     with pytest.raises(DataError, match="^--tag layer=conv1: heads.pt has one for each layer$"):
         measured(layer="conv1")
-    with pytest.raises(DataError, match="^--tag: .* are whole numbers"):
+    with pytest.raises(DataError, match="^--tag images=many: not a whole number"):
         measured(images="many")
 
 
 def test_another_file_is_refused(tmp_path):
     torch.save({"format": 1, "trunk": {}, "settings": {}}, tmp_path / "network.pt")
-    with pytest.raises(DataError, match="network.pt: not a file of train-linear: "):
+    with pytest.raises(DataError, match="network.pt: not linear classifiers: "):
         next(linear.evaluate(str(tmp_path / "network.pt"), "bad.tsv", {}, ".", "cpu", 0, print))
     (tmp_path / "text.pt").write_text("no network")
     with pytest.raises(DataError, match="text.pt: not a file of train-linear, or damaged"):

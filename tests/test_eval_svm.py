@@ -103,7 +103,7 @@ def test_pipes(run, call, scratch):
     assert manifest["inputs"] == record["inputs"] and manifest["data_set"] is None
     assert call("-", *EXAMPLE[1:], stdin=(scratch / "svm.npz").read_bytes())["value"]
     tags = ("--tag", "layer=conv4")
-    words = ("layer conv4", "trained on layer conv5")
+    words = ("--tag layer=conv4: svm.npz says conv5",)
     call("svm.npz", "-", "test.tsv", *tags, stdin=features, words=words)
     assert run("eval-svm", "svm.npz", "-", "-", stdin=b"").returncode == 2
 
@@ -116,6 +116,37 @@ def test_trained_on_features_are_refused(call, scratch):
     features = np.concatenate([np.load(scratch / f"{s}.npy") for s in ("test", "train")])[:5]
     np.save(scratch / "five.npy", features)
     call("svm.npz", "five.npy", "test.tsv", words=("test.tsv:5:", "was trained on"))
+
+
+def test_images_are_known_by_their_bytes(run, call, scratch):
+    """Equal names in two folders are no matter, copies are; a record counts what is let pass."""
+
+    def held(split, numbers):
+        np.save(scratch / "held.npy", np.array(numbers, np.uint64))
+        (scratch / "held.npy").rename(scratch / f"{split}.npy.images")
+
+    for name in ("test.npy", "test.tsv"):  # of the same names as lines 1 to 4 of the training
+        (scratch / name).unlink()
+    np.save(scratch / "test.npy", np.load(scratch / "train.npy")[:4] + 1)
+    lines = (scratch / "train.tsv").read_text().splitlines(keepends=True)
+    (scratch / "test.tsv").write_text("".join(lines[:3]) + "photos/dog/x.jpg\tdog\n")
+    (scratch / "test.npy.json").unlink()
+    advice = "give --allow-seen if they are other images"
+    call(*EXAMPLE, words=("test.tsv:1: photos/cat/0.jpg is the path of", "(3 such lines)", advice))
+    record = call(*EXAMPLE, "--allow-seen")
+    assert (record["seen"], record["seen_by"]) == (3, "paths")
+
+    held("train", range(100, 112))
+    run("train-svm", "train.npy", "train.tsv", "-o", "svm.npz", check=0)
+    call(*EXAMPLE, words=("is the path of",))  # of the test, nobody knows what they held
+    held("test", [1, 2, 3, 4])
+    assert "seen" not in call(*EXAMPLE)
+    held("test", [1, 2, 3, 111])
+    call(*EXAMPLE, words=("test.tsv:4: photos/dog/x.jpg holds the bytes of an image that svm.npz",))
+    record = call(*EXAMPLE, "--allow-seen")
+    assert (record["seen"], record["seen_by"]) == (1, "contents")
+    held("test", [1, 2, 3])
+    call(*EXAMPLE, words=("test.npy.images: 3 images, but test.npy has 4",))
 
 
 @pytest.mark.parametrize("field", ["layer", "model", "manifest"])
@@ -139,7 +170,11 @@ def test_bad_features(call, scratch):
 def test_bad_svm(call, scratch):
     call("test.npy", *EXAMPLE[1:], words=("test.npy: not a .npz",))
     np.savez(scratch / "other.npz", a=np.zeros(3))
-    call("other.npz", *EXAMPLE[1:], words=("other.npz: not written by train-svm",))
+    call(
+        "other.npz",
+        *EXAMPLE[1:],
+        words=("other.npz: not classifiers of train-svm: ",),
+    )
     arrays = dict(np.load(scratch / "svm.npz"))
     np.savez(scratch / "later.npz", **arrays | {"format": 2})
     call("later.npz", *EXAMPLE[1:], words=("later.npz: format 2",))

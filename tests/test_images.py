@@ -1,15 +1,24 @@
 """Bytes to RGB: every readable oddity, and what is said of a broken file."""
 
+import contextlib
+import errno
+import io
+import os
 import resource
+import socket
+import struct
+import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from ssl_common.data import images
 from ssl_common.data.images import MAX_AREA, Unreadable
+from ssl_common.data.suffixes import FORMATS, SUFFIXES
 from ssl_common.streams import DataError
 
 RAMP = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)  # gray, 8 x 8
@@ -62,14 +71,6 @@ def test_rgb_is_read_as_it_is(tmp_path):
 def test_gray_becomes_three_equal_channels(tmp_path):
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     np.testing.assert_array_equal(pixels("a.png", tmp_path), RAMP[..., None].repeat(3, 2))
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_16_bit_gray_is_scaled_not_clipped(tmp_path, name):
-    Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / name)
-    np.testing.assert_allclose(
-        pixels(name, tmp_path), RAMP[..., None].repeat(3, 2).astype(int), atol=1
-    )
 
 
 def test_two_levels(tmp_path):
@@ -127,6 +128,126 @@ def test_exif_turns_upright(tmp_path, orientation):
     np.testing.assert_array_equal(pixels("a.png", tmp_path), upright)
 
 
+# ---- Gray of more bits than 8 -----------------------------------------------------------------
+
+DEEP = RAMP.astype(np.uint16) * 257
+
+
+def tiff(pixels, order="<", tags=()):
+    """Return a TIFF file of one strip, not compressed, with PIXELS (H x W); TAGS are more."""
+    pixels = np.asarray(pixels)
+    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    height, width = pixels.shape
+    entries = {256: width, 257: height, 258: 8 * pixels.itemsize, 259: 1, 262: 1, 273: 8, 277: 1}
+    entries |= {278: height, 279: len(data), 339: kind} | dict(tags)
+    start = 8 + len(data)
+    rows = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, entries[tag]) for tag in sorted(entries))
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, start)
+    return head + data + struct.pack(f"{order}H", len(entries)) + rows + bytes(4)
+
+
+def pnm(pixels, most):
+    kind = ">u2" if most > 255 else "u1"
+    return b"P5 8 8 %d\n" % most + np.asarray(pixels).astype(kind).tobytes()
+
+
+def saved(image, form, **options):
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def packed_12_bits(values):
+    """Return VALUES of 12 bits each, two in three bytes."""
+    high, low = np.asarray(values).reshape(-1, 2).astype(int).T
+    return np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], 1).astype(np.uint8)
+
+
+def turned_exif(orientation=6):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+GRAYS = {
+    "little.tif": lambda: tiff(DEEP, "<"),
+    "big.tif": lambda: tiff(DEEP, ">"),
+    "white_is_zero.tif": lambda: tiff(65535 - DEEP, "<", {262: 0}),
+    "turned.tif": lambda: tiff(np.rot90(DEEP), "<", {274: 6}),
+    "lzw.tif": lambda: saved(Image.fromarray(DEEP), "TIFF", compression="tiff_lzw"),
+    "12_bits.tif": lambda: tiff(
+        packed_12_bits(RAMP * 4095.0 / 255 + 0.5).reshape(8, 12), "<", {256: 8, 258: 12}
+    ),
+    "deep.png": lambda: saved(Image.fromarray(DEEP), "PNG"),
+    "turned.png": lambda: saved(Image.fromarray(np.rot90(DEEP).copy()), "PNG", exif=turned_exif()),
+    "deep.jp2": lambda: saved(Image.fromarray(DEEP), "JPEG2000", irreversible=False),
+    "deep.pgm": lambda: pnm(DEEP, 65535),
+    "10_bits.pgm": lambda: pnm(RAMP * 1023.0 / 255 + 0.5, 1023),
+    "100.pgm": lambda: pnm(RAMP * 100.0 / 255 + 0.5, 100),
+    "8_bits.tif": lambda: tiff(RAMP),
+    "8_bits_white_is_zero.tif": lambda: tiff(255 - RAMP, "<", {262: 0}),
+}
+
+
+@pytest.mark.parametrize("name", GRAYS)
+def test_gray_is_scaled_by_the_range_of_its_bits(tmp_path, name):
+    (tmp_path / name).write_bytes(GRAYS[name]())
+    want = RAMP[..., None].repeat(3, 2).astype(int)
+    off = 2 if name == "100.pgm" else 1
+    np.testing.assert_allclose(pixels(name, tmp_path), want, atol=off)
+
+
+UNKNOWN = "whose range is not known: save it with 8 or 16 bits"
+REFUSED = {
+    "float.tif": (lambda: tiff((RAMP / 255).astype(np.float32)), UNKNOWN),
+    "float_big.tif": (lambda: tiff(RAMP.astype(np.float32), ">"), UNKNOWN),
+    "int32.tif": (lambda: tiff(RAMP.astype(np.int32)), UNKNOWN),
+    "uint32.tif": (lambda: tiff(DEEP.astype(np.uint32) * 65537), UNKNOWN),
+    "int16.tif": (lambda: tiff(RAMP.astype(np.int16)), UNKNOWN),
+    "int8.tif": (lambda: tiff(RAMP.astype(np.int8)), UNKNOWN),
+    "float.pfm": (
+        lambda: b"Pf\n8 8\n-1.0\n" + (RAMP[::-1] / 255).astype("<f4").tobytes(), UNKNOWN,
+    ),
+    "double.tif": (lambda: tiff(RAMP.astype(np.float64)), "of a kind that is not read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_nobody_says_the_range_of_is_refused_by_name(tmp_path, name):
+    made, said = REFUSED[name]
+    (tmp_path / name).write_bytes(made())
+    with pytest.raises(Unreadable, match=f"{name}: .*{said}$"):
+        images.read(name, str(tmp_path))
+
+
+def test_a_mode_that_is_not_made_rgb_is_named():
+    with pytest.raises(DataError, match="^pixels of mode La: save it as RGB$"):
+        images.rgb(Image.new("La", (8, 8)))
+
+
+def test_planes_of_16_bits_are_not_mistaken(tmp_path):
+    """Pillow reads them as noise where they are not compressed."""
+    planes = np.stack([DEEP, DEEP.T, 65535 - DEEP])
+    flat = planes.reshape(24, 8)
+    bits = struct.pack("<3H", 16, 16, 16)
+    at, offsets = 8, [8 + 128 * n for n in range(3)]
+    body = flat.astype("<u2").tobytes()
+    more = at + len(body)
+    rows = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, more), (259, 3, 1, 1), (262, 3, 1, 2),
+            (273, 4, 3, more + 6), (277, 3, 1, 3), (278, 3, 1, 8), (279, 4, 3, more + 18),
+            (284, 3, 1, 2)]  # fmt: skip
+    directory = struct.pack("<H", len(rows)) + b"".join(struct.pack("<HHII", *r) for r in rows)
+    tail = bits + struct.pack("<3I", *offsets) + struct.pack("<3I", 128, 128, 128)
+    head = b"II" + struct.pack("<HI", 42, more + len(tail))
+    (tmp_path / "a.tif").write_bytes(head + body + tail + directory + bytes(4))
+    with pytest.raises(Unreadable, match=r"a\.tif: 16 bits, one colour after another"):
+        images.read("a.tif", str(tmp_path))
+
+
+# ---- Decoders ---------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("how", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 20}])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_all_decoders_give_the_pixels_of_pillow(tmp_path, decoder, mode, how):
@@ -147,6 +268,38 @@ def test_a_turned_jpeg(tmp_path, decoder, orientation):
         turns = {3: 2, 6: 3}.get(orientation, 0)
         want = np.rot90(np.asarray(opened), turns)
     np.testing.assert_array_equal(read_by(decoder, tmp_path / "a.jpg"), want)
+
+
+def broken(_data):
+    raise RuntimeError("built for another torch")
+
+
+OTHERS = {
+    "another upsampling": lambda decode, data: decode(data) ^ (b"\1\x12\0\2" in bytes(data)),
+    "another first scan": lambda decode, data: decode(data) ^ (bytes(data).count(b"\xff\xda") == 1),
+    "always one off": lambda decode, data: decode(data) ^ 1,
+    "broken": lambda _decode, data: broken(data),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_decoder_that_gives_other_pixels_than_pillow_is_not_used(monkeypatch, other):
+    """As torchvision's own libjpeg up to 0.27 does, of colours at 4:4:0 and of a cut file."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    def decode(data):
+        return decode_jpeg(data, ImageReadMode.RGB)
+
+    def odd(data):
+        return OTHERS[other](decode, data)
+
+    monkeypatch.setattr(images, "_decode_jpeg", None)
+    monkeypatch.setattr(images, "_decoders", lambda: [odd])
+    images.hasten()
+    assert images._decode_jpeg is None
+    monkeypatch.setattr(images, "_decoders", lambda: [odd, decode])
+    images.hasten()
+    assert images._decode_jpeg is decode
 
 
 @pytest.mark.parametrize("folder", ["voc2007_A", "scenes8_sun_A", "scene15_gray_A"])
@@ -233,6 +386,292 @@ def test_a_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     with pytest.raises(Unreadable, match=r"a\.png"):
         images.read("a.png", str(tmp_path))
+
+
+# ---- Metadata ---------------------------------------------------------------------------------
+
+PLAIN = np.asarray(Image.fromarray(COLOURS).resize((24, 16)))
+
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(
+        ">I", zlib.crc32(name + content)
+    )  # fmt: skip
+
+
+def png_with(more, late=False):
+    """Return a PNG of PLAIN with the chunks MORE behind its header, or LATE, before its end."""
+    data = saved(Image.fromarray(PLAIN), "PNG")
+    place = len(data) - 12 if late else 33
+    return data[:place] + more + data[place:]
+
+
+def jpeg_with(more):
+    """Return a JPEG of PLAIN with the segments MORE at its start."""
+    data = saved(Image.fromarray(PLAIN), "JPEG")
+    return data[:2] + more + data[2:]
+
+
+def segment(number, content):
+    return bytes([0xFF, number]) + struct.pack(">H", len(content) + 2) + content
+
+
+def exif(*tags, behind=b""):
+    """Return EXIF of Orientation 6 and the TAGS (number, type, count, four bytes), in order."""
+    rows = sorted([(274, 3, 1, struct.pack("<HH", 6, 0)), *tags])
+    made = b"".join(struct.pack("<HHI", *row[:3]) + row[3] for row in rows)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(rows)) + made + bytes(4) + behind
+
+
+def jpeg_tagged(*tags, **more):
+    return jpeg_with(segment(0xE1, b"Exif\0\0" + exif(*tags, **more)))
+
+
+BIG = b"A" * (2 << 20)
+JUNK = b"\0\x08\0\x02junkjunk"
+ODD = {  # name -> (the file, by how many quarters it is to be turned)
+    "exif junk.png": (lambda: png_with(chunk(b"eXIf", JUNK)), 0),
+    "exif empty.png": (lambda: png_with(chunk(b"eXIf", b"")), 0),
+    "raw profile junk.png": (
+        lambda: png_with(
+            chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\nx"))
+        ),
+        0,
+    ),
+    "text.png": (lambda: png_with(chunk(b"zTXt", b"prompt\0\0" + zlib.compress(BIG))), 0),
+    "text, turned.png": (
+        lambda: png_with(
+            chunk(b"eXIf", exif()) + chunk(b"zTXt", b"prompt\0\0" + zlib.compress(BIG))
+        ),
+        3,
+    ),
+    "text at its end.png": (
+        lambda: png_with(chunk(b"zTXt", b"prompt\0\0" + zlib.compress(BIG)), late=True), 0,
+    ),
+    "much text.png": (
+        lambda: png_with(40 * chunk(b"zTXt", b"a\0\0" + zlib.compress(b"A" * (1 << 21)))), 0,
+    ),
+    "xmp.png": (
+        lambda: png_with(
+            chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(BIG))
+        ),
+        0,
+    ),
+    "profile.png": (
+        lambda: png_with(chunk(b"iCCP", b"printer\0\0" + zlib.compress(BIG))), 0,
+    ),
+    "profile junk.png": (lambda: png_with(chunk(b"iCCP", b"printer\0\0junk")), 0),
+    "text of a wrong sum.png": (lambda: png_with(chunk(b"tEXt", b"a\0b")[:-4] + b"oops"), 0),
+    "animation cut.png": (lambda: png_with(chunk(b"acTL", b"\0\0")), 0),
+    "chromaticities cut.png": (lambda: png_with(chunk(b"cHRM", b"\0\0")), 0),
+    "resolution cut.png": (lambda: png_with(chunk(b"pHYs", b"\0")), 0),
+    "exif junk.webp": (
+        lambda: saved(Image.fromarray(PLAIN), "WEBP", lossless=True, exif=b"Exif\0\0" + JUNK), 0,
+    ),
+    "exif junk.jpg": (lambda: jpeg_with(segment(0xE1, b"Exif\0\0" + JUNK)), 0),
+    "exif cut.jpg": (lambda: jpeg_with(segment(0xE1, b"Exif\0\0" + exif()[:15])), 0),
+    "jfif cut.jpg": (lambda: jpeg_with(segment(0xE0, b"JFIF\0\1")), 0),
+    "adobe cut.jpg": (lambda: jpeg_with(segment(0xED, b"Photoshop 3.0\0008BIM\3\xed\0\0")), 0),
+    "resolution in words.jpg": (lambda: jpeg_tagged((282, 2, 3, b"72\0\0")), 3),
+    "unit in words.jpg": (lambda: jpeg_tagged((296, 2, 2, b"2\0\0\0")), 3),
+    "software a fraction.jpg": (
+        lambda: jpeg_tagged(
+            (305, 5, 1, struct.pack("<I", 38)), behind=struct.pack("<II", 5, 2)
+        ),
+        3,
+    ),
+    "offset negative.jpg": (lambda: jpeg_tagged((34665, 8, 1, struct.pack("<hh", -1, 0))), 3),
+    "maker behind the end.jpg": (
+        lambda: jpeg_tagged((271, 2, 5000, struct.pack("<I", 100_000))), 3,
+    ),
+    "many, of no type.jpg": (lambda: jpeg_tagged((271, 99, 2**31, b"\xff" * 4)), 3),
+    "orientation a byte.jpg": (
+        lambda: jpeg_with(segment(0xE1, b"Exif\0\0" + exif().replace(
+            struct.pack("<HHI", 274, 3, 1), struct.pack("<HHI", 274, 1, 1)))), 3,
+    ),
+    "orientation in xmp.jpg": (
+        lambda: jpeg_with(
+            segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation=\"6\"/>")
+        ),
+        3,
+    ),
+    "xmp a number.tif": (lambda: tiff(RAMP, "<", {700: 5}), 0),
+    "notes at the end.tif": (lambda: tiff(RAMP, "<", {274: 6, 34665: 2**31, 34853: 7}), 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_metadata_does_not_decide_about_pixels(tmp_path, name):
+    made, quarters = ODD[name]
+    (tmp_path / name).write_bytes(made())
+    if name.endswith(".jpg"):
+        plain = np.asarray(Image.open(io.BytesIO(saved(Image.fromarray(PLAIN), "JPEG"))))
+    else:
+        plain = RAMP[..., None].repeat(3, 2) if name.endswith(".tif") else PLAIN
+    np.testing.assert_array_equal(pixels(name, tmp_path), np.rot90(plain, quarters))
+
+
+def test_broken_exif_of_an_avif(tmp_path):
+    exif = turned_exif(3)
+    exif[0x0131] = "software"
+    data = saved(Image.fromarray(PLAIN), "AVIF", exif=exif)
+    assert data.count(b"MM\0*") == 1
+    (tmp_path / "a.avif").write_bytes(data.replace(b"MM\0*", b"??\0?"))
+    (tmp_path / "b.avif").write_bytes(data)
+    np.testing.assert_array_equal(pixels("a.avif", tmp_path), pixels("b.avif", tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_exif_changed_at_random(tmp_path, kind):
+    """The pixels are read, upright or turned in one of eight ways; never others, never none."""
+    rng = np.random.default_rng(0)
+    tags = ((271, 2, 9, 40), (282, 5, 1, 50), (34665, 4, 1, 8))
+    tags = [(*tag[:3], struct.pack("<I", tag[3])) for tag in tags]
+    whole = exif(*tags, behind=b"a camera\0" + bytes(range(40)))
+    form = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[kind]
+    plain = Image.open(io.BytesIO(saved(Image.fromarray(PLAIN), form, lossless=True)))
+    plain = np.asarray(plain.convert("RGB"))
+    turns = [np.rot90(side, n).tobytes() for side in (plain, plain[::-1]) for n in range(4)]
+    for _ in range(60):
+        odd = bytearray(whole)
+        for place in rng.integers(0, len(odd), rng.integers(1, 9)):
+            odd[place] = rng.integers(256)
+        odd = bytes(odd[: rng.integers(4, len(odd) + 1)])
+        (tmp_path / "a").write_bytes(
+            {"jpg": lambda odd: jpeg_with(segment(0xE1, b"Exif\0\0" + odd)),
+             "png": lambda odd: png_with(chunk(b"eXIf", odd)),
+             "webp": lambda odd: saved(Image.fromarray(PLAIN), "WEBP", lossless=True, exif=odd),
+            }[kind](odd)
+        )  # fmt: skip
+        assert images.read("a", str(tmp_path)).numpy().tobytes() in turns
+
+
+# ---- What is opened ---------------------------------------------------------------------------
+
+
+def test_nothing_but_the_formats_that_are_named_is_opened(tmp_path):
+    """And their suffixes are those that Pillow knows them by."""
+    Image.init()
+    for name, endings in FORMATS.items():
+        assert name in Image.OPEN
+        assert {Image.registered_extensions()[ending] for ending in endings} == {name}
+        (tmp_path / f"a{endings[0]}").write_bytes(saved(Image.fromarray(PLAIN), name))
+        assert images.read(f"a{endings[0]}", str(tmp_path)).shape == (16, 24, 3)
+    assert {ending for endings in FORMATS.values() for ending in endings} == set(SUFFIXES)
+    for name in ("PCX", "SGI", "ICO", "DIB", "PDF", "EPS"):
+        (tmp_path / "a.jpg").write_bytes(saved(Image.fromarray(PLAIN), name))
+        with pytest.raises(Unreadable, match=r"a\.jpg: not an image, or of a kind"):
+            images.read("a.jpg", str(tmp_path))
+    (tmp_path / "a.jpg").write_bytes(saved(Image.fromarray(PLAIN), "TGA"))  # named otherwise
+    with pytest.raises(Unreadable, match="not an image, or of a kind that is not read"):
+        images.read("a.jpg", str(tmp_path))
+
+
+def test_no_program_is_started(tmp_path, monkeypatch):
+    """A plain EPS, and a Ghostscript that only leaves a mark: Pillow alone would start it."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it has not looked yet
+    (tmp_path / "a.jpg").write_bytes(saved(Image.fromarray(PLAIN), "EPS"))
+    with contextlib.suppress(Exception), Image.open(tmp_path / "a.jpg") as image:
+        image.load()
+    assert (tmp_path / "started").exists()  # so it would be seen
+    (tmp_path / "started").unlink()
+    with pytest.raises(Unreadable, match="not an image"):
+        images.read("a.jpg", str(tmp_path))
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "device", "terminal"])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, kind):
+    path = {"device": "/dev/zero", "terminal": "/dev/ptmx"}.get(kind, str(tmp_path / "a.jpg"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "FIFO":
+            os.mkfifo(path)
+        if kind == "socket":
+            listener.bind(path)
+        with pytest.raises(Unreadable, match=f"{path}: not a regular file"):
+            images.read(path)
+
+
+# ---- What the machine lacks -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ENOTCONN"])
+def test_a_shortage_is_not_the_fault_of_the_image(tmp_path, monkeypatch, number):
+    (tmp_path / "a.jpg").write_bytes(jpeg(tmp_path))
+
+    def fails(*_arguments, **_more):
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(
+        DataError, match=r"a\.jpg: .*: (give a smaller -j|the disk fails)"
+    ) as caught:
+        images.read("a.jpg", str(tmp_path))
+    assert not isinstance(caught.value, Unreadable)
+
+
+def test_too_many_open_files(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg(tmp_path))
+    images.read("a.jpg", str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(free := os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(DataError, match=r"a\.jpg: too many open files.*smaller -j") as caught:
+            images.read("a.jpg", str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not isinstance(caught.value, Unreadable)
+
+
+def test_too_little_memory(tmp_path):
+    """Decoders call it a broken file: the same file is read where there is room."""
+    large = Image.new("RGB", (3000, 2000), (200, 30, 60))
+    large.save(tmp_path / "a.jpg")
+    large.save(tmp_path / "progressive.jpg", progressive=True)
+    large.save(tmp_path / "a.png")
+    large.save(tmp_path / "a.tif")
+    code = """
+import resource
+from ssl_common.data import images
+from ssl_common.streams import DataError
+for hasten in (lambda: None, images.hasten):
+    hasten()
+    for name in ("a.jpg", "progressive.jpg", "a.png", "a.tif"):
+        images.read(name)
+        pages = int(open("/proc/self/statm").read().split()[0])
+        for more in (1, 10, 20, 30):
+            resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (more << 20), -1))
+            try:
+                images.read(name)
+            except DataError as error:
+                print(type(error).__name__, error)
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) > 16 and "progressive.jpg" in done.stdout
+    for line in lines:
+        assert line.startswith("DataError ./") and line.endswith(": give a smaller -j")
+        assert ": not enough memory" in line
+
+
+def test_a_header_that_asks_for_more_than_there_is_is_a_broken_file(tmp_path):
+    for count in (2**31, 2**32 - 1):
+        entry = struct.pack("<HHII", 273, 4, 1, 8)
+        odd = tiff(RAMP).replace(entry, struct.pack("<HHII", 273, 12, count, 8))
+        assert odd != tiff(RAMP)
+        (tmp_path / "a.tif").write_bytes(odd)
+        with pytest.raises(Unreadable):
+            images.read("a.tif", str(tmp_path))
+
+
+# ---- Sizes ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,20 @@ def journal(tmp_path):
     return made
 
 
-def step(journal, number, loss=1.0, lost=()):
+def test_a_checkpoint_of_another_network_is_one_line(journal):
+    journal.run.resumed = "m.pt.state/step-000000000001.pt"
+    journal.run.resume = lambda: {"network": {"weight": torch.ones(3, 3)}}
+    with pytest.raises(DataError, match="step-.*pt: not the weights of this run: weight is") as e:
+        journal.resume()
+    assert "\n" not in str(e.value)
+
+
+def step(journal, number, loss=1.0, lost=(), weight=2.0):
     """Let step NUMBER, of two micro-batches of mean LOSS, be done; the first LOST lines."""
+    weighed = torch.tensor(float(weight))
     for part, gone in ((0, torch.tensor(lost, dtype=torch.int64)), (1, torch.tensor([]).long())):
-        weight, right = torch.tensor(2.0), torch.tensor(1)
-        journal.add(2 * (number - 1) + part, torch.tensor(2 * loss), weight, right, 2, gone)
+        right = torch.tensor(1)
+        journal.add(2 * (number - 1) + part, torch.tensor(2 * loss), weighed, right, 2, gone)
     return journal.after(number, 0.1)
 
 
@@ -105,13 +114,48 @@ def test_weights_that_are_not_finite_are_not_saved(journal):
 
 
 def test_unreadable_images_are_judged_from_the_1000th_on(journal):
-    for number in range(1, 250):  # 3 of 996: one more is 1.2%
+    journal.epoch_steps = 10**9
+    for number in range(1, 250):  # 10 of 996: one more is 1.1% of 1,000
         step(journal, number, lost=[5] if number <= 10 else [])
     with pytest.raises(DataError, match=r"11 of 1,000 images cannot be read \(line 8: 7.jpg\)"):
         step(journal, 250, lost=[7])
 
 
 def test_ten_of_a_thousand_are_not_more_than_one_percent(journal):
+    journal.epoch_steps = 10**9
     for number in range(1, 251):
         step(journal, number, lost=[5] if number <= 10 else [])
     assert journal.tally.unreadable == 10
+
+
+@pytest.mark.parametrize("steps, last", [(5000, 10), (4, 4)])
+def test_a_small_list_is_judged_at_its_end(journal, steps, last):
+    """After each of its 40 images was asked for once, or where the run ends before."""
+    journal.steps = steps
+    step(journal, 1, lost=[5])
+    for number in range(2, last):
+        step(journal, number)
+    said = rf"m.tsv: 1 of {4 * last} images cannot be read \(line 6: 5.jpg\), more than --max-bad 1"
+    with pytest.raises(DataError, match=said):
+        step(journal, last)
+
+
+def test_nothing_but_gray_images(journal):
+    """Said after the first step, null in the log, and an error where all have been seen."""
+    journal.epoch_steps = 60
+    for number in range(1, 60):
+        step(journal, number, weight=0)
+    assert [line.split(": ")[:2] for line in journal.said] == [
+        ["step 1", watch.GRAY.split(": ")[0]]
+    ]
+    assert journal.run.lines[-1]["step"] == 50
+    assert journal.run.lines[-1]["loss"] is None and journal.run.lines[-1]["accuracy"] is None
+    with pytest.raises(DataError, match="m.tsv: step 60: all images so far are gray"):
+        step(journal, 60, weight=0)
+
+
+def test_some_images_in_colour_are_enough(journal):
+    for number in range(1, 51):
+        step(journal, number, weight=2 * (number == 9))
+    assert journal.run.lines[-1]["loss"] == 50  # the sum of 50 steps over the weight of one
+    assert len(journal.said) == 1

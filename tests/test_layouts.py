@@ -1,6 +1,7 @@
 """Layouts on disk: the counts of VOC2007, plain listings of folders, lists that do not agree."""
 
 import collections
+import io
 import json
 import os
 import random
@@ -9,7 +10,9 @@ import re
 import numpy as np
 import pytest
 
-from ssl_common.data.layouts import coco, folder, voc
+from ssl_common.data import layouts
+from ssl_common.data.coco import coco
+from ssl_common.data.layouts import folder, places205, voc
 from ssl_common.data.manifest import Row
 from ssl_common.streams import DataError
 
@@ -124,8 +127,93 @@ def test_a_folder_that_is_no_devkit(tmp_path):
 def test_a_list_in_another_encoding(devkit, tmp_path):
     root = devkit()
     (tmp_path / "VOC2007/ImageSets/Main/train.txt").write_bytes(b"a\nb\xff\n")
-    with pytest.raises(DataError, match="train.txt: not UTF-8"):
+    with pytest.raises(DataError, match="train.txt:2: not UTF-8"):
         voc(root, "train")
+
+
+# ---- voc: folders of other tools -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["test", "trainval"])
+def test_annotations_say_what_the_lists_of_classes_say(data, tmp_path, split):
+    """VOC2007 without its class files: the labels come from the objects, and are the same."""
+    whole = data("voc2007_text_full/VOCdevkit/VOC2007")
+    main = tmp_path / "ImageSets/Main"
+    main.mkdir(parents=True)
+    (main / f"{split}.txt").write_bytes((whole / f"ImageSets/Main/{split}.txt").read_bytes())
+    (tmp_path / "Annotations").symlink_to(whole / "Annotations")
+    listed, annotated = voc(str(whole), split), voc(str(tmp_path), split)
+    assert [row[1:] for row in annotated] == [row[1:] for row in listed]
+
+
+def annotation(*objects):
+    places = (f"<object><name>{n}</name><difficult>{d}</difficult></object>" for n, d in objects)
+    return f"<annotation>{''.join(places)}</annotation>"
+
+
+def test_labels_of_annotations_and_images_of_any_suffix(tmp_path):
+    root = touch(tmp_path, "JPEGImages/a.PNG", "JPEGImages/b.JPG", "JPEGImages/b.txt")
+    for name, text in {
+        "ImageSets/Main/all.txt": "\ufeffa\nb\nc\n",
+        "Annotations/a.xml": annotation(("cat", 0), ("cat", 1), ("dog", 1), ("hat", "")),
+        "Annotations/b.xml": "<annotation><object><name> cat </name></object></annotation>",
+        "Annotations/c.xml": annotation(),
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    found = [(os.path.relpath(row.path, root), *row[1:]) for row in voc(root, "all")]
+    assert found == [
+        ("JPEGImages/a.PNG", ("cat", "hat"), ("dog",)),
+        ("JPEGImages/b.JPG", ("cat",), ()),
+        ("JPEGImages/c.jpg", (), ()),  # as in the devkit: the pixels are not our matter
+    ]
+    for text, message in {
+        "<annotation>": "c.xml: not XML, or damaged",
+        "<annotation><object/></annotation>": "c.xml: an object without a name: add it",
+    }.items():
+        (tmp_path / "Annotations/c.xml").write_text(text)
+        with pytest.raises(DataError, match=message):
+            voc(root, "all")
+    (tmp_path / "Annotations/c.xml").unlink()
+    with pytest.raises(DataError, match="c.xml: no such file, but others are there: add it"):
+        voc(root, "all")
+    touch(tmp_path, "JPEGImages/c.png", "JPEGImages/c.tif")
+    (tmp_path / "Annotations/c.xml").write_text(annotation())
+    with pytest.raises(DataError, match="JPEGImages: both c.png and c.tif: delete one"):
+        voc(root, "all")
+
+
+# ---- places205 ---------------------------------------------------------------------------------
+
+
+def test_the_list_of_places205(tmp_path):
+    listing = tmp_path / "train_places205.csv"
+    lines = ["b/bakery/shop/2.jpg 9", "a/abbey/x y.jpg 0", "a/abbey/1.jpg 0"]
+    listing.write_text("".join(f"{line}\n" for line in lines))
+    assert places205("images256", str(listing)) == [
+        Row("images256/a/abbey/1.jpg", ("abbey",)),
+        Row("images256/a/abbey/x y.jpg", ("abbey",)),
+        Row("images256/b/bakery/shop/2.jpg", ("bakery/shop",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "no line: is it train_places205.csv"),
+        ("a/abbey/1.jpg\n", "csv:1: not like a/abbey/1.jpg 0"),
+        ("abbey/1.jpg 0\n", "csv:1: not like"),
+        ("a/1.jpg 0\n", "csv:1: not like"),
+        ("a/abbey/1.jpg x\n", "csv:1: not like"),
+        ("a/abbey/1.jpg 0\na/abbey/1.jpg 0\n", "csv:2: a/abbey/1.jpg stands twice"),
+        ("a/abbey/1.jpg 0\na/abbey/2.jpg 1\n", "csv:2: abbey is 0 and 1"),
+        ("a/abbey/1.jpg 0\nb/bar/2.jpg 0\n", "csv:2: 0 is abbey and bar"),
+    ],
+)
+def test_what_is_no_list_of_places205(tmp_path, text, message):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        places205("images256", str(tmp_path / "list.csv"))
 
 
 # ---- folder ------------------------------------------------------------------------------------
@@ -179,6 +267,26 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "r/a/up").symlink_to(tmp_path / "r")
     with pytest.raises(DataError, match="r/a/up: a link back to a folder it lies in"):
         list(folder(root))
+
+
+def test_folders_that_are_splits_are_no_classes(tmp_path):
+    root = touch(tmp_path / "r", "train/cat/x.jpg", "Test/cat/y.jpg")
+    with pytest.raises(DataError, match=f"its folders are Test, train: splits.* as {root}/Test"):
+        list(folder(root))
+    assert [row.labels for row in folder(f"{root}/train")] == [("cat",)]
+    plain = touch(tmp_path / "flat", "train/x.jpg", "bus/y.jpg")  # classes, both
+    assert [row.labels for row in folder(plain)] == [("bus",), ("train",)]
+    assert len(list(folder(touch(tmp_path / "two", "train/x.jpg", "val/y.jpg")))) == 2
+
+
+def test_files_that_are_no_images_are_counted(tmp_path):
+    root = touch(tmp_path, "a/x.jfif", "a/y.JP2", "b/z.heic", "b/w.heic", "notes.txt", "LICENSE")
+    others = collections.Counter()
+    rows = list(folder(root, others))
+    assert [row.labels for row in rows] == [("a",), ("a",)]
+    said = layouts.write(io.BytesIO(), rows, others=others)
+    kinds = ".heic (2), no suffix (1), .txt (1)"
+    assert said == f"2 images, 1 classes; left out 4 files that are no images: {kinds}"
 
 
 @pytest.mark.parametrize("names", [[], ["a/notes.txt", "b/.x.jpg"]])
@@ -254,8 +362,9 @@ def test_every_image_has_its_row(tmp_path):
     ],
 )
 def test_what_counts_as_an_object(tmp_path, shown, more):
-    [_a, b] = coco("pics", written(tmp_path, [an_object(**more)]))
-    assert b.labels == (("cat",) if shown else ())
+    objects = [an_object(category=1), an_object(**more)]  # of a file where nothing counts: below
+    [_a, b] = coco("pics", written(tmp_path, objects))
+    assert set(b.labels) == ({"hot dog", "cat"} if shown else {"hot dog"})
 
 
 def test_boxes_at_random_against_the_corners(tmp_path):
@@ -281,18 +390,29 @@ def test_boxes_at_random_against_the_corners(tmp_path):
         ((), {"images": []}, "images: there is none"),
         ((), {"categories": None}, "no list of categories"),
         ((), {"annotations": [3]}, "no list of annotations"),
-        ((), {"images": [{"id": 7}]}, "images: no id and file_name in {'id': 7}"),
-        ((), {"categories": [{"id": "a", "name": "b"}]}, "categories: no id and name in"),
+        ((), {"images": [{"id": 7}]}, "images 7: file_name is None, which is no name"),
+        ((), {"categories": [{"id": "a", "name": "b"}]}, "the id of {.* is no whole number"),
         ((), {"images": [{"id": i, "file_name": "a"} for i in (1, 2)]}, r"2 \(a\) stands twice"),
         ((), {"images": [{"id": 1, "file_name": n} for n in "ab"]}, r"1 \(b\) stands twice"),
         ((), {"categories": [{"id": i, "name": "cat"} for i in (1, 2)]}, r"2 \(cat\) stands twice"),
         ([an_object(), an_object(image=8)], {}, "annotation 1 is of image 8, which the"),
         ([an_object(category=2)], {}, "annotation 0 is of category 2, which"),
         ([an_object(image=[7])], {}, r"annotation 0 is of image \[7\], which"),
-        ([{"image_id": 7, "category_id": 90}], {}, "annotation 0: no proper bbox and area"),
-        ([an_object(area="large")], {}, "annotation 0: no proper bbox and area"),
-        ([an_object(bbox=[1, 2])], {}, "annotation 0: no proper bbox and area"),
-        ([an_object()], {"images": [{"id": 7, "file_name": "a"}]}, "or no size of image 7"),
+        ([{"image_id": 7, "category_id": 90}], {}, "annotation 0: bbox is None, not four"),
+        ([an_object(area="large")], {}, "annotation 0: area is 'large', not in pixels"),
+        ([an_object(area=None)], {}, "annotation 0: area is None, not in pixels"),
+        ([an_object(area=float("nan"))], {}, "annotation 0: area is nan, not in pixels"),
+        ([an_object(area=10**400)], {}, "annotation 0: area is 1000"),
+        ([an_object(area=True)], {}, "annotation 0: area is True"),
+        ([an_object(bbox=[1, 2])], {}, r"annotation 0: bbox is \[1, 2\], not four"),
+        ([an_object(bbox=[1, 2, float("inf"), 4])], {}, r"annotation 0: bbox is \[1, 2, inf, 4\]"),
+        ([an_object(bbox=[1, 2, "3", 4])], {}, "annotation 0: bbox is .*, not four numbers"),
+        ([an_object(category=None)], {}, "annotation 0 is of category None, which"),
+        ([an_object(area=0)] * 2, {}, "none of its 2 annotations counts as an object: see"),
+        ([an_object(ignore=1)], {}, "none of its 1 annotations counts"),
+        ((), {"images": [{"id": 7, "file_name": "a", "width": -1}]}, "images 7: width is -1, not"),
+        ((), {"images": [{"id": 7, "file_name": "a", "height": "8"}]}, "images 7: height is '8'"),
+        ((), {"images": [{"id": True, "file_name": "a"}]}, "is no whole number"),
         ((), {"images": [{"id": 7, "file_name": "a\tb.jpg"}]}, r"'pics/a\\tb.jpg': a name may not"),
         ((), {"images": [{"id": 7, "file_name": "\ud800.jpg"}]}, "the name is not UTF-8"),
         ([an_object()], {"categories": [{"id": 90, "name": "a,b"}]}, "may not hold a comma"),
@@ -303,6 +423,19 @@ def test_coco_files_that_are_not(tmp_path, objects, parts, message):
     with pytest.raises(DataError, match=message) as caught:
         coco("pics", path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"width": 0, "height": 0}, {"width": None, "height": 0}])
+def test_where_the_size_of_an_image_is_not_known_the_whole_box_counts(tmp_path, sizes):
+    """As CVAT and Datumaro write it for images that they never opened."""
+    images = {"images": [{"id": 7, "file_name": "b.jpg", **sizes}]}
+    objects = [
+        an_object(bbox=[500, 400, 2, 2]),
+        an_object(category=1, bbox=[10, 10, 1, 20]),  # 1 pixel wide
+        an_object(category=1, bbox=[-30, 10, 31, 20]),  # one column of it is in any image
+    ]
+    rows = coco("pics", written(tmp_path, objects, **images))
+    assert rows == [Row("pics/b.jpg", ("cat",))]
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"no json", b"\xff\xfe{}", b"[" * 100_000, b"[]"])

@@ -1,6 +1,7 @@
 """Linear classifiers: heads, augmentation and labels against plain references."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from ssl_common.evaluation import linear
 from ssl_common.evaluation.metrics import places
 from ssl_common.models import registry
 from ssl_common.streams import DataError
-from ssl_common.training import loop, recipes
+from ssl_common.training import loop, memory, recipes
 from ssl_common.training.schedules import rate
 
 SHAPES = {"a": (3, 2, 2), "b": (5, 1, 1)}
@@ -231,3 +232,68 @@ def test_labels_that_are_not_one_class(tmp_path, line, wrong):
     with pytest.raises(DataError) as error:
         single_labels(images, ["city", "sea"])
     assert str(error.value) == f"{images.path}:2: {wrong}"
+
+
+# ---- Memory ---------------------------------------------------------------------------------
+
+
+def test_memory_is_what_the_optimizer_holds():
+    """Weights, gradients and momentum of two steps of SGD, counted in torch's own tensors."""
+    settings = recipes.LINEAR["resnet50"] | {"bn_affine": False}
+    heads = linear.Heads(SHAPES.values(), 40, 0.1, False).train()
+    chosen = loop.optimizer(heads, settings)
+    for _step in range(2):
+        sum(out.sum() for out in heads([torch.randn(4, *s) for s in SHAPES.values()])).backward()
+        chosen.step()
+    weights = list(heads.parameters())
+    held = [*weights, *(w.grad for w in weights)]
+    held += [chosen.state[w]["momentum_buffer"] for w in weights]
+    assert sum(t.numel() * t.element_size() for t in held) == sum(
+        linear.memory(SHAPES, 40).values()
+    )
+
+
+ALEXNET = {"conv1": (96, 10, 10), "pool1": (96, 10, 10), "conv5": (256, 6, 6)}
+GIGABYTES = (2.304, 2.304, 2.212)  # 3 x 4 bytes x 20,000 classes x (9,600, 9,600, 9,216 and 1)
+
+
+def test_memory_is_told_where_it_is_much():
+    assert linear.memory_in_words(ALEXNET, 2900, 0) is None  # 0.99 GB
+    said = linear.memory_in_words(ALEXNET, 20_000, sum(GIGABYTES) * 1e9 + 1e6)
+    assert said == (
+        "the classifiers of 20,000 classes take 6.8 GB of memory for weights, gradients and "
+        "momentum (conv1 2.3, pool1 2.3, conv5 2.2): less with fewer --layer"
+    )
+
+
+@pytest.mark.parametrize(
+    "free, advice",
+    [
+        (6.81e9, "and 6.8 are free: leave out conv1: --layer names the others"),
+        (2.22e9, "and 2.2 are free: leave out conv1, pool1: --layer names the others"),
+        (2.2e9, "and 2.2 are free: no layer fits; take a machine with more, or fewer classes"),
+    ],
+)
+def test_memory_that_is_not_there_is_refused(free, advice):
+    with pytest.raises(DataError) as error:
+        linear.memory_in_words(ALEXNET, 20_000, free)
+    assert str(error.value).endswith(advice)
+
+
+def test_what_memory_there_is(tmp_path, monkeypatch):
+    """That of the machine, unless a control group or ulimit -v holds the process to less."""
+    cpu = torch.device("cpu")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = memory.available(cpu)
+    assert 0 < free < 2 * machine
+    job = tmp_path / "slurm/job_7/step_0"
+    job.mkdir(parents=True)
+    (job / "memory.max").write_text("max\n")
+    (job.parent / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.max").write_text("7\n")  # the whole machine is no group
+    monkeypatch.setattr(memory, "GROUPS", {"": (str(tmp_path), "memory.max")})
+    (tmp_path / "cgroup").write_text("9:cpu:/x\n0::/slurm/job_7/step_0\n")
+    monkeypatch.setattr(memory, "MEMBERSHIPS", str(tmp_path / "cgroup"))
+    assert memory.available(cpu) == 1_000_000
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda _kind: (400_000, 500_000))
+    assert memory.available(cpu) == 400_000

@@ -1,11 +1,21 @@
 """Order and draws that depend on the seed, the epoch and the image alone."""
 
+import errno
+import os
+import signal
+import subprocess
+import time
+
 import numpy as np
 import pytest
 import torch
+from conftest import BIN, environment, readers
 
+from ssl_common import streams
+from ssl_common.data import images
 from ssl_common.data.loading import Drawn, InOrder, Shuffled, batches, draws, shuffled
 from ssl_common.data.manifest import Manifest
+from ssl_common.pretext.bins import Histograms
 from ssl_common.streams import DataError
 
 
@@ -126,6 +136,29 @@ def test_no_readable_image_at_all_is_an_error(scratch):
         dataset[0, 1]
 
 
+@pytest.mark.parametrize("gone, readable", [(99, True), (100, False)])
+def test_a_hundred_unreadable_lines_in_a_row_are_an_error(scratch, gone, readable):
+    """As pretrain(1) says."""
+    lines = [*(f"{number}.jpg" for number in range(gone)), "photos/cat/0.jpg"]
+    (scratch / "row.tsv").write_text("\n".join(lines) + "\n")
+    dataset = Drawn(Manifest(str(scratch / "row.tsv")), str(scratch), Task(), 0)
+    if readable:
+        assert dataset[0, 0][0] == 99
+    else:
+        with pytest.raises(DataError, match=r"row.tsv:1: no image can be read"):
+            dataset[0, 0]
+
+
+@pytest.mark.parametrize("read", [lambda found: InOrder(*found, torch.clone)[0],
+                                  lambda found: Drawn(*found, Task(), 0)[0, 0]])  # fmt: skip
+def test_a_list_with_spaces_before_its_labels(scratch, read):
+    (scratch / "spaced.tsv").write_text("photos/cat/0.jpg 3\n")
+    with pytest.raises(
+        DataError, match=r"spaced.tsv:1: .*write a TAB, not a space, between photos"
+    ):
+        read((Manifest(str(scratch / "spaced.tsv")), str(scratch)))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_worker_is_the_error_itself(scratch, workers):
     (scratch / "holes.tsv").write_text((scratch / "train.tsv").read_text() + "gone.jpg\n")
@@ -133,3 +166,82 @@ def test_an_error_in_a_worker_is_the_error_itself(scratch, workers):
     order = [[index] for index in range(len(images))]
     with pytest.raises(DataError, match=r"holes.tsv:13: .*gone.jpg: No such file"):
         list(batches(images, order, workers, False))
+
+
+# ---- What the machine lacks -------------------------------------------------------------------
+
+LACKING = {
+    "memory": (MemoryError(), "not enough memory"),
+    "descriptors": (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
+    "a disk": (OSError(errno.EIO, "Input/output error"), "Input/output error: the disk fails"),
+    "a mount": (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle: the disk fails"),
+}
+
+
+@pytest.fixture(params=LACKING)
+def shortage(request, scratch, monkeypatch):
+    """Let the machine lack something where the fifth line is read; return what is to be said."""
+    error, said = LACKING[request.param]
+    path = (scratch / "train.tsv").read_text().split("\n")[4].split("\t")[0]
+    regular = streams.regular
+
+    def fails(name):
+        if name.endswith(path):
+            raise error
+        return regular(name)
+
+    monkeypatch.setattr(streams, "regular", fails)
+    return f"^{scratch}/{path}: {said}"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["drawn", "in order", "counted"])
+def test_a_shortage_is_an_error_in_every_process_that_reads(scratch, shortage, kind, workers):
+    """It is no unreadable image, which the next line would stand in for or a count pass over."""
+    manifest = Manifest(str(scratch / "train.tsv"))
+    dataset, order = {
+        "drawn": (Drawn(manifest, str(scratch), Task(), 0), Shuffled(12, 4, 6, 0, 0)),
+        "in order": (InOrder(manifest, str(scratch), lambda image: image[0, 0]), [[0, 1], [4, 5]]),
+        "counted": (Histograms(manifest, str(scratch)), [[0, 1], [4, 5]]),
+    }[kind]
+    with pytest.raises(DataError, match=shortage) as caught:
+        list(batches(dataset, order, workers, False))
+    assert not isinstance(caught.value, images.Unreadable)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_little_memory_after_reading(scratch, workers):
+    """torch's own words for it, as it resizes: told as such, with the name of the manifest."""
+
+    def resize(image):
+        return torch.empty(1 << 60, dtype=torch.uint8)
+
+    manifest = Manifest(str(scratch / "train.tsv"))
+    said = r"train\.tsv: not enough memory.*: give a smaller -j$"
+    with pytest.raises(DataError, match=said):
+        list(batches(InOrder(manifest, str(scratch), resize), [[0]], workers, False))
+
+
+def test_a_reader_that_is_killed_ends_the_others_and_the_command(scratch):
+    """Through make-color-bins, as a process; the others read by the same."""
+    rows = "".join(f"photos/cat/{n % 8}.jpg\n" for n in range(100_000))
+    (scratch / "many.tsv").write_text(rows)
+    with subprocess.Popen(
+        [BIN / "make-color-bins", "many.tsv", "-j", "2", "-o", "b.npz"],
+        cwd=scratch, env=environment(), stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            while len(found := readers(process.pid)) < 2:
+                assert process.poll() is None
+                time.sleep(0.05)
+            os.kill(found[1], signal.SIGKILL)
+            end = time.monotonic() + 5
+            while readers(process.pid) and time.monotonic() < end:
+                time.sleep(0.05)
+            assert time.monotonic() < end
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    reason = "a process beside this one was killed by SIGKILL (memory full?): give a smaller -j"
+    assert (process.returncode, said.decode()) == (1, f"make-color-bins: {reason}\n")
+    assert not (scratch / "b.npz").exists()

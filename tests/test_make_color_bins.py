@@ -45,7 +45,8 @@ def test_bins_and_prior(run, painted, grid):
 def test_prior_only(run, painted, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     manifest = b"0.png\nbroken.png\n1.png\n2.png\n"
-    done = run("make-color-bins", "--prior-only", "-j", 2, stdin=manifest, check=0)
+    words = ["--prior-only", "-j", 2, "--max-bad", "25%"]
+    done = run("make-color-bins", *words, stdin=manifest, check=0)
     got = arrays(done)
     lab = np.rint(rgb2lab(painted[None]))[0, :, 1:]
     want = np.zeros(313)
@@ -56,11 +57,38 @@ def test_prior_only(run, painted, tmp_path):
     assert done.stderr.decode() == said
 
 
-def test_no_image_can_be_read(run, tmp_path):
-    (tmp_path / "m.tsv").write_text("a.jpg\nb.jpg\n")
-    done = run("make-color-bins", "-j", 0, "m.tsv", "-o", "b.npz", check=1)
-    said = "make-color-bins: m.tsv:1: no image of 2 can be read: is --root right?\n"
-    assert done.stderr.decode() == said and not (tmp_path / "b.npz").exists()
+@pytest.mark.parametrize(
+    "more, most, said",
+    [
+        ("", "100%", ":1: no image of 2 can be read: is --root right?"),
+        ("0.png\n1.png\n2.png\n", "39%", ": 2 of 5 images cannot be read (line 1: a.jpg), "
+         "more than --max-bad 39.000%: mend them, check --root, or raise it"),
+    ],
+)  # fmt: skip
+def test_too_many_images_cannot_be_read(run, painted, tmp_path, more, most, said):
+    """Nothing is judged before the end of a small list."""
+    (tmp_path / "m.tsv").write_text(f"a.jpg\nb.jpg\n{more}")
+    done = run("make-color-bins", "-j", 0, "m.tsv", "--max-bad", most, "-o", "b.npz", check=1)
+    assert done.stderr.decode() == f"make-color-bins: m.tsv{said}\n"
+    assert not (tmp_path / "b.npz").exists()
+
+
+@pytest.mark.parametrize("how", [["--grid", 10], ["--prior-only"]])
+def test_gray_images_have_no_colours_to_count(run, painted, tmp_path, how):
+    """Also where they are stored in colour, and a little off gray."""
+    rng = np.random.default_rng(0)
+    gray = rng.integers(0, 256, (40, 50)).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / "g0.png")
+    Image.fromarray(gray).convert("RGB").save(tmp_path / "g1.png")
+    off = gray[..., None] + rng.integers(-1, 2, (40, 50, 3))
+    Image.fromarray(off.clip(0, 255).astype(np.uint8)).save(tmp_path / "g2.png")
+    words = ["make-color-bins", *how, "-j", 0, "-o", "b.npz"]
+    done = run(*words, stdin=b"g0.png\ng1.png\ng2.png\n", check=1)
+    said = "standard input:1: all 3 images are gray: nothing can be learned of colours"
+    assert done.stderr.decode() == f"make-color-bins: {said}\n"
+    assert not (tmp_path / "b.npz").exists()
+    done = run(*words, stdin=b"0.png\ng0.png\ng1.png\ng2.png\n", check=0)
+    assert done.stderr.decode().endswith("; 3 gray\n")
 
 
 @pytest.mark.parametrize("wrong", [["--grid", 7], ["--grid", 5, "--prior-only"]])

@@ -1,6 +1,8 @@
 """The image list: by line number, in any size, against a plain split of the file."""
 
+import bz2
 import contextlib
+import gzip
 import os
 import pathlib
 import pickle
@@ -144,6 +146,12 @@ def test_a_file_that_ends_within_a_character(tmp_path, end):
         ("\tcat", "no path"),
         ("a.jpg\r", "carriage return"),
         ("a.jpg\tcat\r", "carriage return"),
+        ("a\rb.jpg", "carriage return"),
+        ("a\0.jpg", "zero byte"),
+        ("?a.jpg", "a path may not start with a question mark"),
+        ("\ufeffa.jpg", "byte-order mark"),
+        ("a.jpg\t??dog", "a label may not start with a question mark"),
+        ("a.jpg\tcat,??dog", "a label may not start with a question mark"),
         ("a.jpg\tcat\tdog", "more than one TAB"),
         ("a.jpg\tcat,,dog", "empty label"),
         ("a.jpg\t?", "empty label"),
@@ -158,10 +166,18 @@ def test_a_line_that_is_wrong_is_named(tmp_path, line, message):
         manifest(tmp_path, f"{line}\n")
 
 
-@pytest.mark.parametrize("line", ["a\rb.jpg", "a,,b.jpg", "?a", "a.jpg\t?b?", " ", "a\t\u2028"])
+@pytest.mark.parametrize(
+    "line", ["a,,b.jpg", "./?a", "a.jpg\t?b?", "a\ufeff.jpg", " ", "a\t\u2028"]
+)
 def test_a_line_that_looks_wrong_and_is_not(tmp_path, line):
     content = f"fine.jpg\n{line}\nlast.jpg\tcat\n"
     assert list(manifest(tmp_path, content)) == plainly(content)
+
+
+@pytest.mark.parametrize("pack, by", [(gzip.compress, "gzip"), (bz2.compress, "bzip2")])
+def test_a_packed_manifest_is_named(tmp_path, pack, by):
+    with pytest.raises(DataError, match=rf"list\.tsv:\d+: packed: unpack it with {by} -dc"):
+        manifest(tmp_path, pack(b"".join(b"%d.jpg\n" % (i * i) for i in range(999))))
 
 
 def test_no_line_at_all(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -228,7 +229,7 @@ def test_unreadable_images_are_counted(scratch):
     jpeg = (scratch / rows[0].split("\t")[0]).read_bytes()
     (scratch / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (scratch / "train.tsv").write_text("".join(rows) + "text.jpg\nempty.jpg\ncut.jpg\ngone.jpg\n")
-    log, _ = finish(start(scratch, "model.pt", "-j", "0"))
+    log, _ = finish(start(scratch, "model.pt", "-j", "0", "--max-bad", "25%"))
     # 60 epochs of 16 lines, of which 13 to 16 give way to line 1; named with each 50 steps.
     assert steps(log)[-1]["unreadable"] == EPOCHS * 4
     names = ["text.jpg", "empty.jpg", "cut.jpg", "gone.jpg"]
@@ -238,18 +239,18 @@ def test_unreadable_images_are_counted(scratch):
 
 @pytest.mark.parametrize("share, status", [("20%", 1), pytest.param("0.25", 0, marks=SLOW)])
 def test_too_many_unreadable_images_stop_the_run(scratch, share, status):
-    """Judged after 1,000 images: step 63 of 16, of which 4 cannot be read."""
+    """Judged after 1,000 images, or all of a smaller list: 16, of which 4 cannot be read."""
     with open(scratch / "train.tsv", "a", encoding="utf-8") as stream:
         stream.write("a.jpg\nb.jpg\nc.jpg\nd.jpg\n")
-    words = ("--batch", "16", "--epochs", "70", "-j", "2", "--checkpoint-every", "60steps")
+    words = ("--batch", "4", "--epochs", "70", "-j", "2", "--checkpoint-every", "3steps")
     log, err = finish(start(scratch, "model.pt", *words, "--max-bad", share), status)
     if status:
         *_, line = err.splitlines()
-        assert line.startswith("pretrain: train.tsv: 252 of 1,008 images cannot be read (line 13:")
+        assert line.startswith("pretrain: train.tsv: 4 of 16 images cannot be read (line 13:")
         assert line.endswith(
             "a.jpg), more than --max-bad 20.000%: mend them, check --root, or raise it"
         )
-        state = scratch / "model.pt.state/step-000000000060.pt"
+        state = scratch / "model.pt.state/step-000000000003.pt"
         assert state.exists() and not (scratch / "model.pt").exists()
     else:
         assert steps(log)[-1]["unreadable"] == 70 * 4
@@ -300,7 +301,10 @@ def damage(folder, what):
         ("no permutation", "p4.npy"),
         ("four tiles", "p4.npy: 4 tiles"),
         ("no images", "train.tsv:"),
-        ("one image", "train.tsv: 1 images are less than one batch: give --batch 1 or less"),
+        (
+            "one image",
+            "train.tsv: 1 image, but batch norm needs 2 in a batch or more",
+        ),
         ("bytes", "train.tsv:2: not UTF-8"),
         ("empty", "train.tsv: no line"),
     ],
@@ -319,12 +323,15 @@ def test_a_network_that_is_for_measuring_alone(scratch):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(scratch):
-    """The step after the one that made the weights so large, and its images; no GPU here."""
-    _, err = finish(start(scratch, "model.pt", "-j", "0", "--lr", "1e30"), 1)
-    order = list(Shuffled(12, 4, 2, 1, 0))[0]
+    """Decay alone makes the weights 100 times larger each step: within 20 they overflow."""
+    _, err = finish(start(scratch, "model.pt", "-j", "0", "--lr", "1e6"), 1)
+    found = re.search(
+        r"train.tsv: the loss is not finite at step (\d+), on .* of lines (.*): lower", err
+    )
+    step = int(found[1])
+    order = list(Shuffled(12, 4, step, step - 1, 0))[0]
     lines = ", ".join(str(line) for line in sorted(index + 1 for _, index in order))
-    where = f"train.tsv: the loss is not finite at step 2, on the images of lines {lines}: lower"
-    assert where in err and err.count("\n") == 1
+    assert 1 < step <= 20 and found[2] == lines and err.count("\n") == 1
     assert not (scratch / "model.pt").exists()
 
 

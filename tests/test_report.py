@@ -42,7 +42,7 @@ def test_several_files_and_a_pipe(run, scratch):
         (b"task\n", ":1: not JSON"),
         (b"[]\n", ":1: not a JSON object"),
         (b'{"step": 1, "loss": 2}\n', ":1: not a result"),
-        (b'{"task": "svm", "value": NaN}\n', ":1: the value is nan"),
+        (b'{"task": "svm", "value": NaN}\n', ":1: not JSON (NaN is not a finite"),
         (b"\xff\n", ":1: not JSON"),
     ],
 )

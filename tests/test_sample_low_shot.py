@@ -1,17 +1,18 @@
 """sample-low-shot as a process, and its rule against counts of the real annotations."""
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from ssl_common.data import lowshot
-from ssl_common.data.manifest import Manifest, label_matrix
+from ssl_common.data.manifest import PIECE, Manifest, class_rows, label_matrix
 from ssl_common.streams import DataError
 
 
 def matrices(folder):
-    return {path.name: np.load(path) for path in sorted(folder.iterdir())}
+    return {path.name: np.load(path) for path in sorted(folder.glob("*.npy"))}
 
 
 def check_several(labels, matrix, k):
@@ -40,7 +41,10 @@ def test_several_classes_an_image(run, tmp_path):
     done = run("sample-low-shot", "m.tsv", "-k", "1,4", "--samples", 3, "-o", "few", check=0)
     names = [f"sample{s}_k{k}.npy" for k in (1, 4) for s in (1, 2, 3)]
     assert done.stdout.decode().split() == [f"few/{name}" for name in names]
-    assert done.stderr == b"sample-low-shot: 6 samples; k=4 without c\n"
+    assert (
+        done.stderr
+        == b"sample-low-shot: 6 samples, k positives and 19k negatives a class; k=4 without c\n"
+    )
     found = matrices(tmp_path / "few")
     assert set(found) == set(names)
     for name, matrix in found.items():
@@ -81,15 +85,73 @@ def test_voc2007(run, data, tmp_path):
     assert labels[:, names.index("sheep")].tolist().count(1) == 96
     argv = ("sample-low-shot", "voc.tsv", "--samples", 1)
     done = run(*argv, "-o", "few", check=0)
-    assert done.stderr == b"sample-low-shot: 8 samples\n"
+    assert done.stderr == b"sample-low-shot: 8 samples, k positives and 19k negatives a class\n"
     for name, matrix in matrices(tmp_path / "few").items():
         check_several(labels, matrix, int(name[:-4].split("_k")[1]))
         assert ((matrix == 1).any(axis=0)).all()
     done = run(*argv, "-k", "97", "-o", "more", check=0)
-    assert done.stderr == b"sample-low-shot: 1 samples; k=97 without sheep\n"
+    assert done.stderr.endswith(
+        b": 1 samples, k positives and 19k negatives a class; k=97 without sheep\n"
+    )
+
+
+ONE_CLASS_EACH = "".join(f"{c}/{i}.jpg\t{c}\n" for c in "abcd" for i in range(40))
+
+
+@pytest.mark.parametrize("more", ["", "banner.jpg\n", "banner.jpg\t\nlogo.jpg\n"])
+def test_images_without_a_label_among_others_of_one_class(run, tmp_path, more):
+    """The rule is asked for: they may be negatives of all, or strays."""
+    (tmp_path / "m.tsv").write_text(ONE_CLASS_EACH + more)
+    argv = ("sample-low-shot", "m.tsv", "-k", "2", "--samples", 1)
+    strays = more.count("\n")
+    done = run(*argv, "-o", "told", check=1 if more else 0)
+    if more:
+        assert done.stderr.startswith(b"sample-low-shot: m.tsv:161: no label, where other images")
+        assert f"({strays} lines)" in done.stderr.decode() and not (tmp_path / "told").exists()
+    done = run(*argv, "--labels", "single", "-o", "single", check=0)
+    assert (b"; %d images without a label are left out" % strays in done.stderr) == bool(more)
+    [matrix] = matrices(tmp_path / "single").values()
+    assert (matrix == 0).sum(0).tolist() == [6] * 4 and (matrix[160:] == -1).all()
+    done = run(*argv, "--labels", "several", "-o", "several", check=0)
+    assert b"k positives and 19k negatives a class\n" in done.stderr
+    [matrix] = matrices(tmp_path / "several").values()
+    assert (matrix == 0).sum(0).tolist() == [38] * 4
+
+
+def test_the_rule_that_the_manifest_tells(tmp_path):
+    def told(text, wanted=None):
+        (tmp_path / "m.tsv").write_text(text)
+        found = Manifest(str(tmp_path / "m.tsv"))
+        return lowshot.rule_of(found, class_rows(found), wanted)
+
+    assert told("1\ta\n2\tb\n") == ("single", 0)
+    assert told("1\ta\n2\tb,a\n3\n") == ("several", 1)
+    assert told("1\ta\n2\t?b\n") == ("several", 0)
+    assert told("1\tdefect\n2\n3\n") == ("several", 2)  # negatives of the only class
+    assert told("1\tdefect\n2\tdefect\n") == ("several", 0)
+    with pytest.raises(DataError, match="m.tsv:2: several classes, or a difficult one"):
+        told("1\ta\n2\tb,a\n", "single")
+
+
+def test_memory_is_a_few_bytes_a_line(tmp_path):
+    count = 200_000
+    lines = (f"images/{i // 1000}/{i}.jpg\tclass{i % 20}\n" for i in range(count))
+    (tmp_path / "m.tsv").write_text("".join(lines))
+    found = Manifest(str(tmp_path / "m.tsv"))
+    tracemalloc.start()
+    try:
+        rows = class_rows(found)
+        _names, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [len(each) for each in rows.positive] == [count // 20] * 20
+    assert peak < 40 * count + 8 * PIECE  # hashes and their order 16, rows 4 to 8; a piece
 
 
 def test_refused(run, scratch):
+    (scratch / "bare.tsv").write_text("a.jpg\nb.jpg\n")
+    done = run("sample-low-shot", "bare.tsv", "-k", "1", "-o", "few", check=1)
+    assert done.stderr == b"sample-low-shot: bare.tsv: no labels: write path<TAB>label,label\n"
     done = run("sample-low-shot", "train.tsv", "-k", "7,9", "-o", "few", check=1)
     assert done.stderr == b"sample-low-shot: train.tsv: no class has 7 images: take a lower k\n"
     (scratch / "two.tsv").write_text("a.jpg\tcat,dog\nb.jpg\tdog\n")
@@ -140,8 +202,9 @@ def test_samples_as_the_authors_have_them(scratch, monkeypatch):
         np.save(scratch / folder / name, SAMPLE.astype(kind))
     ours, theirs = (lowshot.read(f, *labels_of(scratch / "train.tsv")) for f in ("ours", "theirs"))
     assert list(ours) == list(theirs) == [(2, 3)]
+    assert ours[2, 3].digest == theirs[2, 3].digest
     for sample in (ours[2, 3], theirs[2, 3]):
-        assert [(c, rows.tolist(), signs.tolist()) for c, rows, signs in sample] == [
+        assert [(c, rows.tolist(), signs.tolist()) for c, rows, signs in sample.classes] == [
             (0, [1, 4, 7, 8], [1, 1, -1, -1]),
             (1, [1, 4, 7, 8], [-1, -1, 1, 1]),
         ]
@@ -158,7 +221,10 @@ def test_a_fifo_among_samples_is_no_sample(scratch, monkeypatch):
 @pytest.mark.parametrize(
     "change, said",
     [
-        (lambda m: m[:-1], "11 x 2 of int8, but train.tsv has 12 lines"),
+        (
+            lambda m: m[:-1],
+            "11 x 2 of int8, not N x C whole numbers of -1, 0, 1 (N = 12 lines of train.tsv, C = 2",
+        ),
         (lambda m: m.astype(float), "float64"),
         (lambda m: np.where(m < 0, 0, m), "row 1 contradicts line 1 of train.tsv"),
         (lambda m: np.where(m == 0, -1, m), "positives or negatives alone"),

@@ -91,7 +91,7 @@ def save(folder, network, **fields):
     }
     content |= {"head": head, "permutations": torch.from_numpy(np.load(folder / "p4.npy"))}
     content = {k: v for k, v in (content | fields).items() if v is not None}
-    networks.save(folder / "model.pt", content)
+    networks.save(str(folder / "model.pt"), content)
 
 
 def show(folder, *argv, status=0):
@@ -221,19 +221,24 @@ def test_an_unreadable_image_is_named(run, scratch):
 @pytest.mark.parametrize(
     "fields, said",
     [
-        ({"trunk": None}, "model.pt: a checkpoint: name the finished network"),
-        ({"head": {}}, "model.pt: not a finished network of pretrain jigsaw ("),
-        ({"permutations": [[1]]}, "model.pt: not a finished network of pretrain jigsaw ("),
-        ({"settings": {"pretext": "colorization"}}, "model.pt: trained by colorization, not by"),
+        ({"trunk": None}, "model.pt: not a network: trunk is missing: "),
+        ({"head": {}}, "model.pt: not a finished network of pretrain jigsaw"),
+        ({"permutations": [[1]]}, "model.pt: permutations is [[1]], not P x 9 whole numbers"),
+        ({"permutations": None}, "model.pt: permutations is missing, of jigsaw"),
+        ({"settings": {"pretext": "jigsaw"}}, "model.pt: settings.arch is missing"),
+        (
+            {"settings": SETTINGS | {"pretext": "colorization"}},
+            "model.pt: points is missing, of colorization",
+        ),
         (
             {"settings": {"pretext": "jigsaw", "arch": "vgg", "color_projection": False}},
-            "vgg: no such network",
+            "model.pt: not a finished network of pretrain jigsaw",
         ),
         (
             {"settings": SETTINGS | {"arch": "alexnet"}},
             "model.pt: not a finished network",
         ),
-        ({"format": 9}, "model.pt: not a file of pretrain"),
+        ({"format": 9}, "model.pt: format 9, where this version reads 1: "),
     ],
 )
 def test_a_file_that_is_no_such_network(scratch, model, fields, said):

@@ -6,7 +6,7 @@ import torch
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
-from ssl_common import streams, threads
+from ssl_common import containers, threads
 from ssl_common.evaluation import newton, solver
 from ssl_common.evaluation.svm import COSTS as COSTS_OF_PAPER
 
@@ -159,7 +159,7 @@ def test_half_and_whole_numbers_in_a_file(tmp_path, order):
         np.save(tmp_path / "f.npy", np.asarray(array, order=order))
         before = (tmp_path / "f.npy").read_bytes()
         scale = torch.rand(50, dtype=torch.float64) + 1
-        space = solver.Rows(streams.read_array(str(tmp_path / "f.npy")), scale, "cpu")
+        space = solver.Rows(containers.read_array(str(tmp_path / "f.npy")), scale, "cpu")
         w = torch.randn(3, 8, dtype=torch.float64)
         rows = torch.from_numpy(array.astype("f8")) * scale[:, None]
         rows = torch.column_stack([rows, torch.ones(50)])
@@ -186,7 +186,7 @@ def test_columns_are_read_again_where_they_are_not_held(tmp_path, monkeypatch):
     held = space_of(features, "columns")
     monkeypatch.setattr(newton, "HELD", 0)
     monkeypatch.setattr(newton, "BLOCK", 1000)
-    file = streams.read_array(str(tmp_path / "f.npy"))
+    file = containers.read_array(str(tmp_path / "f.npy"))
     read = newton.Columns(file, held.scale, "cpu")
     assert read.held is None and len(list(read.blocks())) > 3
     for cost in COSTS:

@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ssl_common import stored, streams
+from ssl_common import containers, stored
 from ssl_common.streams import DataError
 
 SHAPES = [(), (0,), (7,), (7, 0), (0, 5), (9, 5), (1, 5), (9, 1), (4, 3, 2)]
@@ -20,7 +20,7 @@ def saved(path, shape, dtype="<f4", order="C"):
     array = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
     array = np.asarray(array, order=order)
     np.save(path, array)
-    return array, streams.read_array(str(path))
+    return array, containers.read_array(str(path))
 
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f2", ">f8", "u1", "<U3"])

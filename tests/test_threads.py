@@ -43,5 +43,5 @@ def test_side_by_side(before):
 def test_counting_colours(before, tmp_path):
     Image.fromarray(np.full((8, 8, 3), (200, 30, 30), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "m.tsv").write_text("a.png\n")
-    bins.count(Manifest(str(tmp_path / "m.tsv")), str(tmp_path), 0, lambda *_: None)
+    bins.count(Manifest(str(tmp_path / "m.tsv")), str(tmp_path), 0, lambda *_: None, 0)
     assert seen() == (before, before)

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import TINY, environment
+from conftest import TINY, environment, plant_modules
 from test_pretrain import ARGV, EPOCHS, SLOW, finish, start, steps, tail
 
 TWO = ("--gpus", "2", "--device", "cpu", "-j", "0")
@@ -59,12 +59,18 @@ def until_step_50(process, first=None):
 
 @pytest.fixture(scope="module")
 def whole(scratch_template, tmp_path_factory):
-    """The log and network of two ranks that nothing stops."""
+    """The log and network of two ranks that nothing stops.
+
+    Neither do modules in the current folder, nor variables left over from other runs.
+    """
     import shutil
 
     folder = tmp_path_factory.mktemp("ranks") / "scratch"
     shutil.copytree(scratch_template, folder)
-    log, err = finish(start(folder, "model.pt", *TWO))
+    mark = plant_modules(folder)
+    left = {"SSL_BENCH_RANKS": str(folder / "ranks-1"), "PET_STANDALONE": "1", "RANK": "3"}
+    log, err = finish(start(folder, "model.pt", *TWO, env=left))
+    assert not mark.exists() and not (folder / "ranks-1").exists()
     assert "pretrain: 80 steps left, about 0." in err
     assert tail(err) == f"pretrain: model.pt: {EPOCHS} epochs of 12 images\n"
     return log, (folder / "model.pt").read_bytes()
@@ -174,14 +180,46 @@ def test_a_rank_that_dies_too_often_is_named(whole, scratch):
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
+def test_one_signal_ends_ranks_that_have_nothing_to_save(scratch, tmp_path_factory):
+    """Those of extract-features; these do not even hear it."""
+    folder = tmp_path_factory.mktemp("tmp")
+    argv = [sys.executable, TINY, "extract-features", "random:tiny", "train.tsv", *TWO, "-o", "f/"]
+    process = subprocess.Popen(
+        argv, cwd=scratch, env=environment({"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}),
+        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    pids = []
+    try:
+        wait_for(lambda: list(folder.glob("*/[01].pid")))
+        pids = [int(path.read_text()) for path in folder.glob("*/[01].pid")]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        pids += descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 75
+        assert err == b"extract-features: stopped by SIGINT: run it again to go on\n"
+        wait_for(lambda: not any(map(alive, pids)))
+    finally:
+        for pid in {process.pid, *pids}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert not list(folder.iterdir()) and not (scratch / "f").exists()
+
+
 @SLOW
 def test_nothing_outlives_the_parent(scratch):
-    process = start(scratch, "model.pt", *TWO)
+    (scratch / "tmp").mkdir()
+    temporary = {"TMPDIR": str(scratch / "tmp")}
+    process = start(scratch, "model.pt", *TWO, env=temporary)
     below = until_step_50(process)
     process.kill()
     process.communicate()
     wait_for(lambda: not any(map(alive, (below[0], *below[1]))))
     assert list((scratch / "model.pt.state").glob("*.pt"))  # and they lost no step
+    assert list((scratch / "tmp").glob("ssl-bench-ranks.*"))
+    finish(start(scratch, "model.pt", *TWO, env=temporary))
+    assert not list((scratch / "tmp").glob("ssl-bench-*"))  # nor its folder the next one
 
 
 @SLOW

@@ -1,6 +1,7 @@
 """train-linear as a real process: what it writes, and that the loop's promises hold for it."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -49,6 +50,8 @@ def test_log_and_file(whole, tmp_path):
     assert (first["recipe"], first["classes"], first["steps"]) == ("resnet50", 2, 90)
     assert (first["crop"], first["flip"]) == (("center", False) if options else ("sized", True))
     assert [line["step"] for line in rest] == [50, 90]
+    # What batch norm began with is forgotten by e**-10 in the 90 steps, or somewhat more.
+    assert (1 - first["bn_momentum"]) ** 90 == pytest.approx(0.6 * math.exp(-10), rel=0.1)
     assert first["argv"][0] == "train-linear" and all(line["loss"] > 0 for line in rest)
     (tmp_path / "heads.pt").write_bytes(content)
     found = torch.load(tmp_path / "heads.pt", weights_only=True)

@@ -1,7 +1,9 @@
 """State dicts of torchvision: which weights are taken, what is left out, and what is refused."""
 
 import json
+import re
 
+import caffe2
 import numpy as np
 import pytest
 import torch
@@ -31,14 +33,33 @@ FORMS = {
     "without counts": lambda state: {k: v for k, v in state.items() if "num_batches" not in k},
     "momentum contrast": lambda state: {"state_dict": prefixed(prefixed(state, "encoder_q."))},
     "half precision": lambda state: {k: v.half() for k, v in state.items()},
-}
+    "averaged": lambda state: prefixed(state) | {"n_averaged": torch.tensor(7)},
+    "compiled": lambda state: prefixed(state, "_orig_mod."),
+    "compiled in parallel": lambda state: prefixed(prefixed(state, "_orig_mod.")),
+    "a part in parallel": lambda state: {k.replace("layer4.", "layer4.module."): state[k]
+                                         for k in state},
+    "sharded": lambda state: {k.replace(".conv2.", "._fsdp_wrapped_module.conv2."): state[k]
+                              for k in state},
+    "numbered": lambda state: prefixed({
+        re.sub(r"^\w+", lambda n: CHILDREN.get(n[0], n[0]), k): state[k] for k in state
+    }, "backbone."),
+}  # fmt: skip
+# The places of a ResNet's children in it, as nn.Sequential(*resnet.children()) counts them.
+CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+# A head tells that labels taught the network only where it stands with it and nothing else.
+SUPERVISED = ("bare", "parallel", "without counts", "half precision", "averaged", "compiled",
+              "compiled in parallel", "a part in parallel", "sharded")  # fmt: skip
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_trunk_computes_what_the_network_does(theirs, tmp_path, form):
     torch.save(FORMS[form](theirs.state_dict()), tmp_path / "w.pth")
-    trunk, left_out = weights.torchvision("resnet50", str(tmp_path / "w.pth"))
-    assert left_out == "; left out fc.bias, fc.weight"
+    trunk, settings = weights.torchvision("resnet50", str(tmp_path / "w.pth"))
+    assert "fc.bias, fc.weight" in settings["left_out"]
+    taught = {"pretext": "supervised", "inferred": ["pretext"]} if form in SUPERVISED else {}
+    assert settings == {"arch": "resnet50", "pretext": None, **taught} | {
+        "left_out": settings["left_out"]
+    }
     images = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         logits = theirs.fc(trunk.eval()(images).flatten(1))
@@ -67,7 +88,10 @@ def changed(state, **changes):
 
 
 REFUSED = {
-    "resnet18": (lambda state: models.resnet18(num_classes=2).state_dict(), "convert-weights"),
+    "resnet18": (
+        lambda state: models.resnet18(num_classes=2).state_dict(),
+        "its weights are conv1",
+    ),
     "resnet101": (
         lambda state: (
             {k: v.flatten()[:1] for k, v in models.resnet101().state_dict().items()} | state
@@ -96,15 +120,15 @@ REFUSED = {
     "numbers": (lambda state: {"conv1.weight": 3.0}, "no weights, but dict"),
     "twice": (
         lambda state: {"a.b": torch.zeros(1), "a": {"b": torch.zeros(1)}},
-        "names twice, too many or too deep, as a.b$",
+        "two weights have the name a.b$",
     ),
     "two networks": (
         lambda state: prefixed(state, "encoder_q.") | {"encoder_k": state},
-        "w.pth: 2 networks: choose by --prefix, of encoder_q., encoder_k.$",
+        "w.pth: 2 networks, encoder_q and encoder_k: convert-weights takes one, by --prefix$",
     ),
     "of pretrain": (
         lambda state: {"format": 1, "settings": {"arch": "resnet50"}, "trunk": state},
-        "w.pth: not the weights of torchvision's resnet50: see convert-weights",
+        "w.pth: .*torchvision's resnet50, but a network of ours: name the file alone$",
     ),
 }
 
@@ -140,9 +164,29 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, zipped, recwarn):
     assert refused > 100 and not recwarn.list
 
 
-def test_a_network_torchvision_has_otherwise():
-    with pytest.raises(DataError, match="torchvision:alexnet: alexnet is a network of ours"):
-        weights.torchvision("alexnet", "w.pth")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda: caffe2.alexnet(np.random.default_rng(0), "conv{}/", ()), "it is Caffe2's: conv"),
+        (lambda: prefixed(models.resnet18().state_dict(), "model_ema.")
+         | prefixed(models.resnet18().state_dict(), "model."),
+         "2 networks, model_ema and model: save one of them alone$"),
+    ],
+)  # fmt: skip
+def test_the_way_out_is_one(tmp_path, content, message):
+    content, arch = content(), "resnet18" if "2 networks" in message else "resnet50"
+    if "conv1_w" in content:
+        caffe2.save(tmp_path / "w.pth", content)
+    else:
+        torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(DataError, match=message):
+        weights.torchvision(arch, str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("name", ["caffenet", "alexnet-lab", "lenet", "torchvision-lenet"])
+def test_what_torchvision_does_not_have(name):
+    with pytest.raises(DataError, match="no such"):
+        weights.torchvision(name, "w.pth")
 
 
 def test_features_are_those_of_torchvision(theirs, tmp_path):
@@ -167,7 +211,7 @@ def test_the_command_says_what_it_left_out(theirs, scratch, run):
     said = "4 images, features: res5 8,192; left out fc.bias, fc.weight"
     assert done.stderr.decode() == f"extract-features: {said}\n"
     sidecar = json.loads((scratch / "f.npy.json").read_text())
-    assert (sidecar["arch"], sidecar["pretext"]) == ("resnet50", "supervised")
+    assert (sidecar["arch"], sidecar["pretext"]) == ("resnet50", None)
     for name in ("data", "data_name", "images", "permutations", "seed"):
         assert sidecar[name] is None
 
@@ -179,8 +223,8 @@ def test_the_command_says_what_it_left_out(theirs, scratch, run):
         ("torchvision:resnet50:", "no file of weights: write torchvision:resnet50:FILE"),
         ("torchvision:resnet50", "no file of weights: write torchvision:resnet50:FILE"),
         ("torchvision:resnet50:photos", "photos: Is a directory"),
-        ("torchvision:resnet50:test.tsv", "test.tsv: not a file of weights, or damaged"),
-        ("torchvision:resnet50:bomb.pt", "bomb.pt: not a file of weights, or damaged"),
+        ("torchvision:resnet50:test.tsv", "test.tsv: not a file of weights, but text"),
+        ("torchvision:resnet50:bomb.pt", "bomb.pt: a pickle that asks for posix.system"),
         ("torchvision:lenet:test.tsv", "lenet: no such network"),
     ],
 )

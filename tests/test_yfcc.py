@@ -4,6 +4,7 @@ import bz2
 import gzip
 import hashlib
 import io
+import lzma
 import math
 import random
 import re
@@ -340,7 +341,9 @@ def test_a_listing_without_a_photo_is_an_error(tmp_path, count, lines):
 # ---- Files --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress], ids=["gzip", "bzip2"])
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"]
+)
 def test_archives_are_told_by_content(tmp_path, pack):
     path = tmp_path / "listing"
     halves = ["".join(LINES[:100]).encode(), "".join(LINES[100:]).encode()]
@@ -353,6 +356,16 @@ def test_archives_are_told_by_content(tmp_path, pack):
             draw([str(path)], 50)
     path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])  # in the checksum
     with pytest.raises(DataError, match="listing: the archive is damaged"):
+        draw([str(path)], 50)
+
+
+@pytest.mark.parametrize(
+    "start, by", [(b"\x28\xb5\x2f\xfd", "zstd -dc"), (b"PK\x03\x04", "unzip -p")]
+)
+def test_archives_that_are_not_unpacked_are_named(tmp_path, start, by):
+    path = tmp_path / "listing"
+    path.write_bytes(start + b"\0" * 99)
+    with pytest.raises(DataError, match=f"listing: packed: unpack it, {by} FILE | sample-yfcc"):
         draw([str(path)], 50)
 
 

@@ -36,8 +36,8 @@ def main(file, form, inspect, prefix, channels, tags, output):
     convert-weights resnet50_jigsaw.pkl -o jigsaw.pt
     convert-weights --inspect checkpoint.pth.tar
 
-    FILE is a Caffe2 pickle of the paper, a file of VISSL, or a state dict of ResNet-50 by the names
-    of torchvision, in whatever dict it stands. Which it is, its names tell. Nothing in it is run.
+    FILE is a Caffe2 pickle of the paper, a file of VISSL, or a ResNet-50 by torchvision's names:
+    a checkpoint of torch.save, or safetensors. Which it is, its names tell. Nothing in it is run.
     """
     if tags and (inspect or form == "torchvision"):
         raise click.UsageError("--tag: only a network of ours has settings")

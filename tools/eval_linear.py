@@ -8,12 +8,13 @@ from ssl_common import cli, records, streams
 @cli.command("eval-linear")
 @click.argument("model", metavar="LINEAR.pt")
 @cli.input_argument("manifest")
+@cli.allow_seen_option
 @cli.tag_option
 @cli.output_option
 @cli.device_option
 @cli.root_option
 @cli.workers_option
-def main(model, manifest, tags, output, **running):
+def main(model, manifest, output, **running):
     """Measure the classifiers in LINEAR.pt on the images of MANIFEST; write a record a layer.
 
     \b
@@ -25,7 +26,7 @@ def main(model, manifest, tags, output, **running):
 
     made = records.stamp("eval-linear")
     with streams.writing(output, binary=False) as stream, cli.Progress("images") as progress:
-        found = list(linear.evaluate(model, manifest, tags, progress=progress, **running))
+        found = list(linear.evaluate(model, manifest, progress=progress, **running))
         for record in found:
             stream.write(records.line(record | made))
     best = max(found, key=lambda record: record["value"])

@@ -4,7 +4,7 @@ import contextlib
 
 import click
 
-from ssl_common import cli, records, streams
+from ssl_common import cli, records, streams, values
 
 
 @cli.command("eval-svm")
@@ -15,15 +15,16 @@ from ssl_common import cli, records, streams
 @click.option("--scores", metavar="FILE", help="Write the decision values here, images x classes.")
 @click.option(
     "--bootstrap",
-    type=click.IntRange(min=0),
+    type=values.Whole(0, 1_000_000),
     default=0,
     metavar="N",
     help="Samples of the images that give a 95% interval of the mAP; 1000 is usual.",
 )
+@cli.allow_seen_option
 @cli.tag_option
 @cli.output_option
 @cli.seed_option
-def main(svm, features, manifest, train_features, scores, bootstrap, tags, output, seed):
+def main(svm, features, manifest, train_features, scores, bootstrap, output, **running):
     """Measure the classifiers SVM on FEATURES and MANIFEST; write a JSON record.
 
     \b
@@ -41,7 +42,7 @@ def main(svm, features, manifest, train_features, scores, bootstrap, tags, outpu
     writing_scores = streams.writing(scores) if scores else contextlib.nullcontext()
     with streams.writing(output, binary=False) as stream, writing_scores as values:
         extra = {"train_features": train_features, "scores": values, "bootstrap": bootstrap}
-        found = scoring.evaluate(svm, features, manifest, tags, **extra, seed=seed)
+        found = scoring.evaluate(svm, features, manifest, **extra, **running)
         for record in found:
             stream.write(records.line(record | records.stamp("eval-svm")))
     cli.say(scoring.said(found))

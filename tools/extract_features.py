@@ -2,7 +2,7 @@
 
 import click
 
-from ssl_common import cli, streams
+from ssl_common import cli, streams, values
 
 
 @cli.command("extract-features")
@@ -15,7 +15,9 @@ from ssl_common import cli, streams
     metavar="LAYER",
     help="Layer to extract, as conv5 or res4; for -o DIR/ may be repeated [all].",
 )
-@click.option("--batch", type=click.IntRange(min=1), default=64, help="Images a forward pass.")
+@click.option(
+    "--batch", type=values.Whole(1, values.BATCH), default=64, help="Images a forward pass."
+)
 @click.option(
     "-o",
     "--output",

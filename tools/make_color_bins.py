@@ -11,10 +11,11 @@ from ssl_common import cli, streams
     "--grid", type=click.Choice([5, 10, 15, 20]), help="Width of a bin in a and b.  [default: 10]"
 )
 @click.option("--prior-only", is_flag=True, help="Count the 313 bins of Zhang et al. instead.")
+@cli.max_bad("1%", "Images that may be unreadable; more stop the count.")
 @cli.output_option
 @cli.root_option
 @cli.workers_option
-def main(manifest, grid, prior_only, output, root, workers):
+def main(manifest, grid, prior_only, output, **given):
     """Count the colours of the images of MANIFEST: bins of the ab plane, and how often they occur.
 
     \b
@@ -30,8 +31,9 @@ def main(manifest, grid, prior_only, output, root, workers):
 
     with streams.writing(output) as stream:
         with cli.Progress("images") as progress:
+            width = None if prior_only else grid or 10
             points, prior, said = bins.make(
-                Manifest(manifest), root, None if prior_only else grid or 10, workers, progress
+                Manifest(manifest), grid=width, progress=progress, **given
             )
         bins.save(stream, points, prior)
     cli.say(said)

@@ -2,21 +2,12 @@
 
 import click
 
-from ssl_common import cli, streams
-
-
-def _parse_first(_ctx, _param, value):
-    try:
-        return None if value is None else [int(tile) for tile in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not like 2,0,1") from None
+from ssl_common import cli, containers, streams, values
 
 
 @cli.command("make-permutations")
-@click.option("-n", "--count", type=click.IntRange(min=1), help="How many.")
-@click.option(
-    "-t", "--tiles", type=click.IntRange(2, 9), default=9, help="Tiles that are permuted."
-)
+@click.option("-n", "--count", type=values.Whole(1, 362_880), help="How many.")
+@click.option("-t", "--tiles", type=values.Whole(2, 9), default=9, help="Tiles that are permuted.")
 @click.option(
     "--method",
     type=click.Choice(["code", "max-min", "max-avg"]),
@@ -25,7 +16,10 @@ def _parse_first(_ctx, _param, value):
     " chosen before is made great.",
 )
 @click.option(
-    "--first", metavar="TILE,...", callback=_parse_first, help="First row, from 0; drawn otherwise."
+    "--first",
+    type=values.Wholes(0, 8, "2,0,1"),
+    metavar="TILE,...",
+    help="First row, from 0; drawn otherwise.",
 )
 @click.option("--check", metavar="FILE", help="Tell the distances in FILE, and make nothing.")
 @cli.seed_option
@@ -56,7 +50,7 @@ def main(count, tiles, method, first, check, seed, output):
         else:
             with streams.writing(output) as stream:
                 rows, method, least = permutations.make(count, tiles, method, first, seed, progress)
-                streams.write_array(stream, rows)
+                containers.write_array(stream, rows)
             made = f"{count} permutations of {tiles} tiles by {method}"
     apart = f", {permutations.mean_distance(rows):.4f} places apart on average"
     apart += f", {least} at least" if least else ""

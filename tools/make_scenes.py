@@ -4,13 +4,11 @@ import contextlib
 
 import click
 
-from ssl_common import cli, streams
+from ssl_common import cli, streams, values
 
 
 @cli.command("make-scenes")
-@click.option(
-    "-n", "--count", type=click.IntRange(4, 999_999), required=True, help="Scenes to draw."
-)
+@click.option("-n", "--count", type=values.Whole(4, 999_999), required=True, help="Scenes to draw.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder to make.")
 @cli.seed_option
 @cli.workers_option

@@ -2,7 +2,7 @@
 
 import click
 
-from ssl_common import cli
+from ssl_common import cli, values
 from ssl_common.training import recipes
 
 # The options that one pretext task alone takes.
@@ -16,7 +16,7 @@ NEEDS = ("permutations",)
 @click.option("--permutations", metavar="FILE", help="Of jigsaw, from make-permutations.")
 @click.option("--color-projection", is_flag=True, help="Project half of the colours, in jigsaw.")
 @click.option("--bins", metavar="FILE", help="Of colorization, from make-color-bins.")
-@click.option("--neighbors", type=click.IntRange(2, 313), help="Bins of a label.  [default: 10]")
+@click.option("--neighbors", type=values.Whole(2, 313), help="Bins of a label.  [default: 10]")
 @click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
 @click.option("--recipe", type=click.Choice(recipes.NAMES), default="in1k", help="Of the paper.")
 @cli.training_options

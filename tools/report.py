@@ -44,8 +44,8 @@ def main(results, form, plot, against, output):
     report results.jsonl --plot layers.png
     report results.jsonl --plot scaling.png --against images
 
-    Below a row stands the paper's where it published a number for the same setting. Of equal
-    records the last one counts.
+    Below a row stands the paper's where it published a number for the same setting. Of records
+    that are equal in all that decided their value the last one counts.
     """
     if against and not plot:
         raise click.UsageError("--against is for --plot")
@@ -54,9 +54,8 @@ def main(results, form, plot, against, output):
     from ssl_common.reporting import plots, report, tables
 
     with streams.writing(output, binary=False) as stream:
-        rows, count, replaced = report.gather(results or ("-",))
+        rows, said = report.gather(results or ("-",))
         table = tables.FORMATS[form](rows).encode()
-        said = f"; {replaced} replaced by a later one" if replaced else ""
         if plot:
             picture, left_out = plots.render(rows, plot, against)
             said += f"; {plot}" + (f" without {left_out} that lack {against}" if left_out else "")
@@ -66,7 +65,7 @@ def main(results, form, plot, against, output):
                 stream.flush()  # a full disk leaves the plot that was there
         else:
             stream.write(table)
-    cli.say(f"{count} records, {len(rows)} rows{said}")
+    cli.say(said)
 
 
 if __name__ == "__main__":

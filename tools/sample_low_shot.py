@@ -1,18 +1,10 @@
 """sample-low-shot: a few positives of each class, drawn several times."""
 
+import os
+
 import click
 
-from ssl_common import cli
-
-
-def _parse_ks(_ctx, _param, value):
-    try:
-        ks = [int(k) for k in value.split(",")]
-    except ValueError:
-        ks = [0]
-    if min(ks) < 1 or len(set(ks)) < len(ks):
-        raise click.BadParameter(f"{value!r} is not like 1,2,4")
-    return ks
+from ssl_common import cli, streams, values
 
 
 @cli.command("sample-low-shot")
@@ -20,15 +12,21 @@ def _parse_ks(_ctx, _param, value):
 @click.option(
     "-k",
     "ks",
+    type=values.Wholes(1, values.MANY, "1,2,4"),
     default="1,2,4,8,16,32,64,96",
     metavar="K,K,...",
-    callback=_parse_ks,
     help="Positives a class.",
 )
-@click.option("--samples", type=click.IntRange(min=1), default=5, help="Samples of each k.")
+@click.option("--samples", type=values.Whole(1, 10_000), default=5, help="Samples of each k.")
 @click.option("-o", "--output", required=True, metavar="DIR", help="New folder of the samples.")
+@click.option(
+    "--labels",
+    type=click.Choice(["single", "several"]),
+    show_default="as the manifest tells",
+    help="Whether an image shows a single class, or may show several.",
+)
 @cli.seed_option
-def main(manifest, ks, samples, output, seed):
+def main(manifest, ks, samples, output, labels, seed):
     """Draw samples with K positives of each class of MANIFEST; write DIR/sampleS_kK.npy.
 
     \b
@@ -40,12 +38,11 @@ def main(manifest, ks, samples, output, seed):
     from ssl_common.data import lowshot
     from ssl_common.data.manifest import Manifest
 
-    names, small = lowshot.write(Manifest(manifest), ks, samples, seed, output)
-    for name in names:
-        click.echo(f"{output.rstrip('/')}/{name}")
-    said = [f"{len(names)} samples"]
-    said += [f"k={k} without {', '.join(classes)}" for k, classes in small.items() if classes]
-    cli.say("; ".join(said))
+    with streams.writing("-", binary=False) as stream:
+        names, said = lowshot.write(Manifest(manifest), ks, samples, seed, output, labels)
+        for name in names:
+            stream.write(os.fsencode(f"{output.rstrip('/')}/{name}\n"))
+    cli.say(said)
 
 
 if __name__ == "__main__":

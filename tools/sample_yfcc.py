@@ -4,21 +4,21 @@ import math
 
 import click
 
-from ssl_common import cli, streams
+from ssl_common import cli, streams, values
 
 
-class _Count(click.ParamType):
+class _Count(values.Whole):
     """A number of photos, or all of them."""
 
-    name = "count"
-
     def convert(self, value, param, ctx):
-        return math.inf if value == "all" else click.IntRange(min=1).convert(value, param, ctx)
+        return math.inf if value == "all" else super().convert(value, param, ctx)
 
 
 @cli.command("sample-yfcc")
 @click.argument("listings", nargs=-1, metavar="[LISTING]...")
-@click.option("-n", "--count", type=_Count(), metavar="N", required=True, help="Photos, or all.")
+@click.option(
+    "-n", "--count", type=_Count(1, values.MANY), metavar="N", required=True, help="Photos, or all."
+)
 @click.option(
     "--format",
     "form",

@@ -16,6 +16,9 @@ from ssl_common.training import recipes
     show_default="that of the network, or of resnet50",
     help="Settings of the paper.",
 )
+@click.option(
+    "--layer", "layers", multiple=True, metavar="LAYER", help="Layer; may be repeated [all]."
+)
 @click.option("--cache", is_flag=True, help="No augmentation: the network sees each image once.")
 @cli.training_options
 def main(cache, **given):

@@ -23,9 +23,10 @@ DEVIATIONS = (0.2175, 0.0188, 0.0045)
 def shown(image, size, warp, where=None):
     """Return a SIZE x SIZE part of IMAGE (H x W x 3), its short side 256: the middle, or WHERE.
 
-    WARP makes a square of it before.
+    The short side is no less than SIZE. WARP makes a square of it before.
     """
-    image = resize(image, (SHORT_SIDE,) * 2) if warp else resize_short(image, SHORT_SIDE)
+    side = max(SHORT_SIDE, size)
+    image = resize(image, (side, side)) if warp else resize_short(image, side)
     return crop(image, size, (0.5, 0.5) if where is None else where)
 
 

@@ -5,19 +5,35 @@ An image is uint8 H x W x 3, a tensor, from here on: torch resizes it three time
 
 import contextlib
 import functools
+import io
 import os
+import re
 import warnings
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.ExifTags import Base
 from torch.nn.functional import interpolate
 
-from ssl_common.streams import DataError
+from ssl_common import shortage, streams
+from ssl_common.data import metadata
+from ssl_common.data.suffixes import FORMATS, UNMARKED
+from ssl_common.streams import SHORTAGE, DataError
 
 MAX_AREA = 1 << 24  # pixels after resizing: a 1-pixel-wide image would otherwise fill the memory
-TURNED = range(2, 9)  # values of EXIF's Orientation
+AT_ONCE = 1 << 28  # bytes
+DECODING = 20  # bytes that a pixel takes at most while it is decoded
+SAMPLE_FORMAT = 339  # of TIFF
+TURNS = {  # values of EXIF's Orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Unreadable(DataError):
@@ -28,60 +44,187 @@ _decode_jpeg = None  # what hasten() found: a function from the bytes of a JPEG 
 
 
 def hasten():
-    """Let JPEGs be decoded by what is faster than Pillow, to the same pixels, if it is there.
+    """Let JPEGs be decoded by what is faster than Pillow, if it is there and gives the same pixels.
 
     torchvision takes a second and a half to import: some 5,000 images repay it.
     """
     global _decode_jpeg
-    if _decode_jpeg:
-        return
-    try:
-        from torchcodec.decoders import decode_jpeg as _decode_jpeg  # as RGB
-    except (ImportError, OSError, RuntimeError):  # the last two: built for another torch
-        try:
-            from torchvision.io import ImageReadMode, decode_jpeg
-        except ImportError:  # torchvision will drop it
-            return
-        _decode_jpeg = functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
+    if not _decode_jpeg:
+        _decode_jpeg = next(filter(_agrees, _decoders()), None)
 
 
-def read(path, root="."):
+def _decoders():
+    """Return the decoders that are installed, the fastest first."""
+    found = []
+    absent = (ImportError, OSError, RuntimeError)  # the last two: built for another torch
+    with contextlib.suppress(*absent):
+        from torchcodec.decoders import decode_jpeg as by_torchcodec
+
+        found.append(by_torchcodec)  # as RGB
+    with contextlib.suppress(*absent):  # torchvision will drop it
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        found.append(functools.partial(decode_jpeg, mode=ImageReadMode.RGB))
+    return found
+
+
+def _agrees(decoder):
+    """Tell whether DECODER gives the pixels of Pillow, whose libjpeg may be another.
+
+    They differ where colours are stored with fewer pixels, and in files cut after a first scan.
+    """
+    with warnings.catch_warnings(action="ignore"):  # torchvision warns of its removal
+        for data in _probes():
+            with Image.open(io.BytesIO(data)) as image:
+                want = np.asarray(image.convert("RGB"))
+            try:
+                found = decoder(_bytes(data)).permute(1, 2, 0)
+            except RuntimeError:
+                return False
+            if not np.array_equal(found, want):
+                return False
+    return True
+
+
+def _probes():
+    """Yield small JPEGs of every kind, as bytes."""
+    y, x = np.mgrid[:48, :48]
+    waves = np.stack([x * x // 9, 5 * y, (x + 2) * (y + 3) // 11], 2) % 256
+    picture = Image.fromarray(waves.astype(np.uint8))
+    for progressive in (False, True):
+        for subsampling in (0, 1, 2):  # 4:4:4, 4:2:2, 4:2:0
+            stream = io.BytesIO()
+            how = {"subsampling": subsampling, "progressive": progressive, "quality": 80}
+            picture.save(stream, "JPEG", **how)
+            yield (data := stream.getvalue())
+            if subsampling == 1:  # 4:4:0, of the same blocks
+                yield data.replace(b"\1\x21\0\2\x11\1\3\x11\1", b"\1\x12\0\2\x11\1\3\x11\1")
+            if progressive:  # its first scan alone
+                end = data.index(b"\xff\xc4", data.index(b"\xff\xda"))
+                yield data[:end] + b"\xff\xd9"
+
+
+def _bytes(data):
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def read(path, root=".", seen=lambda stream: None):
     """Return the image file PATH (relative to ROOT) as RGB, uint8 H x W x 3.
 
-    It is upright by its EXIF tag. Raises Unreadable for a file that is missing, cut short or not an
-    image.
+    It is upright by its EXIF tag. SEEN is called with the file, open at its start, once the pixels
+    are known. Raises Unreadable for a file that is missing, cut short or not an image, and
+    DataError where it is the machine that lacks something.
     """
     full = os.path.join(root, path)
     try:
         # Odd tags and palettes are read all the same, and torchvision warns of its removal.
-        quiet = warnings.catch_warnings(action="ignore")
-        with quiet, open(full, "rb") as stream, Image.open(stream) as image:
-            return decode(image, stream)
-    except Image.UnidentifiedImageError as error:
-        raise Unreadable(f"{full}: not an image") from error
-    except OSError as error:
-        raise Unreadable(f"{full}: {error.strerror or error}") from error
+        with warnings.catch_warnings(action="ignore"), streams.regular(full) as stream:
+            # In memory, where a damaged header gets no more room than there are bytes.
+            whole = os.fstat(stream.fileno()).st_size <= AT_ONCE
+            stream = io.BytesIO(stream.read()) if whole else stream
+            pixels = (_decoded if whole else decode)(stream, full)
+            stream.seek(0)
+            seen(stream)
+            return pixels
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
-        raise Unreadable(f"{full}: {type(error).__name__}: {error}") from error
+        raise _complaint(full, error) from error
 
 
-def decode(image, stream):
-    """Return the pixels of IMAGE, which Pillow opened on STREAM and did not load yet.
+def _complaint(full, error):
+    """Return the error that says why the file FULL could not be read."""
+    if lacks := lacking(error):
+        return DataError(f"{full}: {lacks}")
+    if isinstance(error, Image.UnidentifiedImageError):
+        return Unreadable(f"{full}: not an image, or of a kind that is not read")
+    if isinstance(error, OSError):
+        return Unreadable(f"{full}: {error.strerror or error}")
+    if isinstance(error, DataError):
+        return Unreadable(f"{full}: {error}")
+    return Unreadable(f"{full}: {type(error).__name__}: {error}")
+
+
+def lacking(error):
+    """Return what the machine lacks by ERROR, and what to do; None where the input is at fault."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return None  # its text has the name of the file, which may be anything
+    if lacks := shortage.lacking(error):
+        return f"{lacks}: give a smaller -j"
+    if isinstance(error, OSError) and error.errno in SHORTAGE:
+        return f"{error.strerror}: the disk fails, or its server, not the image"
+    return None
+
+
+def _decoded(stream, path):
+    """Return the pixels of STREAM, what stands at PATH; what is odd beside them is left out."""
+    try:
+        return decode(stream, path)
+    except DataError:
+        raise
+    except Exception as error:
+        without = None if lacking(error) else metadata.bare(stream.getvalue())
+        if without is None:
+            raise
+        try:
+            return decode(io.BytesIO(without), path)
+        except Exception as again:
+            raise again if lacking(again) else error from None
+
+
+def decode(stream, path):
+    """Return the pixels of STREAM, which stands at PATH, as read() does.
 
     After hasten() Pillow has all but upright gray and RGB JPEGs, and the last word on broken ones.
     """
-    upright = image.getexif().get(Base.Orientation, 1) not in TURNED
-    if _decode_jpeg and image.format == "JPEG" and image.mode in ("L", "RGB") and upright:
+    unmarked = path.lower().endswith(FORMATS[UNMARKED])
+    formats = [name for name in FORMATS if unmarked or name != UNMARKED]
+    image = Image.open(stream, formats=formats)
+    plain = image.format == "JPEG" and image.mode in ("L", "RGB")
+    if plain and _decode_jpeg and _orientation(image) not in TURNS:
         stream.seek(0)
+        with contextlib.suppress(RuntimeError), _mute():
+            return _decode_jpeg(_bytes(stream.read())).permute(1, 2, 0)
+        stream.seek(0)
+        image = Image.open(stream, formats=formats)
+    _load(image)
+    turn = TURNS.get(_orientation(image))
+    image = rgb(image)
+    return torch.from_numpy(np.array(image if turn is None else image.transpose(turn)))
+
+
+def _load(image):
+    """Decode IMAGE, which Pillow opened; raise MemoryError where there is no room for it."""
+    try:
+        image.load()
+    except Exception as error:
+        # For want of memory, too, decoders say that a file is broken; and of broken ones, that
+        # memory is wanting.
         try:
-            data = torch.from_numpy(np.fromfile(stream, np.uint8))
-            with _mute():
-                return _decode_jpeg(data).permute(1, 2, 0)
-        except RuntimeError:
-            stream.seek(0)
-            image = Image.open(stream)
-    image.load()
-    return torch.from_numpy(np.array(rgb(ImageOps.exif_transpose(image))))
+            np.empty(DECODING * image.width * image.height + (1 << 24), np.uint8)
+        except MemoryError:
+            raise MemoryError from error  # not that for this array
+        wanting = shortage.lacking(error)
+        if not wanting:
+            raise
+    else:
+        return
+    raise ValueError(f"broken: {wanting}")
+
+
+def _orientation(image):
+    """Return EXIF's Orientation of IMAGE, 1 where nothing that can be read says it."""
+    # Alone: another tag that is broken would hide it.
+    with contextlib.suppress(Exception):
+        alone = Image.Exif()
+        alone.load(metadata.bare(re.sub(rb"^(Exif\0\0)+", b"", image.info["exif"])))
+        return _whole(alone[Base.Orientation])
+    with contextlib.suppress(Exception):
+        return _whole(image.getexif()[Base.Orientation])
+    return 1
+
+
+def _whole(value):
+    """Return the VALUE of a tag that is one number, of whatever type."""
+    return value[0] if isinstance(value, bytes) else value
 
 
 @contextlib.contextmanager
@@ -106,10 +249,35 @@ def _devnull():
 
 
 def rgb(image):
-    """Return Pillow's IMAGE as RGB; 16 bits are scaled to 8, where Pillow alone would clip them."""
+    """Return Pillow's IMAGE as RGB; more bits than 8 of a gray one are scaled to 8.
+
+    Raises DataError for pixels that RGB cannot be made of.
+    """
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    if not _known_range(image, tags):
+        message = "pixels of 32 bits, signed or floating-point, whose range is not known"
+        raise DataError(f"{message}: save it with 8 or 16 bits")
+    apart = tags.get(Base.PlanarConfiguration) == 2 and tags.get(Base.Compression) == 1
+    if apart and max(tags[Base.BitsPerSample]) > 8:  # which Pillow mistakes
+        raise DataError("16 bits, one colour after another: save it compressed, or with 8 bits")
     if image.mode.startswith("I"):
-        image = image.point(lambda value: value / 256).convert("L")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        values = np.asarray(image) >> (tags.get(Base.BitsPerSample, (16,))[0] - 8)
+        inverse = tags.get(Base.PhotometricInterpretation) == 0
+        return Image.fromarray((255 - values if inverse else values).astype(np.uint8)).convert(
+            "RGB"
+        )
+    try:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except ValueError as error:
+        raise DataError(f"pixels of mode {image.mode}: save it as RGB") from error
+
+
+def _known_range(image, tags):
+    """Return whether it is known which value of IMAGE, with the TAGS of a TIFF, is white."""
+    if image.mode == "I":  # as Pillow widens 16 bits
+        return image.format in ("PNG", "PPM")
+    unsigned, void = 1, 4
+    return image.mode != "F" and {*tags.get(SAMPLE_FORMAT, [])} <= {unsigned, void}
 
 
 def resize(image, size):

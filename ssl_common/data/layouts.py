@@ -1,45 +1,64 @@
 """How data sets lie on disk -> the rows of a manifest. Images are named here, never opened."""
 
-import json
+import collections
 import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+from xml.etree import ElementTree
 
 from ssl_common import streams
 from ssl_common.data.manifest import Row, format_row
+from ssl_common.data.suffixes import SUFFIXES
 from ssl_common.streams import DataError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# What the parts of a data set are called that are to be listed one by one.
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+LETTER = re.compile(r"[a-z]/(.+)/[^/]+")  # a path of Places: a/abbey/1.jpg, b/bakery/shop/1.jpg
+NAMED = 5  # suffixes that one line names
 
 
-def write(stream, rows, progress=lambda done: None):
-    """Write ROWS as a manifest to STREAM; return what was written, in words."""
+def write(
+    stream: BinaryIO,
+    rows: Iterable[Row],
+    progress: Callable[[int], None] = lambda done: None,
+    others: collections.Counter[str] | None = None,
+) -> str:
+    """Write ROWS as a manifest to STREAM; return what was written, in words.
+
+    OTHERS counts, by suffix, the files that were no images, as folder() leaves it.
+    """
     count, classes = 0, set()
     for count, row in enumerate(rows, 1):
-        stream.write(_line(row))
+        stream.write(format_row(row))
         classes.update(row.labels, row.difficult)
         progress(count)
-    return f"{count:,} images, {len(classes):,} classes"
-
-
-def _line(row):
-    """Return ROW as a line of a manifest; raise DataError for a name it cannot hold."""
-    try:
-        return format_row(row)
-    except UnicodeEncodeError as error:
-        raise DataError(f"{row.path!r}: the name is not UTF-8: rename it") from error
+    said = f"{count:,} images, {len(classes):,} classes"
+    if others:
+        kinds = [f"{suffix or 'no suffix'} ({n:,})" for suffix, n in others.most_common(NAMED)]
+        kinds += ["..."] if len(others) > NAMED else []
+        said += f"; left out {others.total():,} files that are no images: {', '.join(kinds)}"
+    return said
 
 
 # ---- folder: ROOT/<class>/**/<image> -----------------------------------------------------------
 
 
-def folder(root):
+def folder(root: str, others: collections.Counter[str] | None = None) -> Iterator[Row]:
     """Yield a Row for each image file below ROOT, sorted by the bytes of its path.
 
-    An image is known by its suffix; its label is the first folder below ROOT, none where it lies
-    in ROOT itself. Hidden files and folders are left out, links followed. Raises DataError for a
-    ROOT without an image, and for a link that leads back to a folder it lies in.
+    An image is known by its suffix, and OTHERS counts the other files by theirs; its label is the
+    first folder below ROOT, none where it lies in ROOT itself. Hidden files and folders are left
+    out, links followed. Raises DataError for a ROOT without an image, for one whose folders are
+    splits that hold the classes, and for a link that leads back to a folder it lies in.
     """
+    others = collections.Counter() if others is None else others
+    _refuse_splits(root)
     start, empty = len(os.path.join(root, "")), True
-    for path in _images(root):
+    for path in _files(root):
+        if not path.lower().endswith(SUFFIXES):
+            others[os.path.splitext(path)[1].lower()] += 1
+            continue
         empty = False
         label, below, _rest = path[start:].partition(os.sep)
         yield Row(path, (label,) if below else ())
@@ -47,8 +66,23 @@ def folder(root):
         raise DataError(f"{root}: no image below it: their names end in {' '.join(SUFFIXES)}")
 
 
-def _images(here, above=()):
-    """Yield the image files below the folder HERE; ABOVE identifies the folders it lies in."""
+def _refuse_splits(root):
+    """Raise DataError where all folders in ROOT are called as splits are, and one holds folders."""
+    parts = _folders(root)
+    names = [os.path.basename(part) for part in parts]
+    if {name.lower() for name in names} <= SPLITS and any(map(_folders, parts)):
+        message = f"{', '.join(names)}: splits, which are no classes: list each by itself, as"
+        raise DataError(f"{root}: its folders are {message} {parts[0]}")
+
+
+def _folders(root):
+    """Return the folders in ROOT that are not hidden, sorted."""
+    with os.scandir(root) as entries:
+        return sorted(e.path for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _files(here, above=()):
+    """Yield the files below the folder HERE; ABOVE identifies the folders it lies in."""
     status = os.stat(here)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
@@ -62,20 +96,21 @@ def _images(here, above=()):
         )
     for name, path in found:
         if name.endswith(b"/"):
-            yield from _images(path, (*above, identity))
-        elif path.lower().endswith(SUFFIXES):
+            yield from _files(path, (*above, identity))
+        else:
             yield path
 
 
 # ---- voc: ROOT/JPEGImages/<id>.jpg, ROOT/ImageSets/Main/<class>_<split>.txt ---------------------
 
 
-def voc(root, split):
+def voc(root: str, split: str) -> list[Row]:
     """Return a Row for each image of SPLIT in the PASCAL VOC devkit ROOT, sorted by path.
 
     Labels are those of ImageSets/Main/<class>_<split>.txt: 1 shows the class, 0 shows it with
-    difficulty only, -1 does not. Without any such file, as in the test set of VOC2012, images have
-    no labels. Raises DataError naming file and line where the lists do not agree.
+    difficulty only, -1 does not. Without any such file they are those of the objects in
+    Annotations/<id>.xml; without these either, as in the test set of VOC2012, images have none.
+    Raises DataError naming file and line where the lists do not agree.
     """
     main = os.path.join(root, "ImageSets", "Main")
     if not os.path.isdir(main):
@@ -85,16 +120,67 @@ def voc(root, split):
         raise DataError(f"{main}: no split {split!r}: there are {', '.join(sorted(splits))}")
     shown = {image: {"1": [], "0": []} for image in _members(main, split)}
     # All classes or none: one that lacks just this list would silently be absent everywhere.
-    has_labels = any(known == split for _name, known in labelled)
-    for name in sorted({name for name, _split in labelled} if has_labels else ()):
-        for image, label in _class_labels(main, name, split, shown).items():
-            if label != "-1":
-                shown[image][label].append(name)
+    if any(known == split for _name, known in labelled):
+        for name in sorted({name for name, _split in labelled}):
+            for image, label in _class_labels(main, name, split, shown).items():
+                if label != "-1":
+                    shown[image][label].append(name)
+    elif annotated := _annotated(root, shown):
+        for image, path in annotated.items():
+            shown[image]["1"], shown[image]["0"] = _objects(path)
+    files = _image_files(os.path.join(root, "JPEGImages"))
     rows = [
-        Row(os.path.join(root, "JPEGImages", f"{image}.jpg"), tuple(said["1"]), tuple(said["0"]))
-        for image, said in shown.items()
+        Row(files(image), tuple(labels["1"]), tuple(labels["0"])) for image, labels in shown.items()
     ]
     return sorted(rows, key=lambda row: os.fsencode(row.path))
+
+
+def _image_files(folder):
+    """Return a function of an image's id: its file in FOLDER, whatever its suffix.
+
+    It is <id>.jpg, as in the devkit, where there is no file of that name.
+    """
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    known = collections.defaultdict(list)
+    for name in sorted(names):
+        if name.lower().endswith(SUFFIXES):
+            known[os.path.splitext(name)[0]].append(name)
+
+    def file(image):
+        usual = f"{image}.jpg"
+        found = known.get(image, [usual])
+        if len(found) > 1 and usual not in found:
+            raise DataError(f"{folder}: both {found[0]} and {found[1]}: delete one")
+        return os.path.join(folder, usual if usual in found else found[0])
+
+    return file
+
+
+def _annotated(root, images):
+    """Return {image: its annotation file} of all IMAGES, or {} where none has one."""
+    folder = os.path.join(root, "Annotations")
+    files = {image: os.path.join(folder, f"{image}.xml") for image in images}
+    gone = [path for path in files.values() if not os.path.exists(path)]
+    if gone and len(gone) < len(files):
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        raise DataError(f"{gone[0]}: no such file{more}, but others are there: add it")
+    return {} if gone else files
+
+
+def _objects(path):
+    """Return the classes of the objects in the annotation PATH: those seen well, and the others."""
+    try:
+        with streams.regular(path) as stream:
+            places = ElementTree.parse(stream).getroot().findall("object")
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path}: not XML, or damaged ({error})") from error
+    named = [
+        (place.findtext("name", "").strip(), place.findtext("difficult", "")) for place in places
+    ]
+    if not all(name for name, _difficult in named):
+        raise DataError(f"{path}: an object without a name: add it")
+    clear = {name for name, difficult in named if difficult.strip() != "1"}
+    return sorted(clear), sorted({name for name, _difficult in named} - clear)
 
 
 def _lists(main):
@@ -165,98 +251,47 @@ def _class_labels(main, name, split, images):
 def _read(main, stem):
     """Return (path, [(line number, fields)]) of the list STEM; empty lines are left out."""
     path = os.path.join(main, f"{stem}.txt")
-    with streams.reading(path) as stream:
-        lines = [(number, line.split()) for number, line in enumerate(stream, 1)]
-    try:
-        return path, [(number, [f.decode() for f in fields]) for number, fields in lines if fields]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8: convert it with iconv") from error
-
-
-# ---- coco: IMAGES/<file_name>, and instances_*.json ---------------------------------------------
-
-
-def coco(root, annotations):
-    """Return a Row for each image that the COCO file ANNOTATIONS names, sorted by file name.
-
-    The images lie in ROOT. As in the benchmark's script (create_coco_data_files.py), an image shows
-    a class if it has an object of it that is not to be ignored, has an area, and whose box, as far
-    as it lies in the image, is over 1 pixel wide and high; a crowd is an object like others.
-    Raises DataError for another file, and where its parts do not agree.
-    """
-    source, content = streams.name(annotations), _read_json(annotations)
-    images = _named(source, content, "images", "file_name")
-    classes = _named(source, content, "categories", "name")
-    shown = {number: set() for number in images}
-    for place in content["annotations"]:
-        try:
-            image, name = images[place["image_id"]], classes[place["category_id"]]["name"]
-            if _counts(place, image):
-                shown[image["id"]].add(name)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{source}: {_what_is_wrong(place, images, classes)}") from error
-    rows = [
-        Row(os.path.join(root, images[number]["file_name"]), tuple(names))
-        for number, names in shown.items()
+    lines = [
+        (line, re.findall(r"\S+", text, re.ASCII))
+        for line, text in _text_lines(path, streams.regular)
     ]
-    for row in rows:
-        try:
-            _line(row)
-        except DataError as error:
-            raise DataError(f"{source}: {error}") from error
-    return sorted(rows, key=lambda row: os.fsencode(row.path))
+    return path, [(number, fields) for number, fields in lines if fields]
 
 
-def _read_json(path):
-    """Return what the COCO file PATH holds, {part: list of dicts}, without the outlines."""
-    try:
-        with streams.reading(path) as stream:
-            content = json.load(stream, object_hook=_without_outline)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{streams.name(path)}: not JSON ({error})") from error
-    for part in ("images", "annotations", "categories"):
-        entries = content.get(part) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-            raise DataError(f"{streams.name(path)}: no list of {part}: is it instances_*.json?")
-    return content
+def _text_lines(path, opened):
+    """Yield (line number, text) of the file PATH that OPENED opens, without a byte-order mark."""
+    with opened(path) as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: not UTF-8: convert it with iconv") from error
 
 
-def _without_outline(found):
-    found.pop("segmentation", None)  # nine tenths of the file
-    return found
+# ---- places205: ROOT/<letter>/<class>/<image>, and train_places205.csv ---------------------------
 
 
-def _named(source, content, part, key):
-    """Return {id: entry} of a PART of CONTENT whose entries are named by KEY; refuse repetition."""
-    entries, names = {}, set()
-    for entry in content[part]:
-        number, name = entry.get("id"), entry.get(key)
-        if not isinstance(number, int) or not isinstance(name, str) or not name:
-            raise DataError(f"{source}: {part}: no id and {key} in {entry!r:.80}")
-        if number in entries or name in names:
-            raise DataError(f"{source}: {part}: {number} ({name}) stands twice")
-        entries[number] = entry
-        names.add(name)
-    if not entries:
-        raise DataError(f"{source}: {part}: there is none")
-    return entries
+def places205(root: str, listing: str) -> list[Row]:
+    """Return a Row for each line "path label" of the Places205 list LISTING, sorted by path.
 
-
-def _counts(place, image):
-    """Return whether the annotation PLACE shows its class in IMAGE."""
-    x, y, width, height = place["bbox"]
-    seen = (
-        min(x + width, image["width"]) - max(x, 0),
-        min(y + height, image["height"]) - max(y, 0),
-    )
-    return place.get("ignore") != 1 and place["area"] > 0 and min(seen) > 1
-
-
-def _what_is_wrong(place, images, classes):
-    """Return why the annotation PLACE cannot be read."""
-    number = place.get("id")
-    for part, known in (("image", images), ("category", classes)):
-        named = place.get(f"{part}_id")
-        if not isinstance(named, int) or named not in known:
-            return f"annotation {number} is of {part} {named}, which the file does not list"
-    return f"annotation {number}: no proper bbox and area, or no size of image {place['image_id']}"
+    The images lie in ROOT. A class is called by its folders after the letter: abbey of a/abbey,
+    bakery/shop of b/bakery/shop. Raises DataError naming the line for one that is not like that,
+    and where a class has two numbers or a number two classes.
+    """
+    where, rows, numbers, names = streams.name(listing), {}, {}, {}
+    for line, text in _text_lines(listing, streams.reading):
+        path, _space, number = text.rstrip("\r\n").rpartition(" ")
+        match = LETTER.fullmatch(path)
+        if not match or not number.isdecimal():
+            raise DataError(f"{where}:{line}: not like a/abbey/1.jpg 0: is it train_places205.csv?")
+        name = match[1]
+        if numbers.setdefault(name, number) != number:
+            raise DataError(f"{where}:{line}: {name} is {numbers[name]} and {number}: mend one")
+        if names.setdefault(number, name) != name:
+            raise DataError(f"{where}:{line}: {number} is {names[number]} and {name}: mend one")
+        if path in rows:
+            raise DataError(f"{where}:{line}: {path} stands twice: delete one")
+        rows[path] = Row(os.path.join(root, path), (name,))
+    if not rows:
+        raise DataError(f"{where}: no line: is it train_places205.csv?")
+    return sorted(rows.values(), key=lambda row: os.fsencode(row.path))

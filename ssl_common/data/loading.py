@@ -2,19 +2,21 @@
 
 import contextlib
 import functools
-import signal
+import os
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import Dataset, default_collate
 
-from ssl_common.data import images
+from ssl_common import streams
+from ssl_common.crew import side_by_side
+from ssl_common.data import identity, images
 from ssl_common.data.mixing import GOLDEN, mix
-from ssl_common.processes import born_deaf, die_with_parent
 from ssl_common.streams import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
 MANY = 5000  # images that repay what images.hasten() takes
+JUDGED_FROM = 1000  # images
 MAX_UNREADABLE = 100  # lines in a row; then it is the folder that is wrong, not the images
 
 
@@ -78,6 +80,14 @@ def draws(seed, epochs, indices, count):
     return (mix(mix(state + GOLDEN) + steps) >> np.uint64(11)) * 2.0**-53
 
 
+def _spaced(dataset, index):
+    """Return what to say where line INDEX of a DATASET is "path label", as other lists have it."""
+    path, space, label = dataset.manifest[index].path.rpartition(" ")
+    if space and os.path.exists(os.path.join(dataset.root, path)):
+        return f": write a TAB, not a space, between {path} and its label {label}"
+    return ""
+
+
 class Drawn(Dataset):
     """PRETEXT.crop(image, draws) of a manifest's images, uint8 pixels, for training.
 
@@ -112,7 +122,7 @@ class Drawn(Dataset):
                 continue
             return passed, epoch, index, self.pretext.crop(image, drawn)
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
-        raise self.manifest.error(index + 1, f"{message}: {reason}")
+        raise self.manifest.error(index + 1, f"{message}: {reason}{_spaced(self, index)}")
 
 
 class InOrder(Dataset):
@@ -130,77 +140,86 @@ class InOrder(Dataset):
             images.hasten()
 
     def __getitem__(self, index):
+        return self.read(index)
+
+    def read(self, index, seen=lambda stream: None):
+        """Return the image of line INDEX, transformed; SEEN is as images.read() takes it."""
         try:
-            return self.transform(images.read(self.manifest[index].path, self.root))
+            return self.transform(images.read(self.manifest[index].path, self.root, seen))
         except images.Unreadable as error:
-            raise self.manifest.error(
-                index + 1, f"{error}: mend the file or drop the line"
-            ) from None
+            advice = _spaced(self, index) or ": mend the file or drop the line"
+            raise self.manifest.error(index + 1, f"{error}{advice}") from None
 
 
-def standardize(pixels):
-    """Return uint8 RGB PIXELS (... x 3 x H x W) as float: /255, less MEAN, by STD."""
-    mean, std = _statistics(pixels.device)
-    return (pixels.float() / 255 - mean) / std
+class Known(InOrder):
+    """The same, each image with by what the bytes of its file are known, int64: see identity."""
+
+    def __getitem__(self, index):
+        contents = []
+        image = self.read(index, lambda stream: contents.append(identity.known_file(stream)))
+        return image, contents[0]
+
+
+def too_many(unreadable, seen, most, whole):
+    """Tell whether more than the share MOST of the images SEEN are UNREADABLE.
+
+    That is judged from JUDGED_FROM images on; of fewer, where they are the WHOLE list.
+    """
+    return (whole or seen >= JUDGED_FROM) and unreadable > most * seen
+
+
+def unreadable_error(manifest, unreadable, seen, most, lines):
+    """Return the error of too_many() images; the first of LINES, from 0, is named."""
+    named = f"line {lines[0] + 1}: {manifest[lines[0]].path}" if lines else "the log names them"
+    share = f"{unreadable:,} of {seen:,} images cannot be read ({named})"
+    message = f"{share}, more than --max-bad {most:.3%}: mend them, check --root, or raise it"
+    return DataError(f"{streams.name(manifest.path)}: {message}")
+
+
+def standardize(pixels, mean=MEAN, deviation=STD):
+    """Return uint8 RGB PIXELS (... x 3 x H x W) as float: /255, less MEAN, by DEVIATION."""
+    mean, deviation = _statistics(pixels.device, mean, deviation)
+    return (pixels.float() / 255 - mean) / deviation
 
 
 @functools.cache  # copying them to a GPU each time would wait for it
-def _statistics(device):
-    return [torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD)]
-
-
-def _begin(_worker):
-    """Make a new process ready; it lets go of its files at once when the parent dies."""
-    die_with_parent(signal.SIGKILL)
-    get_worker_info().dataset.dataset.prepare()  # done already, where it was forked
-
-
-class _Guarded(Dataset):
-    """A data set whose items come with their error, since a worker's crosses as a traceback."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __getitems__(self, items):
-        try:
-            at_once = getattr(self.dataset, "__getitems__", None)
-            return at_once(items) if at_once else [self.dataset[item] for item in items]
-        except DataError as error:
-            return error
-
-
-def _collate(items):
-    if isinstance(items, DataError):
-        return items
-    return default_collate(items)
+def _statistics(device, *both):
+    return [torch.tensor(v, device=device).view(3, 1, 1) for v in both]
 
 
 def batches(dataset, sampler, workers, pin):
     """Yield batches of DATASET in the order of SAMPLER, which yields lists of items.
 
-    PIN puts them where a GPU can fetch them by itself.
+    PIN puts them where a GPU can fetch them by itself. Close it: that ends the processes.
     """
     dataset.prepare()  # before there are workers: each would take as long
-    loader = DataLoader(
-        _Guarded(dataset),
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_begin,
-        pin_memory=pin,
-        generator=torch.Generator(),  # or it would draw from the one of the network
-    )
-    with born_deaf() if workers else contextlib.nullcontext():
-        loaded = iter(loader)
+
+    def room(size):
+        if pin:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        return np.empty(size, np.uint8)  # of large pages, where torch has small ones
+
+    work = functools.partial(_batch, dataset)
+    with contextlib.closing(side_by_side(work, sampler, workers, _alone, room)) as loaded:
+        for arrays in loaded:
+            batch = [torch.from_numpy(array) for array in arrays]
+            if pin and not workers:
+                batch = [tensor.pin_memory() for tensor in batch]
+            yield batch if len(batch) > 1 else batch[0]
+
+
+def _batch(dataset, items):
+    """Return ITEMS of DATASET as arrays, one of each part of an item, whose first axis they are."""
     try:
-        for batch in loaded:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        message = "a process that reads images was killed (memory or /dev/shm full?): give -j 0"
-        raise DataError(message) from error
-    finally:
-        del loaded  # ends the processes here: at the exit of Python they would be deaf to it
+        at_once = getattr(dataset, "__getitems__", None)
+        batch = default_collate(at_once(items) if at_once else [dataset[item] for item in items])
+    except (MemoryError, OSError, RuntimeError) as error:
+        if lacks := images.lacking(error):
+            raise DataError(f"{streams.name(dataset.manifest.path)}: {lacks}") from error
+        raise
+    return [tensor.numpy() for tensor in (batch if isinstance(batch, list) else [batch])]
+
+
+def _alone():
+    """Make ready a process that reads: an image is too small for threads to share."""
+    torch.set_num_threads(1)

@@ -2,40 +2,89 @@
 
 import os
 import re
+from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams
-from ssl_common.data.manifest import NEGATIVE, POSITIVE, label_matrix
+from ssl_common import containers, formats, records, streams
+from ssl_common.data.manifest import NEGATIVE, POSITIVE, ClassRows, Manifest, class_rows
 from ssl_common.streams import DataError
 
+ABOUT = "samples.json"  # beside the samples: the seed that drew them, and the digest of each
 UNUSED = -1  # in a sample, where 1 is a positive and 0 a negative
 NEGATIVES = 19  # per positive, where an image may show several classes
+SINGLE, SEVERAL = "single", "several"  # classes that an image may show: the two rules
+MEANING = {
+    SINGLE: "k images a class, which are negatives of all others",
+    SEVERAL: "k positives and 19k negatives a class",
+}
+BLOCK = 1 << 13  # rows at a time
 
 
-def sample(labels, single, k, seed, number):
-    """Return sample NUMBER of K positives a class, int8 (N, C): 1, 0, or UNUSED.
+def sample(
+    found: ClassRows, rule: str, k: int, seed: int, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sample NUMBER of K positives a class: the rows used, int64 (U,), and their values.
 
-    LABELS (N, C) are of label_matrix, SINGLE says that each row has one class. Then the sample is k
-    images a class, each negative for all other classes; else k positives and 19k negatives of each
-    class by itself, none of them difficult. A class with fewer is UNUSED. What is drawn depends on
-    (SEED, NUMBER, K, class) alone.
+    Those are int8 (U, C): 1, 0, or UNUSED. By the RULE "single" it is k images a class, each
+    negative for all other classes; by "several" k positives and 19k negatives of each class by
+    itself, none of them difficult. A class with fewer is UNUSED. What is drawn depends on (SEED,
+    NUMBER, K, class) alone.
     """
-    chosen = np.full(labels.shape, UNUSED, np.int8)
     drawn = {}
-    for c in range(labels.shape[1]):
+    for c, (positive, difficult) in enumerate(zip(found.positive, found.difficult, strict=True)):
         draw = np.random.default_rng((seed, number, k, c))
-        positive, negative = (np.flatnonzero(labels[:, c] == v) for v in (POSITIVE, NEGATIVE))
-        if len(positive) < k or (not single and len(negative) < NEGATIVES * k):
+        known = np.union1d(positive, difficult)
+        others = 0 if rule == SINGLE else NEGATIVES * k
+        if len(positive) < k or found.count - len(known) < others:
             continue
-        drawn[c] = draw.choice(positive, k, replace=False)
-        if not single:
-            chosen[draw.choice(negative, NEGATIVES * k, replace=False), c] = 0
-    if single and drawn:
-        chosen[np.ix_(np.concatenate(list(drawn.values())), list(drawn))] = 0
-    for c, rows in drawn.items():
-        chosen[rows, c] = 1
-    return chosen
+        shown = positive[draw.choice(len(positive), k, replace=False)]
+        if others:
+            others = _outside(known, draw.choice(found.count - len(known), others, replace=False))
+        drawn[c] = shown, others
+    if rule == SINGLE:
+        used = [shown for shown, _others in drawn.values()]
+    else:
+        used = [rows for pair in drawn.values() for rows in pair]
+    rows = np.unique(np.concatenate(used)) if used else np.empty(0, np.int64)
+    values = np.full((len(rows), len(found.classes)), UNUSED, np.int8)
+    for c, (shown, others) in drawn.items():
+        values[slice(None) if rule == SINGLE else np.searchsorted(rows, others), c] = 0
+        values[np.searchsorted(rows, shown), c] = 1
+    return rows, values
+
+
+def _outside(members, places):
+    """Return the rows at PLACES among those that are not MEMBERS, which ascend."""
+    before = members - np.arange(len(members))  # how many that are not come before each
+    return places + np.searchsorted(before, places, side="right")
+
+
+def rule_of(manifest: Manifest, found: ClassRows, wanted: str | None = None) -> tuple[str, int]:
+    """Return the rule for the rows FOUND in MANIFEST, and how many of them have no label.
+
+    It is the one WANTED, or else SEVERAL where a row has several classes, one that is difficult or
+    there is one class alone, and SINGLE where each row has one. Raises DataError where it is to be
+    said, and for SINGLE where a row has more than one.
+    """
+    labels = np.zeros(found.count, np.int32)
+    for rows in found.positive:
+        labels[rows] += 1
+    for rows in found.difficult:
+        labels[rows] += 2
+    without = np.flatnonzero(labels == 0)
+    if (labels > 1).any():
+        if wanted == SINGLE:
+            message = "several classes, or a difficult one, which --labels single does not allow"
+            raise manifest.error(int(labels.argmax()) + 1, message)
+        return SEVERAL, len(without)
+    if wanted is None and len(without) and len(found.classes) > 1:
+        message = "no label, where other images have one class each: --labels single leaves out"
+        advice = "such images, --labels several takes them as negatives"
+        raise manifest.error(int(without[0]) + 1, f"{message} {advice} ({len(without)} lines)")
+    if wanted is None:
+        wanted = SEVERAL if len(without) or len(found.classes) == 1 else SINGLE
+    return wanted, len(without)
 
 
 def is_single(labels):
@@ -43,31 +92,63 @@ def is_single(labels):
     return bool(((labels != NEGATIVE).sum(axis=1) == 1).all() and (labels != 0).all())
 
 
-def write(manifest, ks, samples, seed, folder):
+def write(
+    manifest: Manifest, ks: list[int], samples: int, seed: int, folder: str, wanted: str | None
+) -> tuple[list[str], str]:
     """Write SAMPLES samples of each of KS positives of MANIFEST into the new FOLDER.
 
-    Return (names of files, {k: classes too small for it}). Raises DataError where no class has
-    enough for the smallest k.
+    WANTED is as rule_of() takes it. Return the names of the files, and what they are in words.
+    Raises DataError for a manifest without labels, and where no class has enough for the least k.
     """
-    classes, labels = label_matrix(manifest)
-    single, names, small = is_single(labels), [], {}
+    found = class_rows(manifest)
+    where = streams.name(manifest.path)
+    if not found.classes:
+        raise DataError(f"{where}: no labels: write path<TAB>label,label")
+    rule, without = rule_of(manifest, found, wanted)
+    names, small = [], {}
     with streams.writing_folder(folder) as partial:
         for k in ks:
             for number in range(1, samples + 1):
-                chosen = sample(labels, single, k, seed, number)
-                kept = (chosen != UNUSED).any(axis=0)
-                small[k] = [name for name, there in zip(classes, kept, strict=True) if not there]
+                rows, values = sample(found, rule, k, seed, number)
+                kept = (values != UNUSED).any(axis=0)
+                small[k] = [n for n, there in zip(found.classes, kept, strict=True) if not there]
                 if not kept.any():
                     break
                 names.append(file_name(number, k))
                 with streams.writing(os.path.join(partial, names[-1])) as stream:
-                    streams.write_array(stream, chosen)
+                    _write_matrix(stream, found.count, rows, values)
         if not names:
             k = min(ks)
-            needed = f"{k} images" if single else f"{k} positives and {NEGATIVES * k} negatives"
+            needed = (
+                f"{k} images" if rule == SINGLE else f"{k} positives and {NEGATIVES * k} negatives"
+            )
             advice = "take a lower k" if k > 1 else "list more images"
-            raise DataError(f"{streams.name(manifest.path)}: no class has {needed}: {advice}")
-    return names, small
+            raise DataError(f"{where}: no class has {needed}: {advice}")
+        paths = {name: os.path.join(partial, name) for name in names}
+        digests = {name: _digest(containers.read_array(path)) for name, path in paths.items()}
+        about = {"seed": seed, "rule": rule, "digests": digests}
+        with streams.writing(os.path.join(partial, ABOUT)) as stream:
+            stream.write(records.line({"format": 1} | about))
+    return names, _in_words(names, rule, without, small)
+
+
+def _in_words(names, rule, without, small):
+    """Return what sample-low-shot says of its work."""
+    said = [f"{len(names)} samples, {MEANING[rule]}"]
+    if without and rule == SINGLE:
+        said.append(f"{without:,} images without a label are left out")
+    said += [f"k={k} without {', '.join(classes)}" for k, classes in small.items() if classes]
+    return "; ".join(said)
+
+
+def _write_matrix(stream, count, rows, values):
+    """Write as .npy the matrix, int8 (COUNT, C), that holds VALUES in ROWS and else UNUSED."""
+    containers.write_array_header(stream, np.int8, (count, values.shape[1]))
+    for start in range(0, count, BLOCK):
+        block = np.full((min(BLOCK, count - start), values.shape[1]), UNUSED, np.int8)
+        first, last = np.searchsorted(rows, (start, start + len(block)))
+        block[rows[first:last] - start] = values[first:last]
+        stream.write(block.data)
 
 
 def file_name(number, k):
@@ -75,10 +156,16 @@ def file_name(number, k):
     return f"sample{number}_k{k}.npy"
 
 
-def read(folder, labels, manifest):
-    """Return {(k, number): [(class, rows, signs), ...]} of the files in FOLDER, in that order.
+class Drawn(NamedTuple):
+    """A sample as it is used: (class, rows int32 (n,), signs int8, 1 or -1) of each it has."""
 
-    Of each class that a sample has, rows are its images, int32 (n,), and signs, int8, 1 or -1.
+    classes: list
+    digest: str  # of its matrix
+
+
+def read(folder, labels, manifest):
+    """Return {(k, number): Drawn} of the files in FOLDER, in that order.
+
     Raises DataError where one is not a sample of LABELS (N, C), which are those of MANIFEST, or
     not of the k that its name says.
     """
@@ -97,30 +184,65 @@ def read(folder, labels, manifest):
 
 def _read(path, k, labels, manifest):
     """Return what read() says of the one file PATH."""
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: not a regular file: samples are")
-    matrix = np.asarray(streams.read_array(path))
-    _check(path, matrix, labels, manifest)
+    if not os.path.isfile(path):  # nobody may ever write into a FIFO
+        raise DataError(f"{path}: not a regular file, which a sample is: remove it")
+    where = streams.name(manifest.path)
+    words = zip("NC", labels.shape, ("lines", "classes"), strict=True)
+    shape = {letter: (number, f"{word} of {where}") for letter, number, word in words}
+    matrix = np.asarray(formats.SAMPLE.read(path, **shape)["sample"])
+    _check(path, matrix, labels, where)
     positives = (matrix == 1).sum(axis=0)
     for c in np.flatnonzero((positives > 0) & (positives != k)):
         message = f"{positives[c]} positives in column {c + 1}, but its name says {k}"
         raise DataError(f"{path}: {message}: name it as it was, or sample again")
-    return [
+    classes = [
         (int(c), rows.astype(np.int32), np.where(matrix[rows, c] == 1, 1, -1).astype(np.int8))
         for c in np.flatnonzero(positives)
         for rows in [np.flatnonzero(matrix[:, c] != UNUSED)]
     ]
+    return Drawn(classes, _digest(matrix))
 
 
-def _check(path, matrix, labels, manifest):
-    """Raise DataError, naming PATH, where MATRIX is not a sample of LABELS of MANIFEST."""
-    where = streams.name(manifest.path)
-    if matrix.shape != labels.shape or matrix.dtype.kind != "i":
-        shape = " x ".join(map(str, matrix.shape))
-        message = f"{shape} of {matrix.dtype}, but {where} has {labels.shape[0]} lines and"
-        raise DataError(f"{path}: {message} {labels.shape[1]} classes: sample it again")
-    wrong = ~np.isin(matrix, (UNUSED, 0, 1))
-    wrong |= (matrix == 1) & (labels != POSITIVE) | (matrix == 0) & (labels == POSITIVE)
+def drawn(folder, samples):
+    """Return {k, as text: fields of a record} of SAMPLES, what read() found in FOLDER.
+
+    The seed is what the folder says, of samples that are still what it says it of; the rule too, or
+    what they look like: all classes from the same images.
+    """
+    path, about, digests = os.path.join(folder, ABOUT), {}, {}
+    if os.path.exists(path):
+        about = formats.SAMPLES.read(path)
+    for (k, number), each in samples.items():
+        digests.setdefault(k, {})[file_name(number, k)] = each.digest
+    found = {}
+    for k, each in digests.items():
+        told = about if each.items() <= about.get("digests", {}).items() else {}
+        found[str(k)] = {
+            "sample_seed": told.get("seed"),
+            "sample_rule": told.get("rule") or _rule(samples, k),
+            "samples_digest": streams.digest(repr(sorted(each.items())).encode()),
+        }
+    return found
+
+
+def _rule(samples, k):
+    """Return the rule by which SAMPLES of K look to be drawn."""
+    for (each, _number), sample in samples.items():
+        rows = [rows for _c, rows, _signs in sample.classes]
+        if each == k and (len(rows) < 2 or any(not np.array_equal(r, rows[0]) for r in rows)):
+            return SEVERAL
+    return SINGLE
+
+
+def _digest(matrix):
+    """Return the digest of a MATRIX of samples, whatever the type and order of its numbers."""
+    blocks = (matrix[start : start + BLOCK] for start in range(0, len(matrix), BLOCK))
+    return streams.digest(np.asarray(block, np.int8, "C").tobytes() for block in blocks)
+
+
+def _check(path, matrix, labels, where):
+    """Raise DataError, naming PATH, where MATRIX is no sample of LABELS of the manifest WHERE."""
+    wrong = (matrix == 1) & (labels != POSITIVE) | (matrix == 0) & (labels == POSITIVE)
     if wrong.any():
         line = int(np.flatnonzero(wrong.any(axis=1))[0]) + 1
         raise DataError(f"{path}: row {line} contradicts line {line} of {where}: sample it again")

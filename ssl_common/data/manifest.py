@@ -8,17 +8,23 @@ import stat
 import tempfile
 import weakref
 import zlib
+from array import array
 from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import containers, streams
+from ssl_common.data import packed
 from ssl_common.streams import DataError
 
 BLOCK = 64  # lines between two remembered offsets: 12 MB for 100 million lines
 PIECE = 1 << 20  # bytes read at a time: they stay in the cache of the processor
 SMALL = 1 << 26  # bytes of a manifest that is read anew in a moment: its index is not kept
 LABELS = re.compile(rb"(\t[^\n]*)")
+SURROGATE = re.compile("[\ud800-\udfff]")
+MARK = "\ufeff"  # of byte order: some editors write it before the first line
+# What no line holds, or what no path begins with: a piece with any of it is read line by line.
+ODD = re.compile(rb"[\r\0]|(?:^|\n)\?|" + MARK.encode())
 FORMAT, HEAD = 1, 7  # of the index; numbers before its offsets
 POSITIVE, DIFFICULT, NEGATIVE = 1, 0, -1
 
@@ -34,13 +40,15 @@ class Row(NamedTuple):
 def format_row(row):
     """Return ROW as a line of a manifest, bytes with their newline.
 
-    Raises DataError where a name holds what the format gives a meaning.
+    Raises DataError where a name holds what the format gives a meaning, or is not UTF-8.
     """
     for part in (row.path, *row.labels, *row.difficult):
-        if not part or any(mark in part for mark in "\t\n\r") or part.startswith("?"):
+        if not part or any(mark in part for mark in "\t\n\r\0") or part.startswith(("?", MARK)):
             raise DataError(
                 f"{part!r}: a name may not be empty, hold a TAB or newline, or start with ?"
             )
+        if not part.isascii() and SURROGATE.search(part):  # how Python holds what is not UTF-8
+            raise DataError(f"{part!r}: the name is not UTF-8: rename it")
     for label in (*row.labels, *row.difficult):
         if "," in label:
             raise DataError(f"{label!r} ({row.path}): a label may not hold a comma")
@@ -49,7 +57,7 @@ def format_row(row):
 
 
 def _class_order(label):
-    return label.lstrip("?").encode()
+    return label.removeprefix("?").encode()
 
 
 def index_files(path, folder=None):
@@ -113,7 +121,7 @@ class Manifest:
         """Return the index that one of the files KEPT holds, mapped; None where none is right."""
         for path in self._kept:
             try:
-                index = streams.read_array(path)
+                index = containers.read_array(path)
             except (OSError, DataError):
                 continue
             if index.dtype != np.int64 or index.ndim != 1 or index.size <= HEAD:
@@ -128,7 +136,7 @@ class Manifest:
             try:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with streams.writing(path) as stream:
-                    streams.write_array(stream, self._index)
+                    containers.write_array(stream, self._index)
             except OSError:
                 if len(self._kept) == 1:  # the user's own choice
                     raise
@@ -187,7 +195,11 @@ class Manifest:
                 piece.decode()
             except UnicodeDecodeError as error:
                 line = before + piece.count(b"\n", 0, error.start) + 1
-                raise self.error(line, "not UTF-8: convert it with iconv") from error
+                by = packed.command(os.pread(self._file, packed.LONGEST, 0))
+                advice = (
+                    f"packed: unpack it with {by}" if by else "not UTF-8: convert it with iconv"
+                )
+                raise self.error(line, advice) from error
         if b"\t" in piece:
             parts = LABELS.split(piece)
             paths, kinds = b"".join(parts[::2]), set(parts[1::2])  # labels recur
@@ -195,7 +207,7 @@ class Manifest:
         else:
             paths, kinds = piece, ()
             empty = ends[0] == 0 or (np.diff(ends) == 1).any()
-        if empty or b"\r" in piece or not all(map(self._are_labels, kinds)):
+        if empty or ODD.search(piece) or not all(map(self._are_labels, kinds)):
             for line, text in enumerate(piece[:-1].split(b"\n"), before + 1):
                 self._parse(text, line)
         return paths
@@ -231,15 +243,23 @@ class Manifest:
 
     def _parse(self, line_bytes, line):
         path, *fields = line_bytes.decode().split("\t")
+        if b"\r" in line_bytes:
+            raise self.error(line, "holds a carriage return: convert it with dos2unix")
+        if b"\0" in line_bytes:
+            raise self.error(line, "holds a zero byte: is it a list of images?")
+        if path.startswith(MARK):
+            raise self.error(line, "starts with a byte-order mark: save it as UTF-8 without one")
         if not path:
             raise self.error(line, "no path: delete the line")
-        if path.endswith("\r") or (fields and fields[-1].endswith("\r")):
-            raise self.error(line, "ends in a carriage return: convert it with dos2unix")
+        if path.startswith("?"):
+            raise self.error(line, "a path may not start with a question mark: write ./?...")
         if len(fields) > 1:
             raise self.error(line, "more than one TAB: write path<TAB>label,label")
         labels = fields[0].split(",") if fields and fields[0] else []
         if any(label in ("", "?") for label in labels):
             raise self.error(line, "an empty label: write path<TAB>label,label")
+        if any(label.startswith("??") for label in labels):
+            raise self.error(line, "a label may not start with a question mark, but for one ?")
         return Row(
             path,
             tuple(label for label in labels if label[0] != "?"),
@@ -261,19 +281,6 @@ class Manifest:
         """Return the digest of paths and labels, the same from a file and a pipe."""
         return streams.digest(repr(tuple(row)).encode() for row in self)
 
-    def path_hashes(self):
-        """Return the first 8 bytes of the SHA-256 of each path, uint64 (N,)."""
-        digests = (hashlib.sha256(row.path.encode()).digest()[:8] for row in self)
-        return np.frombuffer(b"".join(digests), "<u8")
-
-    def check_unseen(self, hashes, source):
-        """Raise DataError naming a line whose path is among HASHES, what SOURCE was trained on."""
-        known = np.flatnonzero(np.isin(self.path_hashes(), hashes))
-        if len(known):
-            line = int(known[0]) + 1
-            message = f"{source} was trained on {self[known[0]].path} ({len(known)} such lines)"
-            raise self.error(line, f"{message}: evaluate on others")
-
     def __getstate__(self):  # worker processes open and map the files again
         index = getattr(self._index, "filename", self._index)
         return {"path": self.path, "_source": self._source, "_index": index}
@@ -282,31 +289,68 @@ class Manifest:
         self.path, self._kept, self._index = state["path"], (), state["_index"]
         self._open(state["_source"])
         if isinstance(self._index, str):
-            self._index = streams.read_array(self._index)
+            self._index = containers.read_array(self._index)
+
+
+class ClassRows(NamedTuple):
+    """The rows, counted from 0 and ascending, that show each class: 4 bytes a label in memory."""
+
+    count: int  # rows in all
+    classes: list[str]  # all that occur, in the order of their bytes
+    positive: list[np.ndarray]  # int32, of each class
+    difficult: list[np.ndarray]
+
+
+def class_rows(manifest: Manifest) -> ClassRows:
+    """Return the rows of each class of MANIFEST, in one pass.
+
+    Raises DataError where a path is repeated or a line says two things.
+    """
+    hashes = np.empty(len(manifest), np.int64)
+    rows = {}  # class -> (positive, difficult)
+    for index, row in enumerate(manifest):
+        hashes[index] = hash(row.path)
+        names = (*row.labels, *row.difficult)
+        if len(names) > 1 and len(set(names)) < len(names):
+            raise manifest.error(index + 1, "a label stands twice: delete one")
+        for place, name in enumerate(names):
+            pair = rows.get(name) or rows.setdefault(name, (array("i"), array("i")))
+            pair[place >= len(row.labels)].append(index)
+    _refuse_repeated(manifest, hashes)
+    classes = sorted(rows, key=str.encode)
+    positive, difficult = (
+        [np.frombuffer(rows[name][which], np.int32) for name in classes] for which in (0, 1)
+    )
+    return ClassRows(len(manifest), classes, positive, difficult)
+
+
+def _refuse_repeated(manifest, hashes):
+    """Raise DataError for the first line whose path stands before: its hash does, in HASHES."""
+    ordered = np.sort(hashes)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    first = {}
+    for index in np.flatnonzero(np.isin(hashes, twice)).tolist() if len(twice) else ():
+        path = manifest[index].path
+        if (line := first.setdefault(path, index + 1)) <= index:
+            message = f"{path} stands on line {line} already: delete one"
+            raise manifest.error(index + 1, message)
 
 
 def label_matrix(manifest, classes=None):
     """Return (classes, labels): labels[i, c] is POSITIVE, DIFFICULT or NEGATIVE, int8 (N, C).
 
     Without CLASSES they are all that occur, in the order of their bytes. A label outside CLASSES
-    is left out of the matrix. Raises DataError where a path is repeated or a line says two things.
+    is left out of the matrix. Raises DataError for what class_rows() refuses.
     """
-    rows, seen = list(manifest), {}
-    for line, row in enumerate(rows, 1):
-        if seen.setdefault(row.path, line) != line:
-            message = f"{row.path} stands on line {seen[row.path]} already: delete one"
-            raise manifest.error(line, message)
-        said = [*row.labels, *row.difficult]
-        if len(set(said)) < len(said):
-            raise manifest.error(line, "a label stands twice: delete one")
-    if classes is None:
-        classes = sorted({c for row in rows for c in (*row.labels, *row.difficult)}, key=str.encode)
+    found = class_rows(manifest)
+    classes = list(found.classes if classes is None else classes)
     column = {name: index for index, name in enumerate(classes)}
-    labels = np.full((len(rows), len(classes)), NEGATIVE, np.int8)
-    for index, row in enumerate(rows):
-        for names, value in ((row.labels, POSITIVE), (row.difficult, DIFFICULT)):
-            labels[index, [column[name] for name in names if name in column]] = value
-    return list(classes), labels
+    labels = np.full((found.count, len(classes)), NEGATIVE, np.int8)
+    for name, positive, difficult in zip(*found[1:], strict=True):
+        if name in column:
+            labels[positive, column[name]] = POSITIVE
+            labels[difficult, column[name]] = DIFFICULT
+    return classes, labels
 
 
 def single_labels(manifest, classes=None):

@@ -6,12 +6,11 @@ Read are the photo id, the hash that names the image in the multimedia-commons b
 url, and the marker, 0 for a photo and 1 for a video.
 """
 
-import bz2
 import collections
 import concurrent.futures
 import contextlib
-import gzip
 import hashlib
+import lzma
 import os
 import re
 import stat
@@ -22,6 +21,8 @@ import numpy as np
 
 from ssl_common import streams
 from ssl_common.data.mixing import GOLDEN, mix
+from ssl_common.data.packed import LONGEST as MAGIC
+from ssl_common.data.packed import command, reader
 from ssl_common.streams import DataError
 
 FIELDS, FIELDS_2014 = 25, 23
@@ -43,13 +44,13 @@ CHUNK = 1 << 13  # photos at a time where a sample is moved or written
 def sample(listings, count, seed, form="path", max_bad=0.001, progress=lambda *_: None):
     """Draw COUNT photos from LISTINGS in one pass; return (lines, Tally), lines an iterator.
 
-    LISTINGS are files or "-", plain, gzip or bzip2; COUNT may be math.inf, all photos. A photo is
-    drawn for its key(), so a smaller sample is the beginning of a larger one, and neither the order
-    of the lines nor their division into files matters. A repeated id counts once: of lines that
-    say different things, the one whose FORM (of FORMS) is first in the order of bytes. Memory is
-    that of 17/16 of the sample. PROGRESS is called with the bytes done, those in all or None, and a
-    note. Raises DataError for fewer photos than COUNT, none at all, a truncated archive, or a share
-    of lines that do not parse above MAX_BAD.
+    LISTINGS are files or "-", plain, gzip, bzip2 or xz; COUNT may be math.inf, all photos. A photo
+    is drawn for its key(), so a smaller sample is the beginning of a larger one, and neither the
+    order of the lines nor their division into files matters. A repeated id counts once: of lines
+    that say different things, the one whose FORM (of FORMS) is first in the order of bytes. Memory
+    is that of 17/16 of the sample. PROGRESS is called with the bytes done, those in all or None,
+    and a note. Raises DataError for fewer photos than COUNT, none at all, a truncated archive, or a
+    share of lines that do not parse above MAX_BAD.
     """
     sizes = [_size(listing) for listing in listings]  # also finds now what is not there
     total = None if None in sizes else sum(sizes)
@@ -406,15 +407,17 @@ def opened(listing):
     position() is how far the file is read; a pipe has None.
     """
     with streams.reading(listing) as packed:
-        magic = packed.peek(3)[:3]
-        unpack = gzip.open if magic[:2] == b"\x1f\x8b" else bz2.open if magic == b"BZh" else None
+        start = packed.peek(MAGIC)[:MAGIC]
+        unpack, by = reader(start), command(start)
+        if by and not unpack:
+            raise DataError(f"{streams.name(listing)}: packed: unpack it, {by} FILE | sample-yfcc")
         position = packed.tell if packed.seekable() else None
         try:
             with unpack(packed) if unpack else contextlib.nullcontext(packed) as stream:
                 yield stream, position
         except EOFError as error:
             raise DataError(f"{streams.name(listing)}: the archive is cut short") from error
-        except (OSError, zlib.error) as error:
+        except (OSError, zlib.error, lzma.LZMAError) as error:
             if getattr(error, "errno", None):  # the disk's fault, not that of the archive
                 error.filename = error.filename or streams.name(listing)
                 raise

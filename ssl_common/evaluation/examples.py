@@ -1,10 +1,13 @@
 """Features with the manifest they were made from: what SVMs are trained and measured on."""
 
+import os
 from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import records, stored, streams
+from ssl_common import formats, records, stored, streams
+from ssl_common.data import identity
+from ssl_common.data.identity import Images
 from ssl_common.data.manifest import Manifest, label_matrix
 from ssl_common.streams import DataError
 
@@ -20,6 +23,7 @@ class Examples(NamedTuple):
     classes: list  # of the manifest, in the order of their bytes
     labels: np.ndarray  # (N, C): POSITIVE, DIFFICULT or NEGATIVE
     fields: dict  # sidecar and tags
+    images: Images  # by what they are known
 
     def normalised(self):
         """Yield the rows as x / (||x|| + 1e-5), float64, a block at a time."""
@@ -47,8 +51,7 @@ class Examples(NamedTuple):
 
     def data_set(self, fields):
         """Return the data set in records: what tags or FIELDS of the training say, or the file."""
-        said = self.fields.get("data_set") or fields.get("data_set")
-        return said or streams.stem(self.manifest.path)
+        return records.data_set(self.manifest.path, self.fields, fields)
 
     def check_fit(self, path, trained, width):
         """Raise DataError where they are not for the classifiers TRAINED, read from PATH.
@@ -63,17 +66,13 @@ class Examples(NamedTuple):
         if self.features.shape[1] != width:
             message = f"{self.features.shape[1]} numbers an image, but {streams.name(path)} takes"
             raise DataError(f"{self.name}: {message} {width}")
-        self.manifest.check_unseen(trained.paths, streams.name(path))
 
 
 def read_examples(features, manifest, tags):
     """Read FEATURES (.npy or pipe) and MANIFEST; raise DataError where they do not fit together."""
     name, sidecar = streams.name(features), records.read_sidecar(features)
     sidecar = records.tagged(sidecar, tags, records.sidecar(features))
-    array, rows = streams.read_array(features), Manifest(manifest)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
-        shape = " x ".join(map(str, array.shape)) or "a single number"
-        raise DataError(f"{name}: {shape} of {array.dtype}: features are images x numbers")
+    array, rows = formats.FEATURES.read(features)["features"], Manifest(manifest)
     if len(array) != len(rows):
         other = streams.name(manifest)
         raise DataError(f"{name}: {len(array)} rows, but {other} has {len(rows)} lines")
@@ -82,7 +81,22 @@ def read_examples(features, manifest, tags):
         raise DataError(f"{name}: {message}")
     classes, labels = label_matrix(rows)
     fields = {k: v for k, v in sidecar.items() if k not in ("format", "manifest")}
-    return Examples(name, array, rows, classes, labels, fields)
+    images = Images(identity.paths(rows), contents=_contents(features, len(rows)))
+    return Examples(name, array, rows, classes, labels, fields, images)
+
+
+def _contents(features, count):
+    """Return by what the files of the COUNT images of FEATURES are known, None if nobody says."""
+    path = records.contents(features)
+    if features == "-" or not os.path.exists(path):
+        return None
+    found = np.asarray(formats.CONTENTS.read(path)["contents"])
+    if len(found) != count:
+        message = (
+            f"{len(found)} images, but {features} has {count}: extract them again, or remove it"
+        )
+        raise DataError(f"{path}: {message}")
+    return found
 
 
 def read_labelled(features, manifest, tags):

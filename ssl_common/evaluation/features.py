@@ -9,30 +9,31 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import records, streams
+from ssl_common import containers, legible, records, results, streams
 from ssl_common.data.images import resize, resize_short
-from ssl_common.data.loading import InOrder, batches
+from ssl_common.data.loading import Known, batches
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, weights
-from ssl_common.pretext.color import READERS
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
-SHORT_SIDE = 256  # pixels, before the image is warped to the network's input size
+SHORT_SIDE = 256  # pixels at least, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
-PARTIALS = "SSL_BENCH_PARTIALS"  # the files that ranks write into
-OF_THE_MODEL = ("arch", "pretext", "seed", *records.SIZES, "images", "data", "data_name")
+OF_THE_MODEL = ("arch", "pretext", "seed", *results.SIZES, "images", "data", "data_name")
 
 
 class Warp:
-    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: short side 256, then warped, not cropped."""
+    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: short side 256, then warped, not cropped.
+
+    The short side of what is larger than that is SIZE.
+    """
 
     def __init__(self, size):
         self.size = size
 
     def __call__(self, image):
-        image = resize_short(image, SHORT_SIDE)
+        image = resize_short(image, max(SHORT_SIDE, self.size))
         return resize(image, (self.size, self.size)).permute(2, 0, 1)
 
 
@@ -41,26 +42,23 @@ def network(model, seed):
 
     random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE has the weights of a state
     dict, and "left_out" in its settings says what is not of the trunk; else it is a file of ours.
-    Raises DataError for a model that does not exist.
+    Raises DataError for a model that does not exist, and for weights that do not fit it.
     """
     if model.startswith(RANDOM):
-        settings = {"arch": model.removeprefix(RANDOM), "pretext": "random", "seed": seed}
-        return registry.build(settings["arch"], seed), settings
+        trunk = registry.build(model.removeprefix(RANDOM), seed)
+        return trunk, {"arch": registry.name_of(trunk), "pretext": "random", "seed": seed}
     if model.startswith(TORCHVISION):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
-        trunk, left_out = weights.torchvision(arch, path)
-        return trunk, {"arch": arch, "pretext": "supervised", "left_out": left_out}
+        return weights.torchvision(arch, path)
     content = networks.load_network(model)
     settings = content["settings"]
-    trunk = registry.build(settings["arch"], 0, settings.get("reads", "rgb"))
-    trunk.load_state_dict(content["trunk"])
-    return trunk, settings
+    return registry.restored(settings, content["trunk"], model), settings
 
 
 @torch.no_grad()
 def maps(trunk, names, pixels):
     """Return {layer: its map} for the layers NAMES of TRUNK and PIXELS, uint8 N x 3 x H x W."""
-    images = READERS[trunk.reads](pixels).contiguous(memory_format=torch.channels_last)
+    images = registry.seen(trunk, pixels).contiguous(memory_format=torch.channels_last)
     return registry.maps(trunk, images, names)
 
 
@@ -94,6 +92,8 @@ class Layers:
         )
         self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
+        if settings.get("inferred"):  # fields that the file does not say, and --tag may
+            self.of_the_model["inferred"] = settings["inferred"]
         self.left_out = settings.get("left_out", "")
 
     def __call__(self, pixels):
@@ -104,7 +104,7 @@ class Layers:
         """Yield a line of bytes a layer: its name, the size of its map, that of its features."""
         for name, shape in self.shapes.items():
             sizes = (" x ".join(map(str, size)) for size in (self.sizes[name], shape))
-            yield "\t".join([name, *sizes]).encode() + b"\n"
+            yield "\t".join([legible.text(name), *sizes]).encode() + b"\n"
 
 
 def extract(model, names, seed, manifest, output, gpus, device, dtype, **running):
@@ -124,8 +124,8 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     running |= {"dtype": dtype}
     if torchrun.IS_RANK:
         with torchrun.joined(device) as device:
-            outputs = mapped_all(os.environ[PARTIALS].split("/\n"))
-            write_rows(layers, images, warp, outputs, device, **running)
+            outputs = mapped_all(torchrun.told())
+            write_rows(outputs, layers, images, warp, device, **running)
         return None
     mapped = streams.is_folder(output) or not streams.is_special(output)
     if gpus > 1 and not mapped:
@@ -137,11 +137,12 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     }
     widths = {name: math.prod(shape) for name, shape in layers.shapes.items()}
     with records.writing_features(output, fields) as files:
-        partials = begin(files, widths.values(), len(images), dtype, mapped)
+        shapes = [(len(images), width) for width in widths.values()]
+        arrays = [(dtype, shape) for shape in shapes] + [("uint64", (len(images),))] * len(shapes)
+        partials = begin(zip(files, arrays, strict=False), mapped)
         if gpus > 1:
-            os.environ[PARTIALS] = "/\n".join(partials)
-            with deferring_stop() as stopping:
-                error = torchrun.lead(gpus, 0, stopping)
+            with deferring_stop(patient=True) as stopping:
+                error = torchrun.lead(gpus, 0, stopping, partials, resumable=False)
                 if stopping():
                     raise Stopped(stopping())
             if error:
@@ -149,24 +150,26 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
         else:
             with torchrun.joined(device) as device:
                 outputs = mapped_all(partials) if mapped else files
-                write_rows(layers, images, warp, outputs, device, **running)
+                write_rows(outputs, layers, images, warp, device, **running)
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
     return f"{len(images):,} images, features: {written}{layers.left_out}"
 
 
-def begin(files, widths, count, dtype, mapped):
-    """Write the headers of arrays of COUNT rows into FILES; return the names of these.
+def begin(files, mapped):
+    """Write the headers of arrays into FILES, (stream, (dtype, shape)); return the names of these.
 
     Those that are to be MAPPED get their full size now: there, a full disk is an error; under a map
     it would be a deadly signal.
     """
-    for stream, width in zip(files, widths, strict=True):
-        streams.write_array_header(stream, dtype, (count, width))
+    names = []
+    for stream, (dtype, shape) in files:
+        containers.write_array_header(stream, dtype, shape)
         if mapped:
             stream.flush()
-            size = count * width * np.dtype(dtype).itemsize
+            size = math.prod(shape) * np.dtype(dtype).itemsize
             os.posix_fallocate(stream.fileno(), stream.tell(), size)
-    return [stream.name for stream in files]
+        names.append(stream.name)
+    return names
 
 
 def mapped_all(paths):
@@ -174,34 +177,47 @@ def mapped_all(paths):
     return [np.lib.format.open_memmap(path, "r+") for path in paths]
 
 
-def write_rows(
-    layers, images, transform, outputs, device, *, root, batch, dtype, workers, progress
-):
-    """Put the rows of this rank's batches into OUTPUTS, for each layer an array or a stream.
+def write_rows(outputs, layers, images, transform, device, **how):
+    """Put what rows() gives into OUTPUTS: an array or stream a layer, then the arrays of contents.
 
-    TRANSFORM makes of an image, uint8 H x W x 3, what LAYERS reads. Calls PROGRESS(done, total).
+    Those are as many as layers, or none.
+    """
+    for first, blocks, contents in rows(layers, images, transform, device, **how):
+        for output, block in zip(
+            outputs, [*blocks.values(), *[contents] * len(blocks)], strict=False
+        ):
+            if isinstance(output, np.memmap):
+                output[first : first + len(block)] = block
+            else:
+                output.write(np.ascontiguousarray(block).data)
+
+
+def rows(layers, images, transform, device, *, root, batch, dtype, workers, progress):
+    """Yield (line, {layer: features of it and the next, DTYPE N x D}, contents) of this rank.
+
+    Lines are from 0; contents, uint64 (N,), are by what the files are known. TRANSFORM makes of an
+    image, uint8 H x W x 3, what LAYERS reads. Calls PROGRESS(done, total).
     """
     layers.trunk.to(device)
-    dataset = InOrder(images, root, transform)
+    dataset = Known(images, root, transform)
     # Every RANKS-th batch of the manifest: the same batches, and so the same bytes, on any number.
     order = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
     order = itertools.islice(order, torchrun.RANK, None, torchrun.RANKS)
     workers = -(-workers // torchrun.LOCAL_RANKS)
     with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:
-        for number, pixels in enumerate(loaded):
+        for number, (pixels, contents) in enumerate(loaded):
             first = (number * torchrun.RANKS + torchrun.RANK) * batch
             found = layers(pixels.to(device, non_blocking=True))
-            for output, (name, features) in zip(outputs, found.items(), strict=True):
+            blocks = {}
+            for name, features in found.items():
                 with np.errstate(over="ignore"):
-                    rows = features.flatten(1).cpu().numpy().astype(np.dtype(dtype))
-                bad = np.flatnonzero(~np.isfinite(rows).all(1))
+                    block = features.flatten(1).cpu().numpy().astype(np.dtype(dtype))
+                bad = np.flatnonzero(~np.isfinite(block).all(1))
                 if len(bad):
                     message = f"{name} is NaN, or too large for {dtype}: see the network"
                     raise images.error(first + bad[0] + 1, message)
-                if isinstance(output, np.memmap):
-                    output[first : first + len(rows)] = rows
-                else:
-                    output.write(np.ascontiguousarray(rows).data)
+                blocks[name] = block
+            yield first, blocks, contents.numpy().view(np.uint64)
             progress(first + len(pixels), len(images))
     if registry.weights_digest(layers.trunk) != layers.of_the_model["model"]:
         raise AssertionError("the network changed while its features were taken")

@@ -1,12 +1,10 @@
 """The reference: LIBLINEAR as scikit-learn has it, one problem after another, side by side."""
 
-import contextlib
-import tempfile
+import functools
 
 import numpy as np
 
-from ssl_common import streams
-from ssl_common.processes import born_deaf
+from ssl_common.crew import side_by_side
 
 MAX_ITERATIONS = 2000
 POSITIVE_WEIGHT = 2
@@ -25,24 +23,10 @@ class Liblinear:
         """
         self.rows, self.basis = rows, None
         self.state = int(np.random.default_rng(seed).integers(2**32))  # scikit-learn takes 32 bits
-        self.workers, self.folder = max(1, workers), None
+        self.workers = 0 if workers == 1 else workers
         if rows.shape[0] < rows.shape[1]:
             self.basis, coordinates = np.linalg.qr(rows.T)
             self.rows = np.ascontiguousarray(coordinates.T)
-
-    def __enter__(self):
-        """Let the processes share the rows: mapped from a file."""
-        if self.workers > 1:
-            self.folder = contextlib.ExitStack()
-            path = self.folder.enter_context(tempfile.TemporaryDirectory(prefix="train-svm-"))
-            with streams.writing(f"{path}/rows.npy") as stream:
-                streams.write_array(stream, self.rows)
-            self.rows = np.load(f"{path}/rows.npy", mmap_mode="r")
-        return self
-
-    def __exit__(self, *_error):
-        if self.folder:
-            self.folder.close()
 
     def path(self, signs, costs, advance):
         """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS."""
@@ -58,20 +42,22 @@ class Liblinear:
         return np.column_stack([weights[:, :-1] @ self.basis.T, weights[:, -1]]), unconverged
 
     def _solve(self, signs, costs, advance):
-        from joblib import Parallel, delayed
+        import sklearn.svm  # noqa: F401  # before there are processes: each would take a second
 
         weights = np.empty((len(signs), self.rows.shape[1] + 1))
         unconverged = 0
-        # Processes, as liblinear draws from one global generator; mapped rows travel by file name.
-        parallel = Parallel(n_jobs=self.workers, return_as="generator", max_nbytes=None)
-        problems = zip(signs, costs, strict=True)
-        with born_deaf():
-            solutions = parallel(delayed(fit)(self.rows, *each, self.state) for each in problems)
+        # Processes, as liblinear draws from one global generator.
+        work = functools.partial(_fit_one, self.rows, self.state)
+        solutions = side_by_side(work, zip(signs, costs, strict=True), self.workers)
         for index, (solution, converged) in enumerate(solutions):
             weights[index] = solution
             unconverged += not converged
             advance(costs[index : index + 1])
         return weights, unconverged
+
+
+def _fit_one(rows, state, problem):
+    return fit(rows, *problem, state)
 
 
 def fit(rows, signs, cost, state):

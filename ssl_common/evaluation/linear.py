@@ -6,31 +6,38 @@ Task 3 of the paper: Places205, ImageNet, or any images with one class each.
 import contextlib
 import math
 import os
-import shutil
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import BatchSampler, Dataset, SequentialSampler
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
-from ssl_common.data import augmentation
+from ssl_common.data import augmentation, identity
+from ssl_common.data.identity import Images
 from ssl_common.data.loading import Drawn, InOrder, batches
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation import features
+from ssl_common.evaluation.cache import BATCH, Cache, Cached
 from ssl_common.evaluation.metrics import places
-from ssl_common.models import networks, registry
+from ssl_common.models import networks, registry, states
 from ssl_common.processes import Stopped
 from ssl_common.streams import DataError
 from ssl_common.training import recipes, torchrun
+from ssl_common.training.checkpoints import FEATURES
 from ssl_common.training.driving import drive
+from ssl_common.training.memory import available
 
 # Where in its draws an image finds its own: crop (10 tries of 5), mirror, colour, order, light.
 CROP, FLIP, JITTER, ORDER, LIGHT = slice(0, 50), 50, slice(51, 54), 54, slice(55, 58)
+MUCH = 1e9  # bytes of memory that are told before they are taken
 FORGOTTEN = 10  # what batch norm keeps is to forget its start by e**-10 in a run, however short
-BATCH = 64  # images, where nothing is trained
-OF_A_LAYER = ("layer", "shape", "value", "top_5", "per_class")  # fields of a record
+OF_A_LAYER = ("layer", "shape")  # fields of a record
+# What a record calls a setting, or that it has from elsewhere: from the network, or each layer.
+CALLED = {"seed": "linear_seed", "images": "train_images", "data": "train_manifest"}
+CALLED |= {"labels": "train_labels"}
+ELSEWHERE = ("task", "arch", "layers", "classes", "model", "data_name")
 
 
 class Linear:
@@ -122,8 +129,8 @@ class Heads(nn.Module):
 # ---- Training -----------------------------------------------------------------------------------
 
 
-def train(*, model, recipe, name, cache, root, caching, **driving):
-    """Train the heads of MODEL, as features.network() takes it; return what drive() returns.
+def train(*, model, layers, recipe, name, cache, root, caching, **driving):
+    """Train heads on LAYERS, or all, of MODEL, as features.Layers takes them, as drive() does.
 
     RECIPE is what recipes.resolve_linear() takes besides the images and its NAME, by default that
     of the network. With CACHE images are shown without any change, and the trunk sees each once;
@@ -131,8 +138,8 @@ def train(*, model, recipe, name, cache, root, caching, **driving):
     """
 
     def make(images, options):
-        layers = features.Layers(model, (), options["seed"])
-        return _Training(layers, images, recipe, name, options, cache, root, caching)
+        frozen = features.Layers(model, layers, options["seed"])
+        return _Training(frozen, images, recipe, name, options, cache, root, caching)
 
     return drive(make, [model], batch=recipe["batch"], **driving)
 
@@ -157,6 +164,7 @@ class _Training:
         if layers.trunk.reads == "lab" and (resolved["jitter"] or resolved["lighting"]):
             message = f"--recipe {name}: it changes colours, and this network reads whole lightness"
             raise DataError(f"{message}: take --recipe {arch}")
+        _check_batch_norm(layers.shapes, resolved)
         least = min(1.0, FORGOTTEN / resolved["steps"])
         resolved["bn_momentum"] = max(resolved["bn_momentum"], least)
         self.settings = {"task": "linear", "arch": arch, "layers": layers.names, **resolved}
@@ -170,6 +178,10 @@ class _Training:
             layers.shapes if cache else None,
         )  # fmt: skip
 
+    def foretell(self, device):
+        """Return a line on the memory this takes of DEVICE, where it is much; refuse too much."""
+        return memory_in_words(self.layers.shapes, len(self.classes), available(device))
+
     def network(self):
         with registry.seeded(self.settings["seed"]):
             momentum, affine = self.settings["bn_momentum"], self.settings["bn_affine"]
@@ -179,67 +191,88 @@ class _Training:
         self.layers.trunk.to(device)
         if not self.settings["cache"]:
             return Drawn(self.images, self.root, self.task, self.settings["seed"]), workers
-        self.cached = os.path.join(folder, "features")
-        paths = self._cached(self.cached, device, workers, stopping)
-        return paths and (_Cached(self.images, paths), 0)  # mapped: processes would but copy them
+        cache = self._cache(folder)
+        if not torchrun.of_the_first(cache.there):
 
-    def _cached(self, folder, device, workers, stopping):
-        """Return the files of the features, a layer each, made in FOLDER unless they are there.
-
-        None where a signal stopped it, on any rank.
-        """
-        layers, images = self.layers, self.images
-        said = {"manifest": images.digest(), "warp": self.settings["warp"], "crop": "center"}
-        fields = {
-            name: layers.of_the_model | {"layer": name, "shape": list(shape)} | said
-            for name, shape in layers.shapes.items()
-        }
-        paths = [os.path.join(folder, f"{name}.npy") for name in fields]
-        there = zip(paths, fields.values(), strict=True)
-        if torchrun.of_the_first(lambda: all(records.read_sidecar(p) == f for p, f in there)):
-            return paths
-
-        def progress(done, total):
-            self.caching(done, total)
-            if stopping():
-                raise Stopped
-
-        def reserve():
-            os.makedirs(folder, exist_ok=True)
-            files = stack.enter_context(records.writing_features(f"{folder}/", fields))
-            widths = [math.prod(shape) for shape in layers.shapes.values()]
-            return features.begin(files, widths, len(images), "float32", True)
-
-        transform = Shown(layers.trunk.input_size, self.settings["warp"])
-        how = {"root": self.root, "batch": BATCH, "dtype": "float32", "workers": workers}
-        how |= {"progress": progress}
-        try:
-            with contextlib.ExitStack() as stack:
-                outputs, stopped = features.mapped_all(torchrun.of_the_first(reserve)), False
-                try:
-                    features.write_rows(layers, images, transform, outputs, device, **how)
-                except Stopped:
-                    stopped = True
-                if any(torchrun.gathered(stopped)):  # here all ranks have written their rows
+            def progress(done, total):
+                self.caching(done, total)
+                if stopping():
                     raise Stopped
-        except Stopped:
-            return None
-        torchrun.gathered(None)  # the first has put the files in their place
-        return paths
+
+            transform = Shown(self.layers.trunk.input_size, self.settings["warp"])
+            how = {"root": self.root, "workers": workers, "progress": progress}
+            try:
+                cache.make(transform, device, **how)
+            except Stopped:
+                return None
+        return Cached(cache), 0  # processes would but copy the rows
+
+    def _cache(self, folder):
+        shown = {"warp": self.settings["warp"], "crop": "center"}
+        return Cache(os.path.join(folder, FEATURES), self.layers, self.images, shown)
+
+    def tidy(self, folder):
+        if self.settings["cache"]:
+            self._cache(folder).remove()
 
     def finished(self, state):
         digest = registry.weights_digest(self.layers.trunk)
         if digest != self.settings["model"]:
             raise AssertionError("the trunk changed while its classifiers were trained")
-        if self.settings["cache"] and torchrun.RANK == 0:
-            shutil.rmtree(self.cached)
         frozen = {key: value.cpu() for key, value in self.layers.trunk.state_dict().items()}
-        paths = torch.from_numpy(self.images.path_hashes().view(np.int64).copy())
+        known = Images(identity.paths(self.images), identity.places(self.images, self.root))
+        known = {name: torch.from_numpy(a.view(np.int64)) for name, a in known.arrays().items()}
         shapes = [list(shape) for shape in self.layers.shapes.values()]
         return {
             "frozen": frozen, "heads": state, "classes": self.classes, "shapes": shapes,
-            "about": self.layers.of_the_model, "paths": paths,
+            "about": self.layers.of_the_model, **known,
         }  # fmt: skip
+
+
+def _check_batch_norm(shapes, settings):
+    """Raise DataError where batch norm would see one number a channel: it has no variance."""
+    images = settings["micro_batch"] * settings["synced_ranks"]
+    for name, (_channels, height, width) in shapes.items():
+        if images * height * width < 2:
+            batch = f"--batch {settings['batch']} is cut into pieces of 1 image"
+            message = f"{batch}, and batch norm of {name} ({height} x {width}) needs 2"
+            raise DataError(f"{message}: raise --batch, or lower --gpus or --accumulate")
+
+
+def memory(shapes, classes):
+    """Return {layer: bytes} that its classifier takes in training, for SHAPES and so many CLASSES.
+
+    They are three times its weights, float32: with their gradient and their momentum.
+    """
+    return {name: 3 * 4 * classes * (math.prod(shape) + 1) for name, shape in shapes.items()}
+
+
+def memory_in_words(shapes, classes, free):
+    """Return a line on memory() where that is much, None where it is not; FREE are the bytes there.
+
+    Raises DataError where it cannot be had, with the layers to leave out: the first, whose
+    classifiers are the worst.
+    """
+    needed = memory(shapes, classes)
+    whole = sum(needed.values())
+    if whole < MUCH:
+        return None
+    each = ", ".join(f"{name} {_gigabytes(size)}" for name, size in needed.items())
+    said = f"the classifiers of {classes:,} classes take {_gigabytes(whole)} GB of memory for"
+    said += f" weights, gradients and momentum ({each})"
+    if whole <= free:
+        return f"{said}: less with fewer --layer"
+    rest, left_out = dict(needed), []
+    while rest and sum(rest.values()) > free:
+        left_out.append(next(iter(rest)))
+        del rest[left_out[-1]]
+    advice = f"leave out {', '.join(left_out)}: --layer names the others"
+    advice = advice if rest else "no layer fits; take a machine with more, or fewer classes"
+    raise DataError(f"{said}, and {_gigabytes(free)} are free: {advice}")
+
+
+def _gigabytes(size):
+    return f"{size / 1e9:.1f}"
 
 
 class Shown:
@@ -252,43 +285,32 @@ class Shown:
         return augmentation.shown(image, self.size, self.warp).permute(2, 0, 1)
 
 
-class _Cached(Dataset):
-    """The features of MANIFEST in the files PATHS, one row an image, as Drawn gives pixels."""
-
-    def __init__(self, manifest, paths):
-        self.manifest, self.arrays = manifest, [streams.read_array(path) for path in paths]
-
-    def prepare(self):
-        """Make ready for reading: nothing is to be done."""
-
-    def __getitem__(self, item):
-        epoch, index = item
-        return 0, epoch, index, np.concatenate([array[index] for array in self.arrays])
-
-
 # ---- Testing ------------------------------------------------------------------------------------
 
 
-def evaluate(model, manifest, tags, root, device, workers, progress):
+def evaluate(model, manifest, tags, root, device, workers, progress, allow_seen=False):
     """Return a record for each layer of MODEL, of train-linear, less its provenance.
 
     The share of the images of MANIFEST whose class is the first, or among the first five, that the
     heads name for the middle of the image. Raises DataError for another file, for images it was
-    trained on, and for what single_labels() refuses.
+    trained on unless ALLOW_SEEN, and for what single_labels() refuses.
     """
-    content = networks.load(model, "train-linear")
-    if "heads" not in content:
-        raise DataError(f"{model}: not a file of train-linear: train classifiers on it")
+    content = networks.load_linear(model)
     settings, classes = content["settings"], content["classes"]
     images = Manifest(manifest)
     _classes, labels = single_labels(images, classes)
-    images.check_unseen(content["paths"].numpy().view(np.uint64), model)
-    common = _said(content, model, images, tags)
+    ours = Images(identity.paths(images), identity.places(images, root))
+    trained = (content.get(name) for name in ("paths", "places"))
+    trained = Images(*(each if each is None else each.numpy().view(np.uint64) for each in trained))
+    seen = identity.check_unseen(images, ours, trained, model, allow_seen)
+    common = _said(content, model, images, tags) | seen
     device = torch.device(torchrun.chosen(device, 1, False))
-    trunk = registry.build(settings["arch"], 0)
-    trunk.load_state_dict(content["frozen"])
+    trunk = registry.restored(settings, content["frozen"], model)
+    if registry.weights_digest(trunk) != settings["model"]:
+        changed = "its network takes images otherwise than it did, or is damaged"
+        raise DataError(f"{model}: {changed}: train its classifiers again")
     heads = Heads(content["shapes"], len(classes), settings["bn_momentum"], settings["bn_affine"])
-    heads.load_state_dict(content["heads"])
+    states.fill(heads, content["heads"], model, f"classifiers on {settings['arch']}")
     for network in (trunk, heads):
         network.to(device, memory_format=torch.channels_last).eval()
     dataset = InOrder(images, root, Shown(trunk.input_size, settings["warp"]))
@@ -324,16 +346,13 @@ def evaluate(model, manifest, tags, root, device, workers, progress):
 
 def _said(content, model, images, tags):
     """Return what all records of MODEL, which holds CONTENT, say on IMAGES; TAGS add to it."""
-    settings = content["settings"]
-    said = content["about"] | {
+    settings = content["settings"].items()
+    said = {key: value for key, value in content["about"].items() if key != "format"} | {
         "task": "linear",
-        "data_set": tags.get("data_set", streams.stem(images.path)),
+        "data_set": records.data_set(images.path, tags),
         "metric": "top-1",
         "classes": len(content["classes"]),
-        "linear_seed": settings["seed"],
-        **{key: settings[key] for key in ("recipe", "steps", "batch", "lr", "cache")},
-        "train_images": settings["images"],
-        "train_manifest": settings["data"],
+        **{CALLED.get(key, key): value for key, value in settings if key not in ELSEWHERE},
         "test_images": len(images),
         "test_manifest": images.digest(),
         "inputs": {"model": streams.file_digest(model), "manifest": images.digest_of_rows()},

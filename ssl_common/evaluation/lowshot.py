@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import stored, streams, threads
-from ssl_common.data import lowshot
+from ssl_common import containers, formats, stored, streams, threads
+from ssl_common.data import identity, lowshot
+from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm import COSTS
 from ssl_common.streams import DataError
 
-FORMAT = 1
 PRODUCTS = 1 << 30  # bytes of inner products of training and test rows
 SCORES = 1 << 28  # bytes of decision values, or of weights, together
 
@@ -37,17 +37,6 @@ class Machines(NamedTuple):
         parts = [(c, slice(ends[c] - self.counts[c], ends[c])) for c in np.flatnonzero(self.counts)]
         return [(c, self.rows[at], self.coefficients[:, at]) for c, at in parts]
 
-    def drawn(self):
-        """Return what a sample is told by, bytes: its rows, and which of them are positives."""
-        positive = self.coefficients[0] > 0  # so it is at the least cost
-        return b"".join(each.tobytes() for each in (self.counts, self.rows, positive))
-
-    def labels(self):
-        """Return by which rule it was drawn: "single", all classes from the same rows, or not."""
-        parts = [rows for _c, rows, _a in self.parts()]
-        same = len(parts) > 1 and all(np.array_equal(rows, parts[0]) for rows in parts)
-        return "single" if same else "several"
-
 
 class LowShot(NamedTuple):
     """What lowshot.npz holds."""
@@ -56,7 +45,7 @@ class LowShot(NamedTuple):
     machines: dict  # {(k, sample): Machines}
     costs: np.ndarray  # (K,)
     scale: np.ndarray  # (N,) float64: the training rows are features x this
-    paths: np.ndarray  # as in Classifiers
+    images: Images  # as in Classifiers
     fields: dict
 
     def summary(self):
@@ -74,7 +63,7 @@ def train(features, manifest, folder, tags, seed, workers, progress, device=None
 
     examples = read_labelled(features, manifest, tags)
     samples = lowshot.read(folder, examples.labels, examples.manifest)
-    groups = [(key, *group) for key, sample in samples.items() for group in sample]
+    groups = [(key, *group) for key, sample in samples.items() for group in sample.classes]
     used = np.unique(np.concatenate([rows for _key, _c, rows, _signs in groups]))
     most = max(len(rows) for _key, _c, rows, _signs in groups)
     fits = len(COSTS) * len(groups)
@@ -101,14 +90,17 @@ def train(features, manifest, folder, tags, seed, workers, progress, device=None
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
+        "train_labels": examples.manifest.digest_of_rows(),
+        "train_dtype": examples.features.dtype.name,
+        "drawn": lowshot.drawn(folder, samples),
         "train_features": _digest(examples.features),
         "svm_seed": seed,
         "solver": "exact",
         "fits": fits,
         "unconverged": unconverged,
     }
-    paths = np.sort(examples.manifest.path_hashes())
-    return LowShot(examples.classes, machines, COSTS, examples.scale(), paths, fields)
+    images = identity.ordered(examples.images)
+    return LowShot(examples.classes, machines, COSTS, examples.scale(), images, fields)
 
 
 def _digest(features):
@@ -121,34 +113,27 @@ def save(stream, trained):
     for (k, number), machines in trained.machines.items():
         for name, array in machines._asdict().items():
             arrays[f"{name}_sample{number}_k{k}"] = array
-    streams.write_arrays(
+    containers.write_arrays(
         stream,
-        lowshot_format=np.int64(FORMAT),
+        lowshot_format=np.int64(formats.LOW_SHOT.version),
         classes=np.array(trained.classes),
         costs=trained.costs,
         scale=trained.scale,
-        paths=trained.paths,
+        **trained.images.arrays(),
         samples=np.array([(number, k) for k, number in trained.machines]),
         fields=np.array(json.dumps(trained.fields, sort_keys=True)),
         **arrays,
     )
 
 
-def load(arrays, name):
-    """Return the LowShot of the ARRAYS that save wrote, read from the file NAME."""
-    try:
-        if arrays["lowshot_format"] != FORMAT:
-            message = f"{name}: format {arrays['lowshot_format']}: train it with this version"
-            raise DataError(message)
-        machines = {}
-        for number, k in arrays["samples"].tolist():
-            found = (arrays[f"{part}_sample{number}_k{k}"] for part in Machines._fields)
-            machines[k, number] = Machines(*found)
-        classes, fields = arrays["classes"].tolist(), json.loads(str(arrays["fields"]))
-        costs, scale, paths = (arrays[each] for each in ("costs", "scale", "paths"))
-        return LowShot(classes, machines, costs, scale, paths, fields)
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{name}: not written by train-svm ({error})") from error
+def load(arrays, path):
+    """Return the LowShot of the ARRAYS that save wrote, read from the file PATH."""
+    found = formats.LOW_SHOT.check(arrays, path)
+    parts = found["machines"].items()
+    machines = {(k, number): Machines(**arrays) for (number, k), arrays in parts}
+    images = Images(found["paths"], contents=found.get("contents"))
+    scale, fields = found["scale"], found["fields"]
+    return LowShot(found["classes"], machines, found["costs"], scale, images, fields)
 
 
 def evaluate(path, trained, train_features, examples):
@@ -157,7 +142,7 @@ def evaluate(path, trained, train_features, examples):
     TRAIN_FEATURES is the file that TRAINED was made from. The cost is the one with the highest mean
     over the samples, on these same EXAMPLES; the smallest of equals.
     """
-    features = streams.read_array(train_features)
+    features = containers.read_array(train_features)
     if _digest(features) != trained.fields["train_features"]:
         message = f"not the features that {streams.name(path)} was trained on"
         raise DataError(f"{streams.name(train_features)}: {message}")
@@ -186,8 +171,7 @@ def evaluate(path, trained, train_features, examples):
             "data_set": examples.data_set(trained.fields),
             "k": k,
             "samples": len(found),
-            "samples_digest": streams.digest(b"".join(each.drawn() for each in some)),
-            "labels": some[0].labels(),
+            **trained.fields.get("drawn", {}).get(str(k), {}),
             "classes": int(seen.sum()),
         }
         per_class = dict(zip(trained.classes, values, strict=True))

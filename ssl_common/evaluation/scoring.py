@@ -2,22 +2,25 @@
 
 import os
 
-from ssl_common import streams
+from ssl_common import containers, records, streams
+from ssl_common.data import identity
 from ssl_common.evaluation import lowshot, svm
 from ssl_common.evaluation.examples import read_examples
 from ssl_common.streams import DataError
 
 
 def evaluate(
-    path, features, manifest, tags, *, train_features=None, scores=None, bootstrap=0, seed=0
-):
+    path, features, manifest, tags, *, train_features=None, scores=None, bootstrap=0, seed=0,
+    allow_seen=False,
+):  # fmt: skip
     """Return the records of the classifiers in the file PATH on the files FEATURES and MANIFEST.
 
     They lack their provenance. Low-shot classifiers need TRAIN_FEATURES, what they were trained on,
     and give a record each k and metric; others take SCORES, BOOTSTRAP and SEED as svm.evaluate
-    does. Raises DataError for features the classifiers were not made for, or made from.
+    does. Raises DataError for features the classifiers were not made for, and for images that they
+    were trained on unless ALLOW_SEEN.
     """
-    arrays, examples = streams.read_arrays(path), read_examples(features, manifest, tags)
+    arrays, examples = containers.read_arrays(path), read_examples(features, manifest, tags)
     few = "lowshot_format" in arrays
     if few != (train_features is not None):
         kind = "low-shot classifiers: add" if few else "not low-shot classifiers: leave out"
@@ -25,13 +28,19 @@ def evaluate(
     if few and (scores or bootstrap):
         option = "--scores" if scores else "--bootstrap"
         raise DataError(f"{streams.name(path)}: low-shot classifiers: leave out {option}")
+    trained = (lowshot if few else svm).load(arrays, streams.name(path))
+    # The test may have a data set of its own; it is of the same network and layer.
+    told = {name: text for name, text in tags.items() if name != "data_set"}
+    records.tagged(trained.fields, told, streams.name(path))
+    seen = identity.check_unseen(
+        examples.manifest, examples.images, trained.images, streams.name(path), allow_seen
+    )
     if few:
-        trained = lowshot.load(arrays, streams.name(path))
         found = list(lowshot.evaluate(path, trained, train_features, examples))
     else:
-        trained = svm.load(arrays, streams.name(path))
         found = [svm.evaluate(path, trained, examples, scores, bootstrap, seed)]
     same = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
+    same.pop("drawn", None)  # of all k: each record has its own
     inputs = {
         "svm": _digest(path),
         "features": _digest(features),
@@ -39,11 +48,12 @@ def evaluate(
     }
     same |= {
         "unseen": [name for name in examples.classes if name not in trained.classes],
+        "dtype": examples.features.dtype.name,
         "test_images": len(examples.features),
         "test_manifest": examples.manifest.digest(),
         "inputs": inputs,
     }
-    return [same | record for record in found]
+    return [same | seen | record for record in found]
 
 
 def said(found):

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_common import streams, threads
+from ssl_common import containers, formats, streams, threads
+from ssl_common.data import identity
+from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision, levels
 from ssl_common.streams import DataError
 
-FORMAT = 1
 # The published command line asks for the powers of ten, the published code adds those of a half.
 COSTS = np.array(sorted([float(f"1e{e}") for e in range(-7, 3)] + [0.5**e for e in range(4, 20)]))
 FOLDS = 3
@@ -34,12 +35,12 @@ class Classifiers(NamedTuple):
     cost: np.ndarray  # (C,), NaN likewise
     chosen: list  # how each cost was: "folds", "others", "default"; "none" without a classifier
     ap: np.ndarray  # (C, K) mean over the folds, in [0, 1]; NaN where there were none
-    paths: np.ndarray  # uint64 hashes of the training paths, sorted
+    images: Images  # of the training, sorted
     fields: dict
 
     def summary(self):
         """Return what train-svm says of its work."""
-        said = [f"{len(self.classes)} classes, {len(self.paths)} images"]
+        said = [f"{len(self.classes)} classes, {len(self.images.paths)} images"]
         if "folds" in self.chosen:
             best = self.ap[[how == "folds" for how in self.chosen]].max(axis=1)
             said.append(f"{100 * best.mean():.2f} mAP in the folds")
@@ -84,13 +85,15 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
+        "train_labels": examples.manifest.digest_of_rows(),
+        "train_dtype": examples.features.dtype.name,
         "svm_seed": seed,
         "solver": solver,
         "fits": fits,
         "unconverged": early + late,
     }
-    paths = np.sort(examples.manifest.path_hashes())
-    return Classifiers(examples.classes, weights, cost, chosen, ap, paths, fields)
+    images = identity.ordered(examples.images)
+    return Classifiers(examples.classes, weights, cost, chosen, ap, images, fields)
 
 
 @contextlib.contextmanager
@@ -108,8 +111,7 @@ def solving(solver, examples, seed, workers, device):
         rows = np.empty(examples.features.shape)
         for index, block in enumerate(examples.normalised()):
             rows[index * BLOCK : index * BLOCK + len(block)] = block
-        with Liblinear(rows, seed, workers) as solve:
-            yield solve
+        yield Liblinear(rows, seed, workers)
 
 
 def effort(costs):
@@ -176,9 +178,9 @@ def choose(ap, rarer):
 
 def save(stream, trained):
     """Write TRAINED as .npz."""
-    streams.write_arrays(
+    containers.write_arrays(
         stream,
-        format=np.int64(FORMAT),
+        format=np.int64(formats.SVM.version),
         classes=np.array(trained.classes),
         coef=trained.weights[:, :-1],
         intercept=trained.weights[:, -1],
@@ -186,25 +188,19 @@ def save(stream, trained):
         chosen=np.array(trained.chosen),
         costs=COSTS,
         ap=trained.ap,
-        paths=trained.paths,
+        **trained.images.arrays(),
         fields=np.array(json.dumps(trained.fields, sort_keys=True)),
     )
 
 
-def load(arrays, name):
-    """Return the Classifiers of the ARRAYS that save wrote, read from the file NAME."""
-    try:
-        if arrays["format"] != FORMAT:
-            raise DataError(f"{name}: format {arrays['format']}: train it with this version")
-        weights = np.column_stack([arrays["coef"], arrays["intercept"]])
-        fields = json.loads(str(arrays["fields"]))
-        names = ("cost", "chosen", "ap", "paths")
-        cost, chosen, ap, paths = (arrays[each] for each in names)
-        return Classifiers(
-            arrays["classes"].tolist(), weights, cost, chosen.tolist(), ap, paths, fields
-        )
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{name}: not written by train-svm ({error})") from error
+def load(arrays, path):
+    """Return the Classifiers of the ARRAYS that save wrote, read from the file PATH."""
+    found = formats.SVM.check(arrays, path)
+    weights = np.column_stack([found["coef"], found["intercept"]])
+    names = ("cost", "chosen", "ap")
+    images = Images(found["paths"], contents=found.get("contents"))
+    told = (found[name] for name in names)
+    return Classifiers(found["classes"], weights, *told, images, found["fields"])
 
 
 def evaluate(path, trained, examples, scores=None, bootstrap=0, seed=0):
@@ -217,7 +213,7 @@ def evaluate(path, trained, examples, scores=None, bootstrap=0, seed=0):
     examples.check_fit(path, trained, trained.weights.shape[1] - 1)
     images, classes = len(examples.features), len(trained.classes)
     if scores:
-        streams.write_array_header(scores, np.float64, (images, classes))
+        containers.write_array_header(scores, np.float64, (images, classes))
         for values in decisions(trained.weights, examples):
             scores.write(values.data)
     per_class, draws = dict.fromkeys(trained.classes), Draws(images, bootstrap, seed)

@@ -15,12 +15,70 @@ STAGE = re.compile(
     r"relu|layer\d|stem|trunk_output\.block\d|features\.\w+|blocks\.\d+|layers\.\d+|stage\d"
     r"|conv\d|maxpool\d?|inception\w+|Conv2d_\w+|Mixed_\w+|encoder\.layers\.encoder_layer_\d+"
 )
-PLAIN = {"aux_logits": False, "init_weights": True}
-OPTIONS = {"googlenet": PLAIN, "inception_v3": PLAIN}
+# torchvision sets the channels of these two to other means and deviations, those of TensorFlow,
+# whenever it loads weights of its own, and in no other case.
+TURNED = ("googlenet", "inception_v3")
+OF_TURNED = {"aux_logits": False, "init_weights": True, "transform_input": True}
+
+
+def weights_of(arch):
+    """Return torchvision's weights of its network ARCH, an enum: how each takes its images."""
+    from torchvision import models
+
+    if arch not in models.list_models(module=models):
+        own = "alexnet, caffenet and resnet50 of ours"
+        raise DataError(f"{arch}: no such network: there are {own} and those of torchvision")
+    return models.get_model_weights(arch)
+
+
+def named(name):
+    """Return (arch, weights) of torchvision that NAME, ARCH or ARCH-WEIGHTS, stands for."""
+    arch, _dash, wanted = name.partition("-")
+    known = weights_of(arch)
+    if wanted and wanted not in known.__members__:
+        raise DataError(f"{name}: no such weights: there are {', '.join(known.__members__)}")
+    return arch, known[wanted or "DEFAULT"]
+
+
+def how(weights):
+    """Return how a network with WEIGHTS of torchvision takes its images: (size, mean, deviation).
+
+    What its file does not hold. The mean and deviation are those of channels from 0 to 1.
+    """
+    preset = weights.transforms()
+    return preset.crop_size[0], tuple(preset.mean), tuple(preset.std)
+
+
+def recognised(arch, digest):
+    """Return the name of the weights of ARCH in torchvision's own file with the SHA-256 DIGEST.
+
+    None for any other file. The names of its files end with the first digits of their digest.
+    """
+    for weights in weights_of(arch):
+        if digest.startswith(re.search(r"-([0-9a-f]{8,})\.pth$", weights.url)[1]):
+            return weights.name
+    return None
+
+
+def of_patches(arch, values):
+    """Return the name of weights of ARCH with as many patches as VALUES, {name: tensor}, have.
+
+    None for what is no vision transformer, and where torchvision has no weights of that size.
+    """
+    ends = ("encoder.pos_embedding", "conv_proj.weight")
+    found = [value for end in ends for name, value in values.items() if name.endswith(end)]
+    if len(found) != 2 or [getattr(value, "ndim", 0) for value in found] != [3, 4]:
+        return None
+    side = math.isqrt(found[0].shape[1]) * found[1].shape[-1]  # pixels; the class token is one more
+    return next((known.name for known in weights_of(arch) if how(known)[0] == side), None)
 
 
 class Backbone(nn.Module):
-    """torchvision's network ARCH without its head.
+    """torchvision's network NAME without its head: ARCH, or ARCH-WEIGHTS.
+
+    WEIGHTS is the name of some of torchvision's, by default its DEFAULT: an image is given in their
+    size, mean and deviation. `arch` is NAME, without WEIGHTS that make no difference; `input` is
+    how it takes images: size, mean, deviation, and whether it turns them to TensorFlow's itself.
 
     The layers are the last stage at each size of the map, and every block of a vision transformer,
     whose map is its patches. Each is averaged over the largest square grid that gives no more than
@@ -28,20 +86,22 @@ class Backbone(nn.Module):
     """
 
     reads = "rgb"
-    input_size = 224  # pixels, for features
 
-    def __init__(self, arch):
+    def __init__(self, name):
         super().__init__()
         from torchvision import models
 
-        self.arch = arch
-        if arch not in models.list_models(module=models):
-            own = "alexnet, caffenet and resnet50 of ours"
-            raise DataError(f"{arch}: no such network: there are {own} and those of torchvision")
-        self.network = models.get_model(arch, weights=None, **OPTIONS.get(arch, {}))
-        for name in HEADS:
-            if hasattr(self.network, name):
-                setattr(self.network, name, nn.Identity())
+        arch, weights = named(name)
+        known = weights_of(arch)
+        self.arch = arch if how(weights) == how(known.DEFAULT) else f"{arch}-{weights.name}"
+        self.input_size, self.mean, self.deviation = how(weights)
+        self.input = (*how(weights), arch in TURNED)
+        options = {"image_size": self.input_size} if arch.startswith("vit_") else {}
+        options = OF_TURNED if arch in TURNED else options
+        self.network = models.get_model(arch, weights=None, **options)
+        for head in HEADS:
+            if hasattr(self.network, head):
+                setattr(self.network, head, nn.Identity())
         self.pooling = self._grids()
 
     @torch.no_grad()

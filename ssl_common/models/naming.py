@@ -1,6 +1,7 @@
 """What others call the weights of our trunks: Caffe2 as the paper used it, VISSL, torchvision."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,6 +18,18 @@ VISSL = {
     f"conv{layer}.": f"_feature_blocks.{place}."
     for layer, place in zip(range(1, 6), (0, 2, 4, 5, 6), strict=True)
 }
+# nn.Sequential(*resnet.children()), as lightly has it: the third and fourth have no weights
+NUMBERED = {"conv1.0.": "0.", "conv1.1.": "1.", "res2.": "4.", "res3.": "5.", "res4.": "6."}
+NUMBERED |= {"res5.": "7."}
+# What puts a network in another one, and its name into those of the weights, wherever it stands.
+WRAPPER = r"(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)"
+WRAPPED = re.compile(rf"(?:(?<=\.)|(?<=^)){WRAPPER}")
+OLD = (  # names that torchvision itself had once, and its files still have
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"(encoder_layer_\d+\.mlp\.)linear_1\."), r"\g<1>0."),
+    (re.compile(r"(encoder_layer_\d+\.mlp\.)linear_2\."), r"\g<1>3."),
+)
+COUNTS = "num_batches_tracked"  # of batch norm in training; older files have none
 BLOB_ENDS = {"running_mean": "rm", "running_var": "riv", "bias": "b"}  # riv holds the variance
 
 
@@ -31,12 +44,25 @@ class Layout(NamedTuple):
 
 
 def plain(name):
-    """Return the NAME of a Caffe2 blob without what tells of its training.
+    """Return the NAME of a blob or weight without what tells of its training or of an old version.
 
     A Jigsaw network has nine towers: what they share, and the batch norm of the first, is _s0_. The
     AlexNet of Colorization calls batch norm norm, that of Jigsaw _bn.
     """
+    for old, new in OLD:
+        name = old.sub(new, name)
     return re.sub(r"(conv\d)norm_", r"\1_bn_", re.sub(r"_s0_", "_", name))
+
+
+def bare(name):
+    """Return the plain NAME of a weight without the wrappers that its network was put into."""
+    return WRAPPED.sub("", plain(name))
+
+
+def ending(anchor):
+    """Return the pattern of plain names that end with ANCHOR: its group is what stands before."""
+    inside = rf"\.{WRAPPER}*".join(map(re.escape, anchor.split(".")))
+    return re.compile(rf"((?:.*\.)?){inside}")
 
 
 def _renamed(beginnings):
@@ -92,6 +118,13 @@ LAYOUTS = (
         re.compile(r"(conv1|bn1|layer\d)\..*"),
     ),
     Layout(
+        "PyTorch",
+        "resnet50",
+        ("7.2.conv3.weight", "4.0.conv3.weight"),
+        _renamed(NUMBERED),
+        re.compile(r"[01]\.\w+|[4-7]\..*"),
+    ),
+    Layout(
         "VISSL",
         "alexnet",
         ("_feature_blocks.6.0.weight", "_feature_blocks.4.0.weight"),
@@ -103,9 +136,35 @@ OWN = Layout("ssl-bench", None, (), str, re.compile(r"(conv|res)\d\..*"))
 torchvision = _renamed(TORCHVISION)
 
 
-def backbone(arch, state):
-    """Return the layout of a file of torchvision's ARCH, whose trunk has the weights STATE."""
-    names = [name.removeprefix("network.") for name in state]
-    parts = sorted({re.escape(name.partition(".")[0]) for name in names})
-    own = re.compile(rf"({'|'.join(parts)})(\..*)?")
-    return Layout("PyTorch", arch, (names[-1],), lambda ours: ours.removeprefix("network."), own)
+def backbones(trunk):
+    """Yield the layouts of a file of the network of TRUNK, a Backbone.
+
+    By its own names, and by those of nn.Sequential(*network.children()).
+    """
+    children = [name for name, _module in trunk.network.named_children()]
+    named = [name.removeprefix("network.") for name in trunk.state_dict()]
+
+    def numbered(name):
+        first, dot, rest = name.partition(".")
+        return f"{children.index(first)}{dot}{rest}" if first in children else name
+
+    both = [named, [numbered(name) for name in named]]
+    endings = Counter(end for names in both for name in set(names) for end in _endings(name))
+    for names, rename in zip(both, (str, numbered), strict=True):
+        # What ends no other name: swin_t has norm.bias, and features.2.norm.bias.
+        lasting = (name for name in reversed(names) if not name.endswith(COUNTS))
+        anchor = next(name for name in lasting if endings[name] == 1)
+        parts = sorted({re.escape(name.partition(".")[0]) for name in names})
+        yield Layout(
+            "PyTorch",
+            trunk.arch,
+            (anchor,),
+            lambda ours, rename=rename: rename(ours.removeprefix("network.")),
+            re.compile(rf"({'|'.join(parts)})(\..*)?"),
+        )
+
+
+def _endings(name):
+    """Return NAME, and what is left of it without its first parts."""
+    parts = name.split(".")
+    return [".".join(parts[first:]) for first in range(len(parts))]

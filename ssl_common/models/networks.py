@@ -1,15 +1,23 @@
-"""Finished networks, MODEL.pt: tensors and plain values of torch.save; see ssl-formats(5)."""
+"""Files of training, MODEL.pt: tensors and plain values of torch.save; see ssl-formats(5)."""
+
+import json
 
 import torch
 
-from ssl_common import streams
+from ssl_common import containers, formats, streams
 from ssl_common.streams import DataError
 
-FORMAT = 1
+FORMAT = formats.NETWORK.version
+FINISHED = {"pretrain": formats.NETWORK, "train-linear": formats.LINEAR}  # what each writes
 
 
 def save(path, content):
-    """Write CONTENT, tensors and plain values, to PATH whole or not at all."""
+    """Write CONTENT, tensors and plain values, to PATH whole or not at all.
+
+    What says its format, as all files of ours, gets a digest by which load() knows it again.
+    """
+    if "format" in content:
+        content = content | {"digest": digest(content)}
     with streams.writing(path) as stream:
         try:
             torch.save(content, stream)  # to a stream: given a name, torch stores it in the file
@@ -20,16 +28,63 @@ def save(path, content):
 
 
 def load(path, command="pretrain"):
-    """Return what save() wrote to PATH for COMMAND; run no code. Raises DataError for another."""
-    content = streams.read_tensors(path, f"a file of {command}")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path}: not a file of {command}")
-    return content
+    """Return what save() wrote to PATH for COMMAND, finished or a checkpoint; run no code.
+
+    Every byte is checked. Raises DataError for another file, and for one that is no longer what was
+    written.
+    """
+    content = _content(path, command)
+    found = formats.CHECKPOINT if formats.CHECKPOINT.known_by(content) else FINISHED[command]
+    return found.check(content, path)
 
 
 def load_network(path):
-    """Return the finished network that PATH holds. Raises DataError for a checkpoint too."""
-    content = load(path)
-    if "trunk" not in content:
-        raise DataError(f"{path}: a checkpoint: name the finished network that appears at the end")
+    """Return the finished network that PATH holds; see load()."""
+    return formats.NETWORK.check(_content(path, "pretrain"), path)
+
+
+def load_linear(path):
+    """Return the linear classifiers that PATH holds; see load()."""
+    return formats.LINEAR.check(_content(path, "train-linear"), path)
+
+
+def load_checkpoint(path, command):
+    """Return the checkpoint of COMMAND that PATH holds; see load()."""
+    return formats.CHECKPOINT.check(_content(path, command), path)
+
+
+def is_finished(content, command):
+    """Tell whether CONTENT, of load(), is what COMMAND writes at its end, and no checkpoint."""
+    return FINISHED[command].known_by(content)
+
+
+def _content(path, command):
+    content = containers.read_tensors(path, f"a file of {command}")
+    told = content.pop("digest", None) if isinstance(content, dict) else None  # 0.2.0: none
+    if told is not None and told != digest(content):
+        raise DataError(f"{path}: damaged, or changed by hand: it is not what its digest tells")
     return content
+
+
+def digest(content):
+    """Return the digest of all that CONTENT holds: names, values, and types, shapes and bytes."""
+    try:
+        return streams.digest(_pieces(content))
+    except (TypeError, RuntimeError) as error:
+        return f"none: {error}"  # nothing of ours: no digest is its own
+
+
+def _pieces(value):
+    """Yield the bytes, and what else a hash takes, that tell VALUE from any other."""
+    if isinstance(value, dict):
+        yield b"dict %d\n" % len(value)
+        for pair in value.items():
+            yield from (piece for each in pair for piece in _pieces(each))
+    elif isinstance(value, list | tuple):
+        yield b"list %d\n" % len(value)
+        yield from (piece for each in value for piece in _pieces(each))
+    elif isinstance(value, torch.Tensor):
+        yield f"{value.dtype} {list(value.shape)}\n".encode()
+        yield value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    else:
+        yield json.dumps(value).encode() + b"\n"

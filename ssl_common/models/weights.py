@@ -3,78 +3,102 @@
 Everything in a file is accounted for: it is taken, or it is listed as left out.
 """
 
-import io
 import re
+from collections import Counter
 
 import torch
 
-from ssl_common import records, streams
+from ssl_common import legible, records, schema, streams
 from ssl_common.data.loading import STD
-from ssl_common.models import naming, networks, pickles, registry
-from ssl_common.models.backbones import Backbone
+from ssl_common.models import archives, backbones, naming, networks, registry, states
+from ssl_common.models.naming import COUNTS
 from ssl_common.streams import DataError
 
-KIND = "a file of weights"
-ADVICE = "save model.state_dict() with torch.save"
-TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # begins the older files of torch.save
-MOST, DEEPEST = 100_000, 16  # names in a file, and dicts in one another
-COUNTS = "num_batches_tracked"  # of batch norm in training; older files have none
-CLASSIFIED = re.compile(r"((state_dict|model_state_dict|model|module)\.)*")  # not encoder_q
 FIRST = "conv1.0.weight"
 PLAIN = (str, int, float, bool, type(None))
+STORED = schema.Plain(finite=False)  # what may stand in a file of ours
 NAMED = 4  # names of what is left out in one line
 
 
 class Weights:
     """What the file PATH ("-": standard input) holds; none of it is run.
 
-    Of several networks, PREFIX is the end of what stands before the names of the one; LAYOUTS are
-    those it may have. The channels of conv1 stand in ORDER, "rgb" or "bgr", or as in others of its
-    kind.
+    Of several networks, PREFIX is the end of what stands before the names of the one. It has to be
+    that of torchvision's ARCH, if one is named. The channels of conv1 stand in ORDER, "rgb" or
+    "bgr", or as in others of its kind.
 
-    `values` is {name: tensor or plain value}; `arch`, `reads` (as registry has them), `pretext` and
-    `permutations` are what the names tell, None where they do not. `taken` is {our name of a
-    weight: theirs}; `wrong` says what stands between the file and the trunk, `unusual` what does
-    not. Raises DataError for what is no file of weights.
+    `values` is {name: tensor or other value}; `arch`, `reads` (as registry has them) and
+    `permutations` are what the names tell, None where they do not. `pretext` is what they suggest,
+    `certain` if the file itself says it. `taken` is {our name of a weight: theirs}; `wrong` says
+    what stands between the file and the trunk, `unusual` what does not. Raises DataError for what
+    is no file of weights.
     """
 
-    def __init__(self, path, prefix="", order=None, layouts=naming.LAYOUTS):
+    def __init__(self, path, prefix="", order=None, arch=None):
         self.path = streams.name(path)
-        content, self.digest = _content(path, self.path)
-        values = _flat(content, self.path)
-        if not any(isinstance(value, torch.Tensor) for value in values.values()):
-            raise DataError(f"{self.path}: no weights, but {_kind(content)}: {ADVICE}")
+        values, self.digest = archives.read(path)
         self.own = values.get("format") == networks.FORMAT and "settings.arch" in values
+        self.certain, self._named = self.own, arch
+        self._trunk, layouts = None, naming.LAYOUTS
+        if arch:
+            layouts = self._torchvision(arch, values)
         self.layout, self.prefix = (
             (naming.OWN, "trunk.") if self.own else self._find(values, prefix, layouts)
         )
-        self.values = _shorter(values, self.prefix, self.path)
-        self._theirs = {naming.plain(name): name for name in self.values}
-        if len(self._theirs) < len(self.values):
-            twice = next(n for n in self.values if self._theirs[naming.plain(n)] != n)
-            raise DataError(f"{self.path}: both {self._theirs[naming.plain(twice)]} and {twice}")
+        self.values = _shorter(values, self.prefix)
+        self._theirs = {}
+        for name, value in self.values.items():
+            other = self._theirs.get(naming.bare(name))
+            if all(torch.is_tensor(each) for each in (value, self.values.get(other))):
+                raise DataError(f"{self.path}: both {other} and {name}: save one of them alone")
+            if other is None or torch.is_tensor(value):
+                self._theirs[naming.bare(name)] = name
         self.arch = self.reads = self.pretext = self.permutations = None
         self.order, self._absent = order, ()
-        self.taken, self.wrong = {}, []
+        self.taken, self.wrong, self.unusual = {}, [], []
         if self.layout:
             self._recognise()
             self._match()
-        self.unusual = list(self._oddities())
+            self._judge()
+
+    def _torchvision(self, arch, values):
+        """Return the layouts of a file of torchvision's ARCH; build its trunk, unless it is ours.
+
+        Its images are those of the weights in the file: torchvision's own are known by their
+        digest, those of a vision transformer have a place for each patch. Else they are the usual.
+        """
+        arch, _dash, wanted = arch.removeprefix(registry.THEIRS).partition("-")
+        known = backbones.recognised(arch, self.digest)
+        self.certain = bool(known)
+        if arch == "resnet50":  # ours, by other names
+            return [each for each in naming.LAYOUTS if (each.kind, each.arch) == ("PyTorch", arch)]
+        known = wanted or known or backbones.of_patches(arch, values) or "DEFAULT"
+        self._trunk = registry.build(f"{registry.THEIRS}{arch}-{known}", 0)
+        return list(naming.backbones(self._trunk))
 
     def _find(self, values, prefix, layouts):
         """Return (layout, what stands before the names of its weights), (None, "") if unknown."""
+        plain = [naming.plain(name) for name in values if isinstance(values[name], torch.Tensor)]
         found = {
-            (layout, name.removesuffix(anchor)): None
+            (layout, match[1]): None
             for layout in layouts
             for anchor in layout.anchors
-            for name in map(naming.plain, values)
-            if f".{name}".endswith(f".{anchor}")
+            for match in map(naming.ending(anchor).fullmatch, plain)
+            if match
         }
-        wanted = f".{prefix.strip('.')}." if prefix else ""
-        found = [(layout, before) for layout, before in found if f".{before}".endswith(wanted)]
+        end = f".{prefix.strip('.')}." if prefix else ""
+        found = [
+            (layout, before)
+            for layout, before in found
+            if any(f".{each}".endswith(end) for each in (before, naming.bare(before)))
+        ]
         if len(found) > 1:
-            which = ", ".join(before for _layout, before in found)
-            raise DataError(f"{self.path}: {len(found)} networks: choose by --prefix, of {which}")
+            which = " and ".join(before.strip(".") or "one bare" for _layout, before in found)
+            way = "choose by --prefix"
+            if self._named:
+                ours = self._named == "resnet50"
+                way = "convert-weights takes one, by --prefix" if ours else "save one of them alone"
+            raise DataError(f"{self.path}: {len(found)} networks, {which}: {way}")
         return found[0] if found else (None, "")
 
     def _recognise(self):
@@ -84,13 +108,16 @@ class Weights:
             self.arch, self.pretext = settings["arch"], settings["pretext"]
             self.reads = self.values.get("settings.reads", "rgb")
             self.permutations = self.values.get("settings.permutations")
+            if self.arch not in list(registry.TRUNKS) or self.reads not in ("rgb", "lab"):
+                what = f"no network {self.arch} that reads {self.reads}"
+                raise DataError(f"{self.path}: {what}: name one that pretrain wrote")
             if self.order:
                 raise DataError(f"{self.path}: a network of ours: its channels are known")
             self.order = "rgb"
             return
         caffe2 = self.layout.kind == "Caffe2"
         first = self._value(self.layout.name(FIRST))
-        self.arch = self.layout.arch
+        self.arch = registry.name_of(self._trunk) if self._trunk else self.layout.arch
         self.reads = "lab" if getattr(first, "shape", ())[1:2] == (1,) else "rgb"
         self.order = self.order or ("bgr" if caffe2 else "rgb")
         normed = self.arch == "alexnet" and any(
@@ -103,13 +130,21 @@ class Weights:
         elif self.arch == "alexnet":
             self.pretext = "jigsaw"
             self._absent = ("conv1.1.", "conv2.1.")  # batch norm that theirs does without
-        elif any(re.search(r"_s\d_", name) for name in self.values):
+        elif caffe2 and any(re.search(r"_s\d_", name) for name in self.values):
             self.pretext = "jigsaw"
-        elif self._has("pred_w") or self._has("fc.weight") and CLASSIFIED.fullmatch(self.prefix):
+        elif self.certain or self._has("pred_w") or self._classifies():
             self.pretext = "supervised"
         if self.pretext == "jigsaw" and caffe2:
             last = self._value("fc8_w" if self.arch == "alexnet" else "fc2_w")
             self.permutations = len(last) if isinstance(last, torch.Tensor) else None
+
+    def _classifies(self):
+        """Tell whether this is a network and its classifier, and no more: a finished one.
+
+        A checkpoint of a run says less: that of a classifier on a frozen trunk looks the same.
+        """
+        heads = re.compile(rf"({'|'.join(backbones.HEADS)})\.(.+\.)?weight")
+        return not naming.bare(self.prefix) and any(map(heads.fullmatch, self._theirs))
 
     def _has(self, name):
         return name in self._theirs
@@ -126,8 +161,8 @@ class Weights:
             if not self._has(theirs):
                 self.wrong += [] if ours.endswith(COUNTS) else [f"no {theirs}"]
             elif not _alike(self._value(theirs), tensor, ours.endswith(COUNTS)):
-                name, found = self._theirs[theirs], _kind(self._value(theirs))
-                self.wrong.append(f"{name} is {found}, not {_kind(tensor)}")
+                name, found = self._theirs[theirs], states.kind(self._value(theirs))
+                self.wrong.append(f"{name} is {found}, not {states.kind(tensor)}")
                 self._theirs.pop(theirs)
             else:
                 self.taken[ours] = self._theirs.pop(theirs)
@@ -139,10 +174,24 @@ class Weights:
         ]
         self.wrong += [f"{name}, for which {trunk} has no place" for name in more]
 
+    def _judge(self):
+        """Find what is wrong or unusual about the numbers of the weights that are taken."""
+        types = Counter(self.values[theirs].dtype for theirs in self.taken.values())
+        for dtype in set(types) - {torch.float32, torch.int64}:
+            which = [name for name in self.taken.values() if self.values[name].dtype == dtype]
+            first = which[0] if len(which) == 1 else f"{len(which)} weights"
+            verb = "is" if len(which) == 1 else "are"
+            self.unusual.append(f"{first} {verb} {str(dtype).removeprefix('torch.')}")
+        for ours, theirs in self.taken.items():
+            value = self.values[theirs]
+            value = value if ours.endswith(COUNTS) else value.float()  # as it is going to be
+            if why := states.unfit(ours, value):
+                self.wrong.append(f"{theirs} {why}")
+
     def _empty(self):
         """Return the trunk without weights, in no time: it has names and shapes."""
-        if self.arch not in registry.TRUNKS:
-            return registry.build(self.arch, 0)
+        if self._trunk or self.arch not in registry.TRUNKS:
+            return self._trunk or registry.build(self.arch, 0)
         with torch.device("meta"):
             return registry.build(self.arch, 0, self.reads)
 
@@ -155,41 +204,42 @@ class Weights:
         """Return {name: plain value} of what the file says beside its tensors."""
         return {n: value for n, value in self.values.items() if isinstance(value, PLAIN)}
 
-    def _oddities(self):
-        """Yield what is unusual about the weights that are taken, in words."""
-        for ours, theirs in self.taken.items():
-            value = self.values[theirs]
-            if value.dtype not in (torch.float32, torch.int64):
-                yield f"{theirs} is {str(value.dtype).removeprefix('torch.')}"
-            if not torch.isfinite(value).all():
-                yield f"{theirs} holds NaN or infinity"
-            elif ours.endswith("running_var") and (value < 0).any():
-                yield f"{theirs} holds negative variances"
-
     def trunk(self):
         """Return the trunk with the weights of the file; raise DataError where it cannot be."""
         if not self.layout:
-            first = ", ".join(list(self.values)[:3])
             known = "ResNet-50 and the AlexNets of Caffe2 and VISSL, ResNet-50 of torchvision"
-            raise DataError(
-                f"{self.path}: no network known here, its names are {first} ...: {known}"
-            )
+            more = "extract-features takes any other network of torchvision"
+            more += ", as torchvision:ARCH:FILE"
+            raise DataError(f"{self.path}: no network known here, {self.names()}: {known}; {more}")
+        which = f"{self.layout.kind}'s {self.arch}"
         if self.wrong:
-            more = f", and {len(self.wrong) - 1} more like it" if len(self.wrong) > 1 else ""
-            which = f"{self.layout.kind}'s {self.arch}"
-            raise DataError(f"{self.path}: not the weights of {which}: {self.wrong[0]}{more}")
-        trunk = registry.build(self.arch, 0, self.reads)
-        state = {ours: self.values[theirs] for ours, theirs in self.taken.items()}
+            raise DataError(f"{self.path}: not the weights of {which}: {states.summed(self.wrong)}")
+        trunk = self._trunk or registry.build(self.arch, 0, self.reads)
+        own = trunk.state_dict()
+        state = {
+            ours: self.values[theirs].to(own[ours].dtype) for ours, theirs in self.taken.items()
+        }
         if self.reads == "rgb" and self.order == "bgr":
             state[FIRST] = state[FIRST].flip(1)
         if self.arch == "caffenet" and not self.own:
             # Pixels of 0 to 255 less the mean are ours times this; nothing is padded at conv1.
             state[FIRST] = state[FIRST] * (255 * torch.tensor(STD)).view(1, 3, 1, 1)
-        trunk.load_state_dict(state, strict=False)
+        states.fill(trunk, own | state, self.path, which)
         for name, module in trunk.named_modules():
             if self._absent and f"{name}.".startswith(self._absent):
                 module.running_var.fill_(1 - module.eps)  # with the rest as it is: changes nothing
         return trunk
+
+    def names(self):
+        """Return what a file without a known network has, in words."""
+        tensors = [name for name, value in self.values.items() if torch.is_tensor(value)]
+        return f"its weights are {', '.join(tensors[:3])}{' ...' * (len(tensors) > 3)}"
+
+    def instead(self):
+        """Return what to do with a file that is none of torchvision's, as part of a line."""
+        others = [layout for layout in naming.LAYOUTS if layout.kind != "PyTorch"]
+        layout, _prefix = self._find(self.values, "", others)
+        return f"; it is {layout.kind}'s: convert-weights makes it one of ours" if layout else ""
 
     def left_out_in_words(self):
         """Return left_out() as part of a line, "" where it is empty."""
@@ -204,6 +254,10 @@ class Weights:
 
     def inspect(self):
         """Yield all there is to say of the file, line by line: a word, a tab, what it is."""
+        for said in self._inspected():
+            yield "\t".join(map(legible.text, said))
+
+    def _inspected(self):
         names = self.left_out()
         trunk = self._empty() if self.layout else None
         count = sum(value.numel() for value in self.values.values() if torch.is_tensor(value))
@@ -213,22 +267,21 @@ class Weights:
             "format": self.layout.kind if self.layout else "unknown",
             "network": self.arch or "unknown",
             "pretext": self.pretext or "unknown",
+            "inferred": "pretext" if self.pretext and not self.certain else None,
             "permutations": self.permutations,
             "layers": " ".join(trunk.pooling) if trunk else None,
             "input": self._input() if trunk else None,
             "parameters": f"{own} of the trunk, in a file of {count} numbers",
         }
-        for word, what in about.items():
-            if what is not None:
-                yield f"{word}\t{what}"
-        yield from (f"setting\t{name}\t{value}" for name, value in self.settings().items())
-        yield from (f"wrong\t{what}" for what in self.wrong)
-        yield from (f"unusual\t{what}" for what in self.unusual)
+        yield from ((word, what) for word, what in about.items() if what is not None)
+        yield from (("setting", name, value) for name, value in self.settings().items())
+        yield from (("wrong", what) for what in self.wrong)
+        yield from (("unusual", what) for what in self.unusual)
         for ours, name in self.taken.items():
-            yield f"used\t{name}\t{_kind(self.values[name])}\t{ours}"
+            yield "used", name, states.kind(self.values[name]), ours
         for name, value in self.values.items():
             if name in names or not isinstance(value, (torch.Tensor, *PLAIN)):
-                yield f"unused\t{name}\t{_kind(value)}"
+                yield "unused", name, states.kind(value)
 
     def _input(self):
         if self.reads == "lab":
@@ -246,28 +299,39 @@ def convert(weights, output, torchvision, tags):
     dict by torchvision's names. Raises DataError where the file, or torchvision, has no such one.
     """
     trunk = weights.trunk()
+    settings = _settings(weights, tags)
     if torchvision:
         content = _of_torchvision(weights, trunk)
     elif weights.own:
         raise DataError(f"{weights.path}: a network of ours: it can become one --to torchvision")
     else:
-        content = {"format": networks.FORMAT, "settings": _settings(weights, tags)}
+        content = {"format": networks.FORMAT, "settings": settings}
         content |= {"trunk": trunk.state_dict(), "head": {}}
     networks.save(output, content)
-    said = f"{weights.arch}, {weights.pretext or 'pretext unknown'}"
-    said += f", {weights.permutations:,} permutations" if weights.permutations else ""
+    said = f"{weights.arch}, {settings['pretext'] or 'pretext unknown'}"
+    said += f", {settings['permutations']:,} permutations" if settings["permutations"] else ""
     said += "".join(f"; unusual: {what}" for what in weights.unusual)
     said += f": {len(weights.taken)} of {len(weights.values)} names taken"
+    said += "; the pretext is inferred" if settings.get("inferred") else ""
     return said + weights.left_out_in_words()
 
 
 def _settings(weights, tags):
-    """Return what is known of the network and of its training, as pretrain writes it."""
-    known = {name: getattr(weights, name) for name in ("arch", "reads", "pretext", "permutations")}
+    """Return what is known of the network and of its training, as pretrain writes it.
+
+    TAGS win over what the names only suggest, and not over what the file says.
+    """
+    known = {name: getattr(weights, name) for name in ("arch", "reads")}
+    if weights.certain or tags.get("pretext") in (None, weights.pretext):
+        known |= {"pretext": weights.pretext, "permutations": weights.permutations}
     source = {"digest": weights.digest, "kind": weights.layout.kind}
-    source |= {"settings": weights.settings(), "left_out": weights.left_out()}
-    unknown = dict.fromkeys(("images", "data", "data_name", "seed"))
-    return records.tagged(unknown | known, tags, weights.path) | {"converted": source}
+    said = {n: value for n, value in weights.settings().items() if STORED.holds({n: value})}
+    source |= {"settings": said, "left_out": [legible.text(name) for name in weights.left_out()]}
+    unknown = dict.fromkeys(("pretext", "permutations", "images", "data", "data_name", "seed"))
+    settings = records.tagged(unknown | known, tags, weights.path)
+    if weights.pretext and not weights.certain and "pretext" not in tags:
+        settings["inferred"] = ["pretext"]
+    return settings | {"converted": source}
 
 
 def _of_torchvision(weights, trunk):
@@ -277,88 +341,41 @@ def _of_torchvision(weights, trunk):
 
 
 def torchvision(arch, path):
-    """Return (trunk, what was left out in words): the trunk ARCH with the weights in the file PATH.
+    """Return (trunk, settings): the trunk of torchvision's ARCH with the weights in the file PATH.
 
-    Raises DataError where that is not a file of torchvision's ARCH.
+    "left_out" of the settings says what was not taken. Raises DataError for another file.
     """
     if not path:
         raise DataError(f"torchvision:{arch}: no file of weights: write torchvision:{arch}:FILE")
-    layouts = [
-        layout for layout in naming.LAYOUTS if (layout.kind, layout.arch) == ("PyTorch", arch)
-    ]
-    if not layouts:
-        trunk = registry.build(arch, 0)
-        if not isinstance(trunk, Backbone):
-            raise DataError(f"torchvision:{arch}: {arch} is a network of ours: see convert-weights")
-        layouts = [naming.backbone(arch, trunk.state_dict())]
-    weights = Weights(path, layouts=layouts)
-    if weights.own or not weights.layout or weights.reads != "rgb":
-        raise DataError(f"{path}: not the weights of torchvision's {arch}: see convert-weights")
-    return weights.trunk(), weights.left_out_in_words()
+    backbones.named(arch.removeprefix(registry.THEIRS))  # it exists
+    weights = Weights(path, arch=arch)
+    which = f"{path}: not the weights of torchvision's {arch}"
+    if weights.own:
+        raise DataError(f"{which}, but a network of ours: name the file alone")
+    if not weights.layout:
+        raise DataError(f"{which}: {weights.names()}{weights.instead()}")
+    if weights.reads != "rgb":
+        raise DataError(f"{which}: it reads lightness: convert-weights makes it one of ours")
+    trunk, settings = weights.trunk(), {"arch": weights.arch, "pretext": weights.pretext}
+    settings |= {"left_out": weights.left_out_in_words()}
+    if weights.pretext and not weights.certain:
+        settings["inferred"] = ["pretext"]
+    return trunk, settings
 
 
-def _content(path, name):
-    """Return what the file PATH holds, and its digest."""
-    with streams.reading(path) as stream:
-        data = stream.read()
-    start, stream = data[:64], io.BytesIO(data)
-    if start.startswith(b"\x93NUMPY"):
-        content = pickles.read_npy(stream, name)
-    elif start.startswith(b"\x80") and TORCH not in start:
-        content = pickles.read(stream, name)
-    else:
-        content = streams.read_tensors(name, KIND, stream)
-    return content, streams.digest(data)
-
-
-def _flat(content, path):
-    """Return CONTENT, dicts in dicts, as one dict by dotted names; arrays of Caffe2 as tensors."""
-    flat = {}
-
-    def add(value, name, depth):
-        if isinstance(value, dict) and depth < DEEPEST:
-            for key, inside in value.items():
-                add(inside, f"{name}.{key}" if name else str(key), depth + 1)
-            return
-        if name in flat or len(flat) == MOST or isinstance(value, dict):
-            raise DataError(
-                f"{path}: no weights: names twice, too many or too deep, as {name[:99]}"
-            )
-        flat[name] = value
-
-    add(content, "", 0)
-    for name, value in flat.items():
-        if isinstance(value, pickles.ARRAYS):
-            flat[name] = _tensor(value, f"{path}: {name}")
-    return flat
-
-
-def _tensor(stand, what):
-    try:
-        array = stand.array()
-    except ValueError as error:
-        raise DataError(f"{what}: {error}: not of a file of weights") from error
-    return array.item() if array.size == 1 and array.ndim < 2 else torch.from_numpy(array)
-
-
-def _shorter(values, prefix, path):
-    """Return VALUES by names without PREFIX."""
-    short = {name.removeprefix(prefix): value for name, value in values.items()}
-    if len(short) < len(values):
-        raise DataError(f"{path}: some names stand there with and without {prefix}: give --prefix")
-    return short
+def _shorter(values, prefix):
+    """Return VALUES by names without PREFIX; / stands before one without it, if that is taken."""
+    inside = {name.removeprefix(prefix) for name in values if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix)
+        if name.startswith(prefix)
+        else f"{'/' * (name in inside)}{name}": value
+        for name, value in values.items()
+    }
 
 
 def _alike(value, tensor, converted):
     """Tell whether VALUE can be copied into TENSOR, real into integer only if it is CONVERTED."""
     if converted and isinstance(value, torch.Tensor):
         return value.shape == tensor.shape
-    return _kind(value) == _kind(tensor)
-
-
-def _kind(value):
-    """Return what two tensors have in common that can be copied, in words: real 64 x 3 x 7 x 7."""
-    if not isinstance(value, torch.Tensor):
-        return type(value).__name__
-    kind = "real" if value.is_floating_point() else "integer"
-    return f"{kind} {' x '.join(map(str, value.shape)) or 1}"
+    return states.kind(value) == states.kind(tensor)

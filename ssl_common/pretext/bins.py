@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import streams, threads
+from ssl_common import containers, formats, threads
 from ssl_common.data import images
-from ssl_common.data.loading import InOrder, batches
+from ssl_common.data.loading import InOrder, batches, too_many, unreadable_error
 from ssl_common.pretext.color import lab8
-from ssl_common.streams import DataError
 
 # a -> the first and last b of the bins of Zhang et al. (ECCV 2016), both in steps of 10; taken from
 # their pts_in_hull.npy (richzhang/colorization). No rule of the sRGB gamut gives these 313.
@@ -25,8 +24,7 @@ NEIGHBORS = 20  # of bins 10 apart, all that have weight: the others share 3e-5 
 UNIFORM = 0.5  # share of the uniform distribution in the smoothed prior
 TEMPERATURE = 0.38  # of the annealed mean
 
-FORMAT = 1
-MOST = 4096  # bins
+GRAY = 5  # an image whose |a| and |b| are nowhere above it has no colour to learn
 SIDE = 256  # pixels of an image that is counted
 TOGETHER = 16  # images that a worker counts before it tells
 
@@ -135,40 +133,52 @@ def counted(image):
     return np.bincount((a * 256 + b).ravel(), minlength=1 << 16).astype(np.int32)
 
 
-def make(manifest, root, grid, workers, progress):
+def make(manifest, root, grid, workers, progress, max_bad):
     """Return (points, prior, what they are in words) of the images of MANIFEST.
 
-    Those of the cells of GRID that have colours, or of the 313 where it is None.
+    Those of the cells of GRID that have colours, or of the 313 where it is None. Raises DataError
+    where all images are gray, and as count() does.
     """
-    histogram, unreadable = count(manifest, root, workers, progress)
+    histogram, unreadable, gray = count(manifest, root, workers, progress, max_bad)
+    read = len(manifest) - unreadable
+    if gray == read:
+        raise manifest.error(1, f"all {read:,} images are gray: nothing can be learned of colours")
     if grid:
         points, share = occupied(histogram, grid)
     else:
         points = hull()
         share = prior(histogram, points)
-    said = f"{len(manifest) - unreadable:,} images, {len(points)} bins"
+    said = f"{read:,} images, {len(points)} bins"
     said += "" if grid else f", {np.count_nonzero(share)} of them with colours"
-    return points, share, said + (f"; {unreadable:,} unreadable" if unreadable else "")
+    told = ((unreadable, "unreadable"), (gray, "gray"))
+    return points, share, said + "".join(f"; {n:,} {what}" for n, what in told if n)
 
 
-def count(manifest, root, workers, progress):
-    """Return (how often each a and b occurs in the images of MANIFEST, how many are unreadable).
+def count(manifest, root, workers, progress, max_bad):
+    """Return (how often each a and b occurs in the images of MANIFEST, unreadable ones, gray ones).
 
-    int64 (256, 256), from -128 each. Raises DataError where no image can be read.
+    int64 (256, 256), from -128 each. Raises DataError where no image can be read, or a greater
+    share than MAX_BAD cannot.
     """
-    total, unreadable, done = np.zeros(1 << 16, np.int64), 0, 0
+    total, unreadable, gray, done = np.zeros(1 << 16, np.int64), [], 0, 0
     order = BatchSampler(SequentialSampler(manifest), TOGETHER, drop_last=False)
+    coloured = np.abs(np.mgrid[-128:128, -128:128]).max(0).ravel() > GRAY
     # As in a worker: an image is too small to share, and threads that wait for it burn the cores.
     with threads.sharing(1):
         for counts in batches(Histograms(manifest, root), order, workers, pin=False):
             counts = counts.numpy()
             total += counts.sum(0)
-            unreadable += int((~counts.any(1)).sum())
+            bad = ~counts.any(1)
+            unreadable += (done + np.flatnonzero(bad)).tolist()
+            gray += int((~bad & ~counts[:, coloured].any(1)).sum())
             done += len(counts)
+            found = (len(unreadable), done, max_bad)
+            if too_many(*found, whole=done == len(manifest)):
+                raise unreadable_error(manifest, *found, unreadable)
             progress(done, len(manifest))
-    if unreadable == len(manifest):
-        raise manifest.error(1, f"no image of {unreadable} can be read: is --root right?")
-    return total.reshape(256, 256), unreadable
+    if len(unreadable) == len(manifest):
+        raise manifest.error(1, f"no image of {done:,} can be read: is --root right?")
+    return total.reshape(256, 256), len(unreadable), gray
 
 
 def occupied(histogram, grid):
@@ -197,24 +207,21 @@ def prior(histogram, points):
 
 def save(stream, points, prior):
     """Write POINTS (Q, 2) and their PRIOR (Q) as .npz."""
-    streams.write_arrays(stream, format=np.int64(FORMAT), points=points, prior=prior)
+    version = np.int64(formats.BINS.version)
+    containers.write_arrays(stream, format=version, points=points, prior=prior)
 
 
 def load(path):
-    """Return (points, prior) of the file PATH of make-color-bins; raise DataError for another."""
-    arrays, where = streams.read_arrays(path), streams.name(path)
-    advice = "make one by make-color-bins"
-    if not {"format", "points", "prior"} <= set(arrays) or arrays["format"] != FORMAT:
-        raise DataError(f"{where}: no arrays points and prior of format {FORMAT}: {advice}")
-    points, prior = arrays["points"], arrays["prior"]
-    if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind != "i" or len(points) < 2:
-        raise DataError(f"{where}: points are no integers (Q, 2): {advice}")
-    if len(points) > MOST:
-        raise DataError(f"{where}: {len(points)} points, more than {MOST}: {advice}")
-    if (abs(points) > 128).any() or len(np.unique(points, axis=0)) < len(points):
-        raise DataError(f"{where}: a point twice, or outside -128 ... 127: {advice}")
-    if prior.shape != points.shape[:1] or prior.dtype.kind != "f":
-        raise DataError(f"{where}: the prior is not {len(points)} real numbers: {advice}")
-    if not (prior >= 0).all() or abs(prior.sum() - 1) > 1e-6:
-        raise DataError(f"{where}: the prior is not of sum 1: {advice}")
-    return points.astype(np.int64), prior.astype(np.float64)
+    """Return (points, prior) of the file PATH of make-color-bins, or of another project.
+
+    An array of points alone has no prior, None, as pts_in_hull.npy of Zhang et al. and the authors'
+    files; one of numbers, their prior_probs.npy, is how often each of the 313 bins occurs. Raises
+    DataError for others.
+    """
+    content = containers.read_either(path)
+    if isinstance(content, dict):
+        found = formats.BINS.check(content, path)
+        return found["points"], found["prior"]
+    if content.ndim == 1:
+        return hull(), formats.PRIOR.check({"prior": content}, path)["prior"]
+    return formats.POINTS.check({"points": content}, path)["points"], None

@@ -1,8 +1,8 @@
 """Lab by the paper's 8-bit convention, and what a trunk reads of an image.
 
 L, a and b of sRGB under D65 as whole numbers of 8 bits, L * 255 / 100, a + 128 and b + 128: what
-OpenCV makes of 8-bit images, which the paper's code called. It is whole-number arithmetic and
-tables, so a GPU and a CPU give the same.
+OpenCV makes of 8-bit images, which the paper's code called. It is whole-number arithmetic, its
+tables too, so every GPU and every CPU gives the same.
 """
 
 import functools
@@ -12,7 +12,8 @@ import torch
 
 from ssl_common.data.loading import standardize
 
-_FIX, _GAMMA, _CBRT = 12, 8, 15  # bits of the matrix's fractions, steps a level, bits of the roots
+_FIX, _CBRT = 12, 15  # bits of the fractions of the matrix, and of the roots
+_WHITE = 8 * 255  # the light of white: 8 steps a level
 # sRGB to XYZ (IEC 61966-2-1), each row by the D65 white point.
 _XYZ = np.array([(0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169),
                  (0.019334, 0.119193, 0.950227)]) / [[0.950456], [1.0], [1.088754]]  # fmt: skip
@@ -21,15 +22,47 @@ _XYZ = np.array([(0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169),
 @functools.cache
 def _tables(device):
     """Return (what R, G and B add to X, Y and Z: 3 x 3 x 256, f of a sum), as int32 on DEVICE."""
-    level = np.arange(256) / 255
-    linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
-    linear = np.rint(linear * 255 * _GAMMA)
-    added = np.rint(_XYZ * (1 << _FIX))[:, :, None] * linear
-    # Of white, in single precision: so every one of the 2**24 colours comes out as OpenCV's.
-    share = np.arange(255 * _GAMMA * 3 // 2, dtype=np.float32) * np.float32(1 / (255 * _GAMMA))
-    root = np.where(share > 0.008856, np.cbrt(share), share * 7.787 + 16 / 116)
-    root = np.rint(root * (1 << _CBRT))
-    return tuple(torch.from_numpy(t.astype(np.int32)).to(device) for t in (added, root))
+    added = np.rint(_XYZ * (1 << _FIX))[:, :, None] * [_linear(level) for level in range(256)]
+    # The sums by that of white in single precision, as OpenCV has them, whose root of the 49th
+    # falls short by one: so every one of the 2**24 colours comes out as OpenCV's.
+    shares = np.arange(_WHITE + 1, dtype=np.float32) * np.float32(1 / _WHITE)
+    roots = np.array([_f(*share.as_integer_ratio()) for share in shares.tolist()])
+    roots[49] -= 1
+    return tuple(torch.from_numpy(t.astype(np.int32)).to(device) for t in (added, roots))
+
+
+# Whole numbers, since the last bit of a power or a cube root depends on the processor.
+
+
+def _linear(level):
+    """Return the light of LEVEL, 0 to 255 of sRGB, where that of white is _WHITE."""
+    if level <= 10:  # of 255: 0.04045
+        return _rounded(_WHITE * level * 100, 255 * 1292)
+    # (level / 255 + 0.055) / 1.055 is (40 level + 561) / 10761; to the power of 12 / 5.
+    fifth_power = (2 * _WHITE) ** 5 * (40 * level + 561) ** 12 // 10761**12
+    return (_root(fifth_power, 5) + 1) // 2
+
+
+def _f(numerator, denominator):
+    """Return f of CIE Lab of a share of white, times 2**_CBRT."""
+    if numerator * 1_000_000 > 8856 * denominator:
+        return (_root((numerator << 3 * (_CBRT + 1)) // denominator, 3) + 1) // 2
+    # 7.787 of it and 16 / 116.
+    return _rounded((7787 * 29 * numerator + 4000 * denominator) << _CBRT, 29_000 * denominator)
+
+
+def _rounded(numerator, denominator):
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+def _root(value, degree):
+    """Return the whole part of the root of VALUE, a whole number."""
+    root = int(value ** (1 / degree))  # near it
+    while root**degree > value:
+        root -= 1
+    while (root + 1) ** degree <= value:
+        root += 1
+    return root
 
 
 def _roots(pixels, rows):

@@ -17,7 +17,6 @@ from ssl_common.pretext import color
 SHORT_SIDE, CROP = 256, 179  # pixels; Zhang et al. cropped 176 and 180
 STRIDE = 16  # pixels from one place of the last map to the next, of both networks
 USUAL_NEIGHBORS = 10  # of the paper's sweep from 2 to 313 (and of Zhang et al.'s code)
-GRAY = 5  # an image whose |a| and |b| are nowhere above it has no colour to learn
 
 
 class Colorization:
@@ -80,7 +79,7 @@ class Colorization:
         """
         ab = self.middle_colors(images, size)
         nearest, share = self.bins.to(ab.device).encode(ab.reshape(-1, 2))
-        coloured = (ab.abs() > GRAY).flatten(1).any(1).repeat_interleave(size[0] * size[1])
+        coloured = (ab.abs() > ab_bins.GRAY).flatten(1).any(1).repeat_interleave(size[0] * size[1])
         return nearest, share, self.bins.weight[nearest[:, 0]] * coloured
 
     def middle_colors(self, images, size):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import formats, streams
 from ssl_common.pretext import codes, greedy
 from ssl_common.streams import DataError
 
@@ -72,15 +72,11 @@ def mean_distance(permutations):
 def load(path):
     """Read permutations from the .npy file PATH; return int64 (N, t), 0-based.
 
-    Takes int32, int64 and uint8, 0-based as make-permutations writes them or 1-based as the
+    Takes whole numbers of any type, 0-based as make-permutations writes them or 1-based as the
     authors released some. Raises DataError naming the row that is not a permutation or stands
     twice; rows are counted from 0, as in the labels of the puzzle.
     """
-    array, where = np.asarray(streams.read_array(path)), streams.name(path)
-    if array.ndim != 2 or not array.size:
-        raise DataError(f"{where}: shape {array.shape}: permutations are (N, tiles)")
-    if array.dtype.newbyteorder("=") not in (np.int32, np.int64, np.uint8):
-        raise DataError(f"{where}: {array.dtype}: permutations are int64, int32 or uint8")
+    array, where = formats.PERMUTATIONS.read(path)["permutations"], streams.name(path)
     permutations = np.array(array, np.int64, order="C")
     base = 1 if permutations[0].min() == 1 else 0
     permutations -= base

@@ -1,8 +1,8 @@
 """A sheet of panels with lines of text below them."""
 
-import os
-
 from PIL import Image, ImageDraw, ImageFont
+
+from ssl_common import legible
 
 FONT, LINE = 12, 16  # pixels: of a letter, from line to line
 MARGIN, SPACE = 12, 24  # pixels around the picture, between panels
@@ -19,8 +19,7 @@ def sheet(size):
 
 def fitting(pen, name, width):
     """Return what of the end of a file NAME fits WIDTH pixels."""
-    text = " ".join(os.fsencode(name).decode("utf-8", "replace").split())
-    whole = text
+    text = whole = legible.text(name)
     while pen.textlength(text) > width:
         whole = whole[1:]
         text = f"\u2026{whole}"

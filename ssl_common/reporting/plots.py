@@ -1,5 +1,7 @@
 """Rows of a report as a picture: the metric by layer, or that of the best layer against a field."""
 
+import contextlib
+import importlib.util
 import io
 import logging
 import math
@@ -10,7 +12,7 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
-from ssl_common import records
+from ssl_common import containers, legible, results
 from ssl_common.reporting import report, tables
 from ssl_common.reporting.report import BEST, NO_LAYER
 from ssl_common.streams import DataError
@@ -21,13 +23,28 @@ FORMS = {
     ".svg": {"Date": None, "Creator": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-SEEDS = ("seed", "svm_seed", "linear_seed")
-TRAINING = ("epochs", "batch", "lr", "precision")  # what a record may say besides report.IDENTITY
+SEEDS = ("seed", "svm_seed", "linear_seed", "sample_seed")
+# What may be another with another seed.
+OF_A_SEED = (*SEEDS, "samples_digest", "inputs.model", *report.OF_A_LAYER, "version", "where")
+# What goes with a number that the plot is against.
+GOES_WITH = {
+    "images": ("data",),
+    "epochs": ("steps", "bn_momentum"),
+    "steps": ("epochs", "bn_momentum"),
+    "batch": ("micro_batch", "steps", "warm_up"),
+    "k": ("samples",),
+    "train_images": ("train_manifest", "train_labels"),
+    "test_images": ("test_manifest", "inputs.manifest"),
+}
 DECADE = 10  # an axis is logarithmic where its greatest value is this many times the least, or more
 # Okabe and Ito's colours, which the colour-blind tell apart, less the yellow, too light for a line.
-# 7 of them and 8 markers: 56 lines before a pair comes again.
+# 7 of them and 8 markers: 56 lines before a pair comes again. What is more has one look, OTHERS.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+LOOKS = len(COLOURS) * len(MARKERS)
+OTHERS = {"color": "#b0b0b0", "marker": "."}
+PANELS = 60  # of a picture that can be looked at
+TICKS, WIDEST = 40, 24  # layers that an axis names, characters of each
 STYLE = {
     **{"font.size": 9, "axes.titlesize": 10, "savefig.dpi": 150, "text.parse_math": False},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
@@ -53,45 +70,47 @@ def panels(rows, against=None):
     seeds is one line. Raises DataError where no record has the field.
     """
     families, left_out = {}, 0
-    for row, paper in _with_paper(rows):
+    for row in (row for row in rows if not row.source):
+        paper = report.paper_row(row)
         if against:
-            kept = {k: v for k, v in row.values.items() if _number(row.records[k].get(against))}
+            said = {layer: _number(record.get(against)) for layer, record in row.records.items()}
+            kept = {k: v for k, v in row.values.items() if said[k] is not None}
             left_out += len(row.values) - len(kept)
             row = row._replace(values=kept)
         if row.values:
             about = _about(row, against)
+            less = (*OF_A_SEED, "model") if about.get("arch") or about.get("pretext") else OF_A_SEED
+            key = {name: value for name, value in about.items() if name not in less}
             if against == "images":
-                about["data_name"] = _sampled(about.get("data_name"))
-            settings = (*report.IDENTITY, *TRAINING)
-            key = [about.get(name) for name in settings if name not in SEEDS]
-            families.setdefault((row[:3], repr(key)), []).append((row, paper))
+                key["data_name"] = _sampled(about.get("data_name"))
+            families.setdefault((row[:3], report.frozen(key)), []).append((row, paper))
     if not families:
-        known = {k for row in rows for r in row.records.values() for k in r if _number(r[k])}
+        found = (record for row in rows for record in row.records.values())
+        known = {k for record in found for k, v in record.items() if _number(v) is not None}
         there = ", ".join(sorted(known - {"value"})) or "none"
         raise DataError(f"no record has a number in {against!r} (numbers: {there})")
     found = {}
     for (panel, _key), family in families.items():
-        drawn = [tuple(_record(row).get(k) for k in (against, *SEEDS)) for row, _paper in family]
+        drawn = [_drawn(row, against) for row, _paper in family]
         # A seed twice: they differ in more than the records say, and have no mean.
         apart = len(set(drawn)) < len(drawn)
         lines = [[member] for member in family] if apart else [family]
-        found.setdefault(panel, []).extend(_line(members, against, apart) for members in lines)
-    return found, left_out
-
-
-def _with_paper(rows):
-    """Return ROWS as pairs: a measured one, and the published one that stands below it or None."""
-    pairs = []
-    for row in rows:
-        if row.source:
-            pairs[-1] = (pairs[-1][0], row)
-        else:
-            pairs.append((row, None))
-    return pairs
+        found.setdefault(panel, []).extend(_line(members, against) for members in lines)
+    return {panel: _labelled(lines) for panel, lines in found.items()}, left_out
 
 
 def _number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return the number VALUE, or that which the text VALUE spells, as --tag does; else None."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = containers.parse(value)
+    return float(value) if results.is_number(value) else None
+
+
+def _drawn(row, against):
+    """Return where in a line ROW stands, and for which seeds."""
+    record = _record(row)
+    return _number(record.get(against)), *map(record.get, SEEDS)
 
 
 def _record(row):
@@ -101,11 +120,9 @@ def _record(row):
 
 
 def _about(row, against):
-    """Return what the record of ROW says, but for the field AGAINST and what goes with it."""
-    about = {key: value for key, value in _record(row).items() if key != against}
-    if about.get("arch") or about.get("pretext"):
-        about.pop("model", None)  # another seed is another digest
-    return about
+    """Return what decided the values of ROW, less the field AGAINST and what goes with it."""
+    less = (against, *GOES_WITH.get(against, ()))
+    return {name: value for name, value in row.about.items() if name not in less}
 
 
 def _sampled(name):
@@ -113,36 +130,47 @@ def _sampled(name):
     return re.sub(r"-\d+[km]?$", "", str(name), flags=re.IGNORECASE)
 
 
-def _line(members, against, apart):
-    """Return the Line of MEMBERS, (Row, published Row or None): one network's seeds, or AGAINST."""
+def _line(members, against):
+    """Return (Line, what its rows have in common) of MEMBERS, (Row, published Row or None).
+
+    These are one network's seeds, or AGAINST a field.
+    """
     points, paper = {}, {}
     for row, published in members:
         values, theirs = row.values, published.values if published else {}
         if against:
-            x = _record(row)[against]
+            x = _number(_record(row)[against])
             values = {x: row.best()[1]}
             if published:  # 1,281,167 images where ours are a few less
                 theirs = {_record(published).get(against, x): published.best()[1]}
         for place, value in values.items():
             points.setdefault(place, []).append(value)
         paper |= {place: [value] for place, value in theirs.items()}
-    rows = [row for row, _published in members]
-    label = rows[0].label if len(rows) == 1 and (apart or not against) else _label(rows, against)
-    fewest, most = (f(map(len, points.values())) for f in (min, max))
-    if most > 1:
-        label += f", {most} seeds" if fewest == most else f", {fewest} to {most} seeds"
+    about = _common([row for row, _published in members], against)
     published = [row for _row, row in members if row]
-    return Line(label, points, f"paper: {_label(published, against)}" if published else "", paper)
+    named = f"paper: {report.label(_common(published, against))}" if published else ""
+    return Line(report.label(about), points, named, paper), about
 
 
-def _label(rows, against):
-    """Return how the plot calls ROWS: by what they have in common."""
+def _common(rows, against):
+    """Return what all of ROWS say of themselves."""
     first, *others = (_about(row, against) for row in rows)
     common = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
     if first.get("data_name"):
         common.setdefault("data_name", _sampled(first["data_name"]))
-    more = [f"{k}={common[k]}" for k in TRAINING if common.get(k) is not None]
-    return " ".join([report.label(common), *more])
+    return common
+
+
+def _labelled(lines):
+    """Return LINES, (Line, about) of one panel, with labels that tell them apart."""
+    labels = report.told_apart([line.label for line, _ in lines], [about for _, about in lines])
+    named = []
+    for (line, _about), label in zip(lines, labels, strict=True):
+        fewest, most = (f(map(len, line.points.values())) for f in (min, max))
+        if most > 1:
+            label += f", {most} seeds" if fewest == most else f", {fewest} to {most} seeds"
+        named.append(line._replace(label=label))
+    return named
 
 
 def figure(rows, against=None):
@@ -150,6 +178,9 @@ def figure(rows, against=None):
     from matplotlib.figure import Figure
 
     found, left_out = panels(rows, against)
+    if len(found) > PANELS:
+        message = f"--plot: {len(found)} tasks and data sets, a panel each, but {PANELS} at most"
+        raise DataError(f"{message}: choose among the records, with grep for example")
     columns = 1 if len(found) == 1 else 2 if len(found) < 5 else 3
     deep = math.ceil(len(found) / columns)
     width, height = (6.8, 3.8) if len(found) == 1 else (4.4, 3.0)  # of a panel, inches
@@ -157,16 +188,22 @@ def figure(rows, against=None):
     axes = drawn.subplots(deep, columns, squeeze=False).ravel()
     for unused in axes[len(found) :]:
         unused.remove()
-    entries, notes, styles = {}, set(), {}
+    entries, notes, styles = {}, set(), _styles(found)
+    others = f"{len(styles) - LOOKS:,} others"
     for ax, ((task, data_set, metric), lines) in zip(axes, found.items(), strict=False):
-        ax.set_title(textwrap.fill(f"{task}, {data_set}", round(width * 11)))
-        ax.set_ylabel(f"{metric} of the best layer" if against else metric)
+        ax.set_title(textwrap.fill(legible.text(f"{task}, {data_set}"), round(width * 11)))
+        metric = "value" if metric == report.UNKNOWN else metric
+        ax.set_ylabel(legible.text(f"{metric} of the best layer" if against else metric))
         place = _against_axis(ax, lines, against) if against else _layer_axis(ax, lines)
         shown = []
+        crowd = [line for line in lines if styles[line.label] is OTHERS]
+        if crowd:
+            entries.setdefault(others, _draw_crowd(ax, crowd, place))
         for line in lines:
-            style = styles.setdefault(line.label, _style(len(styles)))
-            entries.setdefault(line.label, _draw(ax, line.points, place, style, notes))
-            if not against and len(line.points) > 1:
+            style = styles[line.label]
+            if style is not OTHERS:
+                entries.setdefault(line.label, _draw(ax, line.points, place, style, notes))
+            if not against and len(line.points) > 1 and style is not OTHERS:
                 _ring(ax, line.points, place, style, notes)
             if line.paper and (line.paper_label, line.paper) not in shown:  # once for two lines
                 shown.append((line.paper_label, line.paper))
@@ -176,8 +213,18 @@ def figure(rows, against=None):
     return drawn, left_out
 
 
-def _style(index):
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+def _styles(found):
+    """Return {label: how it is drawn} of the lines FOUND; beyond LOOKS, that of the best ones."""
+    best = {}
+    for line in (line for lines in found.values() for line in lines):
+        value = max(map(statistics.fmean, line.points.values()))
+        best[line.label] = max(value, best.get(line.label, value))
+    named = sorted(best, key=best.get, reverse=True)[:LOOKS] if len(best) > LOOKS else best
+    styles = dict.fromkeys(best, OTHERS)
+    for index, label in enumerate(named):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        styles[label] = {"color": colour, "marker": marker}
+    return styles
 
 
 def _layer_axis(ax, lines):
@@ -187,15 +234,23 @@ def _layer_axis(ax, lines):
     """
     layers = {layer for line in lines for layer in (*line.points, *line.paper)} - {BEST}
     stage = {layer: re.sub(r"^res(?=\d$)", "conv", layer) for layer in layers}
-    order = tables.in_order(set(stage.values()))
-    names = ["\n".join(k for k in tables.in_order(layers) if stage[k] == s) for s in order]
-    names = ["no layer" if name == NO_LAYER else name for name in names]
-    ax.set_xticks(range(len(order)), names)
-    ax.set_xlim(-0.4, len(order) - 0.6)
+    place = {each: i for i, each in enumerate(tables.in_order(set(stage.values())))}
+    names = [""] * len(place)
+    for layer in tables.in_order(layers):
+        name = "no layer" if layer == NO_LAYER else _cut(legible.text(layer), WIDEST)
+        names[place[stage[layer]]] += f"\n{name}" if names[place[stage[layer]]] else name
+    shown = range(0, len(names), math.ceil(len(names) / TICKS))
+    names = [names[i] for i in shown]
+    ax.set_xticks(shown, names)
+    ax.set_xlim(-0.4, len(place) - 0.6)
     if sum(map(len, names)) > 11 * ax.figure.get_figwidth() / ax.get_gridspec().ncols:
         ax.tick_params("x", labelrotation=45)
     ax.set_xlabel("layer")
-    return {layer: order.index(stage[layer]) for layer in layers}
+    return {layer: place[stage[layer]] for layer in layers}
+
+
+def _cut(text, length):
+    return text if len(text) <= length else f"{text[: length - 1]}\u2026"
 
 
 def _against_axis(ax, lines, against):
@@ -204,7 +259,7 @@ def _against_axis(ax, lines, against):
 
     numbers = sorted({x for line in lines for x in (*line.points, *line.paper)})
     low, high = numbers[0], numbers[-1]
-    decades = low > 0 and high >= DECADE * low
+    decades = low >= 1 / results.FARTHEST and high >= DECADE * low
     ax.set_xscale("log" if decades else "linear")
     scaled = [math.log(x) if decades else x for x in numbers]
     apart = [b - a for a, b in zip(scaled, scaled[1:], strict=False)]
@@ -215,8 +270,8 @@ def _against_axis(ax, lines, against):
         ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _place: short(x)))
-    name = f"{against} {records.SIZES.get(against, '')}".rstrip()
-    ax.set_xlabel(name + (" (log scale)" if decades else ""))
+    name = f"{against} {results.SIZES.get(against, '')}".rstrip()
+    ax.set_xlabel(legible.text(name + (" (log scale)" if decades else "")))
     return {x: x for x in numbers}
 
 
@@ -240,11 +295,28 @@ def _draw(ax, points, place, style, notes):
     order = sorted(points, key=place.get)
     xs, means = [place[k] for k in order], [statistics.fmean(points[k]) for k in order]
     (line,) = ax.plot(xs, means, linewidth=1.6, markersize=6, **style)
-    for x, mean, values in zip(xs, means, (points[k] for k in order), strict=True):
-        if min(values) < max(values):
-            notes.add("bars: least to greatest of the seeds")
-            spread = [[mean - min(values)], [max(values) - mean]]
-            ax.errorbar(x, mean, spread, fmt="none", ecolor=style["color"], capsize=3)
+    spread = [
+        (x, mean, mean - min(points[k]), max(points[k]) - mean)
+        for x, mean, k in zip(xs, means, order, strict=True)
+        if min(points[k]) < max(points[k])
+    ]
+    if spread:
+        notes.add("bars: least to greatest of the seeds")
+        at, mean, below, above = zip(*spread, strict=True)
+        ax.errorbar(at, mean, (below, above), fmt="none", ecolor=style["color"], capsize=3)
+    return line
+
+
+def _draw_crowd(ax, lines, place):
+    """Draw the means of LINES alike, below all others, as one: it has gaps. Returns it."""
+    xs, means = [], []
+    for line in lines:
+        for key in sorted(line.points, key=place.get):
+            xs.append(place[key])
+            means.append(statistics.fmean(line.points[key]))
+        xs.append(math.nan)
+        means.append(math.nan)
+    (line,) = ax.plot(xs[:-1], means[:-1], linewidth=0.8, markersize=4, zorder=1, **OTHERS)
     return line
 
 
@@ -260,7 +332,7 @@ def _ring(ax, points, place, style, notes):
 def _legend(drawn, entries, notes, width):
     """Name ENTRIES, {label: line}, below the panels of a figure WIDTH inches wide, which grows."""
     room = round(width * 11)  # characters
-    names = {label: textwrap.fill(" ".join(label.split()), room) for label in entries}
+    names = {label: textwrap.fill(legible.text(label), room) for label in entries}
     order = sorted(entries, key=lambda label: -entries[label].get_ydata()[-1])
     columns = max(1, min(3, room // (max(len(name) for name in names.values()) + 8)))
     lines = sum(name.count("\n") + 1 for name in names.values()) / columns + bool(notes)
@@ -276,18 +348,35 @@ def _legend(drawn, entries, notes, width):
     )
 
 
+def _matplotlib():
+    """Return matplotlib as it is installed; raise DataError where it is not.
+
+    When it is first imported it reads the matplotlibrc of the current folder, and MPLBACKEND.
+    """
+    found = importlib.util.find_spec("matplotlib")
+    if not found:
+        raise DataError("--plot needs matplotlib: pip install matplotlib")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it talks of its font cache
+    here, backend = os.open(os.curdir, os.O_PATH), os.environ.pop("MPLBACKEND", None)
+    try:
+        os.chdir(os.path.join(os.path.dirname(found.origin), "mpl-data"))  # to its own matplotlibrc
+        import matplotlib
+    finally:
+        os.fchdir(here)
+        os.close(here)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
+
+
 def render(rows, path, against=None):
     """Return the picture of ROWS as bytes, in the form that the suffix of PATH names, and left out.
 
     Raises DataError where there is no matplotlib, and as panels() does.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise DataError("--plot needs matplotlib: pip install matplotlib") from error
+    matplotlib = _matplotlib()
     suffix = os.path.splitext(path)[1].lower()
     stream = io.BytesIO()
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it talks of its font cache
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in letters that the font lacks
         matplotlib.rcdefaults()  # whatever a matplotlibrc says

@@ -1,7 +1,6 @@
 """Rows of a report as Markdown, TSV or JSON."""
 
-import json
-
+from ssl_common import legible
 from ssl_common.reporting.report import BEST, NO_LAYER
 
 NETWORK_ORDER = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5"]
@@ -22,7 +21,7 @@ def in_order(layers):
 def markdown(rows):
     """Return ROWS as a table; the best of several layers is bold, sources are below."""
     layers, sources = columns(rows), []
-    lines = [["task", "data set", "metric", "model", *layers, "best"]]
+    lines = [["task", "data set", "metric", "model", *map(legible.cell, layers), "best"]]
     lines.append(["---"] * 4 + ["---:"] * (len(layers) + 1))
     for row in rows:
         best, value = row.best()
@@ -36,9 +35,9 @@ def markdown(rows):
             f"**{row.values[layer]:.2f}**" if layer == marked else _number(row.values.get(layer))
             for layer in layers
         ]
-        lines.append([*map(_cell, (*row[:3], label)), *cells, f"{value:.2f}"])
+        lines.append([*map(legible.cell, (*row[:3], label)), *cells, f"{value:.2f}"])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    notes = "".join(f"{i}. {_cell(source)}\n" for i, source in enumerate(sources, 1))
+    notes = "".join(f"{i}. {legible.cell(source)}\n" for i, source in enumerate(sources, 1))
     return table + (f"\n{notes}" if notes else "")
 
 
@@ -49,8 +48,8 @@ def tsv(rows):
     for row in rows:
         layer, value = row.best()
         values = [repr(row.values[name]) if name in row.values else "" for name in layers]
-        lines.append([*map(_flat, row[:4]), *values, layer or "", repr(value), row.source or ""])
-    return "".join("\t".join(line) + "\n" for line in lines)
+        lines.append([*row[:4], *values, layer or "", repr(value), row.source or ""])
+    return "".join("\t".join(map(legible.text, line)) + "\n" for line in lines)
 
 
 def json_text(rows):
@@ -60,8 +59,10 @@ def json_text(rows):
         layer, value = row.best()
         values = {name: row.values[name] for name in (*columns([row]), BEST) if name in row.values}
         said = row._asdict() | {"values": values, "best_layer": layer, "best": value}
-        objects.append({name: part for name, part in said.items() if name != "records"})
-    return json.dumps(objects, indent=1, ensure_ascii=False) + "\n"
+        objects.append(
+            {name: part for name, part in said.items() if name not in ("records", "about")}
+        )
+    return legible.dumps(objects, indent=1) + "\n"
 
 
 FORMATS = {"markdown": markdown, "tsv": tsv, "json": json_text}
@@ -69,12 +70,3 @@ FORMATS = {"markdown": markdown, "tsv": tsv, "json": json_text}
 
 def _number(value):
     return "" if value is None else f"{value:.2f}"
-
-
-def _flat(text):
-    """Return TEXT without what would end a cell of TSV."""
-    return " ".join(str(text).split())
-
-
-def _cell(text):
-    return _flat(text).replace("|", "\\|")

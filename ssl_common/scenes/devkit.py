@@ -1,16 +1,15 @@
 """Generated scenes -> a PASCAL VOC devkit: pictures, boxes, and the lists of its splits."""
 
+import functools
 import io
-import multiprocessing
 import os
 
 import numpy as np
 
 from ssl_common import streams
+from ssl_common.crew import side_by_side
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE, Row
-from ssl_common.processes import born_deaf
 from ssl_common.scenes import drawing, objects
-from ssl_common.streams import DataError
 
 SPLITS = {"train": (0,), "val": (2,), "trainval": (0, 2), "test": (1, 3)}  # index modulo 4
 
@@ -24,7 +23,8 @@ def make(folder, shown_as, count, seed, workers):
         os.makedirs(os.path.join(folder, part))
     classes = sorted(objects.CLASSES)
     labels = np.full((count, len(classes)), NEGATIVE, np.int8)
-    for index, shown in enumerate(_side_by_side(folder, seed, count, workers)):
+    write = functools.partial(_write_scene, folder, seed)
+    for index, shown in enumerate(side_by_side(write, range(count), workers)):
         for each in shown:
             label = DIFFICULT if each.difficult else POSITIVE
             column = classes.index(each.name)
@@ -50,47 +50,6 @@ def _write_scene(folder, seed, index):
     _write(os.path.join(folder, "JPEGImages", f"{name(index)}.jpg"), encoded.getbuffer())
     _write(os.path.join(folder, "Annotations", f"{name(index)}.xml"), text.encode())
     return shown
-
-
-def _side_by_side(folder, seed, count, workers):
-    """Yield what scene 0, 1, ... shows as it is written, by WORKERS processes; 0: by this one."""
-    if not workers:
-        yield from (_write_scene(folder, seed, index) for index in range(count))
-        return
-    spawn, crew = multiprocessing.get_context("spawn"), []
-    try:
-        with born_deaf():
-            for first in range(min(workers, count)):
-                receiver, sender = spawn.Pipe(duplex=False)
-                share = (sender, folder, seed, range(first, count, workers))
-                process = spawn.Process(target=_write_scenes, args=share, daemon=True)
-                process.start()
-                sender.close()
-                crew.append((process, receiver))
-        for index in range(count):
-            result = crew[index % workers][1].recv()
-            if isinstance(result, OSError):
-                raise result
-            yield result
-    except EOFError as error:
-        raise DataError("a worker was killed, for want of memory perhaps: try -j 1") from error
-    finally:
-        for process, _receiver in crew:
-            process.kill()
-            process.join()
-
-
-def _write_scenes(sender, folder, seed, indices):
-    """Write the scenes INDICES; send what each shows, or the error that ends the work."""
-    for index in indices:
-        try:
-            result = _write_scene(folder, seed, index)
-        except OSError as error:
-            result = error
-        try:
-            sender.send(result)
-        except BrokenPipeError:
-            return  # nobody waits for it any more
 
 
 def annotation(image, size, shown):

@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
-import glob
 import os
 import re
 
@@ -11,8 +9,16 @@ from ssl_common import streams
 from ssl_common.models import networks
 from ssl_common.records import version
 from ssl_common.streams import DataError
+from ssl_common.training.log import Log
 
 KEPT = 2  # checkpoints of a run in progress
+# What a run writes into its folder. All else there is somebody else's: neither read nor removed.
+LOG, STOPPED, FEATURES = "log.jsonl", "stopped", "features"
+CHECKPOINT = re.compile(r"step-(\d{12})\.pt")
+PARTIAL = re.compile(rf"({CHECKPOINT.pattern}|{STOPPED})\.([0-9a-f]+)\.partial")
+FILE = re.compile(f"{CHECKPOINT.pattern}|{PARTIAL.pattern}")
+# Settings that no option is called by.
+OPTIONS = {"micro_batch": "--gpus x --accumulate", "synced_ranks": "GPUs of --sync-bn"}
 
 
 class Run:
@@ -20,45 +26,107 @@ class Run:
 
     SETTINGS are all that decides the result: a run goes on only with those it began with. Besides
     the newest checkpoints those after every KEEPING-th step stay, where that is not 0. COMMAND is
-    the one that trains.
+    the one that trains; SAY gets a line where the state is not what was left.
     """
 
-    def __init__(self, output, settings, keeping=0, command="pretrain"):
+    def __init__(self, output, settings, keeping=0, command="pretrain", say=None):
         self.output, self.settings, self.keeping = output, settings, keeping
-        self.command = command
+        self.command, self.say = command, say
         self.folder = f"{output}.state"
-        self.log_path = os.path.join(self.folder, "log.jsonl")
-        self._stop_path = os.path.join(self.folder, "stopped")
-        self._log = None
+        self.log = Log(os.path.join(self.folder, LOG))
+        self._stop_path = os.path.join(self.folder, STOPPED)
+        self._newest = None  # the step of the last checkpoint that is known to be whole
+        self.resumed = None  # the file of the one that it goes on from
+
+    # ---- The network ------------------------------------------------------------------------
 
     def complete(self):
         """Tell whether the network is there, trained with these settings."""
+        if os.path.isdir(self.folder):
+            self._check_names()
         if not os.path.exists(self.output):
             return False
-        self._check(self.output, networks.load(self.output, self.command))
-        self._sweep()  # what one that was killed in finish() left
+        content = networks.load(self.output, self.command)
+        self._check(self.output, content)
+        if not networks.is_finished(content, self.command):
+            advice = f"remove it and go on from {self.folder}, or give another -o"
+            raise DataError(f"{self.output}: a checkpoint, and not what is to be trained: {advice}")
+        for path in self._spare(0):  # what one that was killed in finish() left
+            if self._is_of_this_run(path):
+                os.unlink(path)
         return True
 
-    def resume(self):
-        """Return the newest checkpoint, or None at the start; open the log where it stopped."""
+    def _is_of_this_run(self, path):
+        with contextlib.suppress(DataError):
+            self._check(path, networks.load_checkpoint(path, self.command))
+            return True
+        return False
+
+    def finish(self, network):
+        """Write the network, then remove the checkpoints; the log stays."""
+        network |= {"format": networks.FORMAT, "settings": self.settings}
+        self._with_room(lambda: networks.save(self.output, network))
+        self.close()
+        for path in self._spare(0):
+            os.unlink(path)
+
+    def close(self):
+        """Let other processes have the run."""
+        self.log.close()
+
+    def _check(self, path, content):
+        """Raise DataError where CONTENT, of PATH, was made with other settings."""
+        then, now = _as_given(content["settings"]), _as_given(self.settings)
+        del now["data_name"]  # the digest tells the images, under whatever name
+        other = [
+            f"{OPTIONS.get(k, k)} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]
+        ]
+        if other:
+            advice = f"give the same, another -o, or remove {self.output} and {self.folder}"
+            raise DataError(f"{path}: made with {'; '.join(other)}: {advice}")
+
+    # ---- The state --------------------------------------------------------------------------
+
+    def open(self):
+        """Take the run, for as long as this process lives; raise DataError where that cannot be."""
         os.makedirs(self.folder, exist_ok=True)
-        self._log = open(self.log_path, "ab")  # noqa: SIM115 (open as long as the run)
+        self._check_names()
         self._lock()
         self.forget_stop()
-        for name in glob.glob(os.path.join(glob.escape(self.folder), "*.partial")):
-            os.unlink(name)
-        names = self._checkpoints()
-        state = None
-        if names:
-            state = networks.load(names[-1], self.command)
-            self._check(names[-1], state)
-        self._log.truncate(state["log_bytes"] if state else 0)
+        for name in filter(PARTIAL.fullmatch, os.listdir(self.folder)):  # of one that was killed
+            os.unlink(os.path.join(self.folder, name))
+        self._state = self._newest_whole()
+        self._newest = self._state["step"] if self._state else None
+
+    def resume(self):
+        """Return the newest whole checkpoint, None at the start; leave in the log what is its."""
+        state, self._state = self._state, None
+        if message := self.log.resume(state):
+            self.say(message)
         return state
 
+    def _check_names(self):
+        """Raise DataError where something else has the name of a file of ours: a link, a pipe.
+
+        What is written there would end up elsewhere.
+        """
+        with os.scandir(self.folder) as entries:
+            listed = list(entries)
+        for entry in listed:
+            if entry.name == FEATURES:
+                right = entry.is_dir(follow_symlinks=False)
+            elif entry.name in (LOG, STOPPED) or FILE.fullmatch(entry.name):
+                right = entry.is_file(follow_symlinks=False)
+            else:
+                continue
+            if not right:
+                what = "a link" if entry.is_symlink() else "no regular file"
+                raise DataError(f"{entry.path}: {what} by the name of a file of this run: move it")
+
     def _lock(self):
-        """Keep others from this run for as long as the log is open."""
+        """Open the log, and keep others from this run for as long as it is open."""
         try:
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.log.open()
         except BlockingIOError:
             message = f"{self.folder}: another process trains this network: give another -o"
             raise DataError(message) from None
@@ -66,49 +134,82 @@ class Run:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
 
-    def _check(self, path, content):
-        then, now = content["settings"], self.settings
-        other = [f"{k} {then.get(k)}, not {now[k]}" for k in now if then.get(k) != now[k]]
-        if other:
-            advice = f"give the same, another -o, or remove {self.output} and {self.folder}"
-            raise DataError(f"{path}: made with {'; '.join(other)}: {advice}")
+    def _newest_whole(self):
+        """Return the newest checkpoint that is whole, and say so where a newer one is not."""
+        damaged = []
+        for path in reversed(self._checkpoints()):
+            try:
+                state = networks.load_checkpoint(path, self.command)
+            except DataError as error:
+                damaged.append(error)
+                continue
+            self._check(path, state)
+            self.resumed = path
+            if damaged:
+                self.say(f"{damaged[0]}: going on from the one of step {state['step']:,}")
+            return state
+        if damaged:
+            advice = f"remove {self.folder} to begin anew"
+            raise DataError(f"{damaged[0]}, and no checkpoint before it is whole: {advice}")
+        return None
 
     def _checkpoints(self):
-        return sorted(glob.glob(os.path.join(glob.escape(self.folder), "*.pt")))
+        """Return the checkpoints, oldest first."""
+        with contextlib.suppress(FileNotFoundError):
+            names = sorted(filter(CHECKPOINT.fullmatch, os.listdir(self.folder)))
+            return [os.path.join(self.folder, name) for name in names]
+        return []
 
-    def _sweep(self, kept=0):
-        """Remove all checkpoints but the newest KEPT, and those that stay for good."""
-        names = self._checkpoints()
-        for name in names[: len(names) - kept]:
-            step = int(re.sub(r"\D", "", os.path.basename(name)) or 0)
-            if self.keeping and step % self.keeping == 0:
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+    def _spare(self, kept):
+        """Return the checkpoints that nobody needs, least needed first.
 
-    def log_lines(self):
-        """Yield the log so far, line by line, as bytes."""
-        with contextlib.suppress(FileNotFoundError), open(self.log_path, "rb") as stream:
-            yield from stream
-
-    def append(self, line):
-        """Add a LINE of bytes to the log."""
-        self._log.write(line)
-        self._log.flush()
+        They are what is newer than the newest that is whole, and what is older than the newest KEPT
+        and does not stay for good.
+        """
+        steps = {p: int(CHECKPOINT.fullmatch(os.path.basename(p))[1]) for p in self._checkpoints()}
+        newest = self._newest if self._newest is not None else max(steps.values(), default=0)
+        whole = [path for path in steps if steps[path] <= newest]
+        older = whole[: max(0, len(whole) - kept)]
+        stale = [path for path in steps if steps[path] > newest]
+        return stale + [p for p in older if not self.keeping or steps[p] % self.keeping]
 
     def save(self, step, state):
         """Write the checkpoint of STEP and remove old ones."""
-        os.fsync(self._log.fileno())
+        self.log.sync()
         state |= {"format": networks.FORMAT, "settings": self.settings}
-        state |= {"step": step, "version": version()}
-        state["log_bytes"] = os.path.getsize(self.log_path)
-        networks.save(os.path.join(self.folder, f"step-{step:012}.pt"), state)
-        self._sweep(KEPT)
+        state |= {"step": step, "version": version()} | self.log.told
+        path = os.path.join(self.folder, f"step-{step:012}.pt")
+        self._with_room(lambda: networks.save(path, state))
+        self._newest = step
+        for spare in self._spare(KEPT):
+            os.unlink(spare)
+
+    def _with_room(self, write):
+        """Let WRITE() write; on a full disk old checkpoints make room for it, never the newest."""
+        while True:
+            try:
+                return write()
+            except OSError as error:
+                spare = self._spare(1)
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not spare:
+                    raise
+                os.unlink(spare[0])
+
+    def log_lines(self):
+        """Yield the log so far, line by line, as bytes."""
+        yield from self.log.lines()
+
+    def append(self, line):
+        """Add a LINE of bytes to the log."""
+        self._with_room(lambda: self.log.append(line))
 
     def stop(self, reason):
         """Leave word that REASON, a signal, stopped the run."""
+        self._with_room(lambda: self._leave(f"{reason}\n"))
+
+    def _leave(self, word):
         with streams.writing(self._stop_path, binary=False) as stream:
-            stream.write(f"{reason}\n".encode())
+            stream.write(word.encode())
 
     def forget_stop(self):
         """Take back what stop() left."""
@@ -121,8 +222,8 @@ class Run:
             return stream.read().decode().strip()
         return None
 
-    def finish(self, network):
-        """Write the network, then remove the checkpoints; the log stays."""
-        networks.save(self.output, network | {"format": networks.FORMAT, "settings": self.settings})
-        self._log.close()
-        self._sweep()
+
+def _as_given(settings):
+    """Return SETTINGS with the size of a micro-batch told as the options tell it, in pieces."""
+    batch, piece = settings.get("batch"), settings.get("micro_batch")
+    return settings | {"micro_batch": batch // piece if batch and piece else None}

@@ -5,7 +5,10 @@ import time
 
 import torch
 
-from ssl_common import records
+from ssl_common import containers, records, streams
+from ssl_common.data import loading
+from ssl_common.models import states
+from ssl_common.streams import DataError
 from ssl_common.training import torchrun, watch
 from ssl_common.training.schedules import checkpoints_due
 
@@ -21,7 +24,7 @@ class Journal:
     resumed, SAY what else is worth a line, and a checkpoint is written EVERY [(count, "step",
     "epoch" or "min")]. When STOPPING() after a step, on any rank, all end there with a checkpoint.
     Raises DataError when the loss is no longer finite, or more than the share MAX_BAD of the images
-    cannot be read; the checkpoints before it stay.
+    cannot be read, or none counts; the checkpoints before it stay.
     """
 
     def __init__(
@@ -37,20 +40,24 @@ class Journal:
         self.first = torchrun.RANK == 0
         self.tally, self.finite = watch.Tally(device), watch.Finite(device)
         self.waited, self.note = 0.0, ""
+        self.weighed = False  # whether any image counted
 
     def resume(self):
         """Load the newest checkpoint, on every rank; return its step, or 0."""
         state = self.run.resume() if self.first else None
         if state:
-            self.network.load_state_dict(state.pop("network"))
+            states.fill(self.network, state.pop("network"), self.run.resumed, "this run")
         state = torchrun.of_the_first(lambda: state)
         step = state["step"] if state else 0
         if state:
-            self.chosen.load_state_dict(state["optimizer"])
+            path = self.run.resumed or self.run.folder
+            with containers.understanding(path, "a checkpoint of this run"):
+                self.chosen.load_state_dict(state["optimizer"])
+                torchrun.set_random_states(state["random"])
             self.tally.load(state)
-            torchrun.set_random_states(state["random"])
         if self.first:
             self._tell_so_far(step, state)
+        self.weighed = step > 0
         self.began = self.timed = step
         self.began_at = self.timed_at = time.monotonic()
         return step
@@ -64,18 +71,14 @@ class Journal:
             self.emit(line)
         if step == 0:
             line = self.run.settings | {"ranks": torchrun.RANKS}
-            line |= records.provenance(self.run.command)
-            self._log(line)
+            line = records.line(line | records.provenance(self.run.command))
+            self.run.append(line)
+            self.emit(line)
         elif self.device.type == "cpu" and state["threads"] != torch.get_num_threads():
             was, threads = state["threads"], torch.get_num_threads()
             self.say(
                 f"the run began with {was} threads, now it has {threads}: last bits may differ"
             )
-
-    def _log(self, line):
-        line = records.line(line)
-        self.run.append(line)
-        self.emit(line)
 
     @contextlib.contextmanager
     def waiting(self):
@@ -96,14 +99,19 @@ class Journal:
         stop, save, lost = torchrun.sums_of(*asked, self.tally.take_lost())
         self.tally.unreadable += lost
         log = step % LOG_EVERY == 0 or not going
-        if lost:
-            watch.check_readable(self.manifest, self.tally, step * self.batch, self.max_bad)
+        whole = step in (self.epoch_steps, self.steps)  # of the list, or of what is seen of it
+        if lost or whole:
+            self._check_readable(step, whole)
         if stop or save or log or step % CHECK_EVERY == 0:
             self.finite.check(self.manifest, self.run.settings)
         if stop or save or not going:
             watch.check_weights(self.network, step)
-        tally = self.tally.over_all() if stop or save or log else None
+        tally = self.tally.over_all() if stop or save or log or whole else None
         randoms = torchrun.random_states() if stop or save or log else None
+        gray = step == self.began + 1 and not self.tally.sums[1]
+        self.weighed = self.weighed or (tally is not None and bool(tally["sums"][1]))
+        if whole and not self.weighed:
+            raise DataError(f"{streams.name(self.manifest.path)}: step {step:,}: {watch.GRAY}")
         if log:
             self.tally.clear()
         if self.first:
@@ -113,9 +121,18 @@ class Journal:
                 self._save(step, tally, randoms)
             self.progress(step, self.steps, self.note)
             self._foretell(step)
+            if gray:
+                self.say(f"step {step:,}: {watch.GRAY}")
             if stop:
                 self.run.stop(self.stopping() or "a signal to another rank")
         return bool(stop)
+
+    def _check_readable(self, step, whole):
+        """Raise DataError where more than the share MAX_BAD of the images could not be read."""
+        found = (self.tally.unreadable, step * self.batch, self.max_bad)
+        if loading.too_many(*found, whole):
+            lines = watch.first_lines(torchrun.gathered(self.tally.lines))
+            raise loading.unreadable_error(self.manifest, *found, lines)
 
     def _line(self, step, lr, tally, randoms):
         """Log the line of STEP; return the TALLY that the next one begins with."""
@@ -129,16 +146,18 @@ class Journal:
         line["time_images_per_second"] = round(self.batch / seconds, 1)
         line["time_data"] = round(waited, 6)
         cleared = watch.cleared(tally)
+        line = records.line(line)
+        self.run.append(line)
         try:
-            self._log(line)
-        except OSError:  # the reader of the log left, or its disk is full: lose no step
+            self.emit(line)
+        except OSError:  # its reader left, or its disk is full: lose no step
             self._save(step, cleared, randoms)
             raise
         judged = step - LOG_EVERY < watch.chance_step(self.epoch_steps) <= step
         if judged and (message := watch.at_chance(loss, self.chance)):
             self.say(f"step {step:,}: {message}")
         self.timed, self.timed_at, self.waited = step, now, 0.0
-        self.note = f"loss {loss:.3f}"
+        self.note = f"loss {loss:.3f}" if loss is not None else ""
         return cleared
 
     def _save(self, step, tally, randoms):

@@ -1,7 +1,7 @@
 """Pre-training: a puzzle, a trunk, images without labels, and a run that can be interrupted."""
 
 from ssl_common.data.loading import Drawn
-from ssl_common.models import networks, registry
+from ssl_common.models import networks, registry, states
 from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.jigsaw import Jigsaw
 from ssl_common.streams import DataError
@@ -38,6 +38,9 @@ class _Pretraining:
         resolved = recipes.resolve(task.name, images=len(images), **recipe) | options
         self.settings = {"pretext": task.name, "reads": task.reads, **resolved, **task.settings()}
 
+    def foretell(self, device):
+        """Return what is worth a line before the training on DEVICE: nothing."""
+
     def network(self):
         arch, seed = self.settings["arch"], self.settings["seed"]
         self.trunk = registry.build(arch, seed, self.task.reads)
@@ -46,6 +49,9 @@ class _Pretraining:
 
     def dataset(self, _folder, _device, workers, _stopping):
         return Drawn(self.images, self.root, self.task, self.settings["seed"]), workers
+
+    def tidy(self, folder):
+        """Take away what is left in the FOLDER of the run: nothing."""
 
     def finished(self, state):
         trunk = {key: state.pop(f"trunk.{key}") for key in self.trunk.state_dict()}
@@ -58,16 +64,13 @@ def load(path, kind):
     Raises DataError for a file that is not a finished network of the pretext task KIND.
     """
     content = networks.load_network(path)
-    try:
-        settings, state = content["settings"], content["trunk"]
-        if settings["pretext"] != kind:
-            raise DataError(f"{path}: trained by {settings['pretext']}, not by {kind}")
-        pretext = PRETEXTS[kind].restore(content)
-        network = pretext.network(registry.build(settings["arch"], 0, pretext.reads))
-        state = {f"trunk.{key}": value for key, value in state.items()}
-        network.load_state_dict(state | content["head"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        message = f"{path}: not a finished network of pretrain {kind} ({reason})"
-        raise DataError(message) from error
+    settings, state = content["settings"], content["trunk"]
+    if settings.get("pretext") != kind:
+        raise DataError(f"{path}: trained by {settings.get('pretext')}, not by {kind}")
+    if not content["head"] or settings["arch"] not in registry.trainable():
+        raise DataError(f"{path}: not a finished network of pretrain {kind}")
+    pretext = PRETEXTS[kind].restore(content)
+    network = pretext.network(registry.build(settings["arch"], 0, pretext.reads))
+    state = {f"trunk.{key}": value for key, value in state.items()}
+    states.fill(network, state | content["head"], path, f"pretrain {kind}")
     return network.eval(), pretext

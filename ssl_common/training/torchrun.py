@@ -7,11 +7,13 @@ to itself.
 
 import contextlib
 import gc
+import json
 import os
 import pathlib
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,65 +22,82 @@ import time
 import torch
 from torch import distributed
 
-from ssl_common import streams
-from ssl_common.processes import LAST_WORDS, STOPPED, UNSURE, die_with_parent
+from ssl_common import ranks, streams
+from ssl_common.processes import STOPPED, die_with_parent
 from ssl_common.streams import DataError
 
-FOLDER = "SSL_BENCH_RANKS"  # the folder where ranks leave process ids and last words for a parent
-INPUT = "SSL_BENCH_INPUT"  # what they have for standard input
 TALK = "torchrun.log"
+TOLD = "told.json"  # what the parent tells its ranks, in ranks.folder()
+CLOSED = "closed"  # ... that it takes no more of them
 
 
-def _given(name, otherwise):
-    return int(os.environ[name]) if IS_RANK else otherwise
+def _place():
+    with contextlib.suppress(DataError):  # settle() says it, where it matters
+        return ranks.place()
 
 
-IS_RANK = distributed.is_torchelastic_launched()
-RESTARTED = _given("TORCHELASTIC_RESTART_COUNT", 0)  # times that a rank died
-RANK, RANKS = _given("RANK", 0), _given("WORLD_SIZE", 1)
-LOCAL_RANK, LOCAL_RANKS = _given("LOCAL_RANK", 0), _given("LOCAL_WORLD_SIZE", 1)  # this machine
+IS_RANK = _place() is not None
+RANK, RANKS, LOCAL_RANK, LOCAL_RANKS, RESTARTED = _place() or ranks.ALONE
 
 
 # ---- The parent -------------------------------------------------------------------------------
 
 
-def lead(ranks, restarts, stopping):
-    """Run this command again as RANKS ranks of a torchrun; return the error that ended it, or None.
+def lead(count, restarts, stopping, tell=None, resumable=True):
+    """Run this command again as COUNT ranks of a torchrun; return the error that ended it, or None.
 
     When a rank dies all go on from the last checkpoint, RESTARTS times. The signal that STOPPING()
-    names is passed on to the ranks, which agree on the step to stop after. The error is that of the
-    first rank that failed, with torchrun's talk as a note.
+    names is passed on to the ranks, which agree on the step to stop after; ranks that have nothing
+    to go on from, and so nothing to save (not RESUMABLE), are killed. What is to TELL them, plain
+    values, told() gives there. The error is that of the first rank that failed, with torchrun's
+    talk as a note.
     """
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
-    threads = max(1, len(os.sched_getaffinity(0)) // ranks)  # torchrun alone would say 1
-    with tempfile.TemporaryDirectory(prefix="ranks-") as name:
+    # -P: torchrun imports nothing from the current folder.
+    torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--no-python"]
+    torchrun += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    threads = max(1, len(os.sched_getaffinity(0)) // count)  # torchrun alone would say 1
+    with streams.temporary_folder("ranks") as name:
         folder = pathlib.Path(name)
-        torchrun += ["--nnodes=1", f"--nproc-per-node={ranks}", "--local-addr=127.0.0.1"]
+        (folder / TOLD).write_text(json.dumps({"input": _input(), "tell": tell}))
+        torchrun += ["--nnodes=1", f"--nproc-per-node={count}", "--local-addr=127.0.0.1"]
         torchrun += [f"--log-dir={folder / 'torchrun'}", f"--max-restarts={restarts}"]
-        defaults = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
+        torchrun += [f"--rdzv-id={folder.name}"]  # by which the ranks know the folder as theirs
+        environment = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
         # Restarted ranks would find the addresses of the dead in a store that torchrun shares.
-        defaults["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+        environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+        environment |= os.environ | {ranks.FOLDER: name}
+        for option in [name for name in environment if name.startswith("PET_")]:
+            del environment[option]  # an option of torchrun for whoever starts it
         with open(folder / TALK, "wb") as talk:
             process = subprocess.Popen(
                 [*torchrun, sys.executable, *sys.orig_argv[1:]],
-                env=defaults | os.environ | {FOLDER: name},
+                env=environment,
                 stdin=2,  # standard error is the log now; the first rank finds ours here
                 stderr=talk,
                 start_new_session=True,  # Ctrl-C is for us to pass on
                 preexec_fn=lambda: die_with_parent(signal.SIGTERM),
             )
-        _wait(process, folder, stopping)
+        _wait(process, folder, stopping, resumable)
         return _complaint(folder) if process.returncode else None
 
 
-def _wait(process, folder, stopping):
+def _input():
+    """Return where ranks find the standard input of this process: a file, after share_input()."""
+    with contextlib.suppress(OSError):  # it is closed
+        if stat.S_ISREG(os.fstat(0).st_mode):
+            return f"/proc/{os.getpid()}/fd/0"
+    return os.devnull
+
+
+def _wait(process, folder, stopping, resumable):
     """Wait for the end of PROCESS; a signal goes to its ranks, a second one ends all at once.
 
-    What a rank complains of it would complain of again: that ends PROCESS before it can restart.
+    So does the first where they are not RESUMABLE: they would take seconds to tidy up what goes
+    away. What a rank complains of it would complain of again: that ends PROCESS before it restarts.
     """
     told, ended = set(), False
     try:
-        while process.poll() is None:
+        while process.poll() is None and (resumable or not stopping()):
             if stopping():
                 for rank in _ranks(folder) - told:
                     told.add(rank)
@@ -89,6 +108,7 @@ def _wait(process, folder, stopping):
             time.sleep(0.05)
     finally:
         if process.poll() is None:
+            (folder / CLOSED).touch()  # a rank that comes up from now on ends by itself
             process.kill()
             for rank in _ranks(folder):
                 _signal(rank, signal.SIGKILL)
@@ -115,8 +135,8 @@ def _complaint(folder):
     # The others have lost their connection to the first that failed: what they say is no news.
     failed = re.findall(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", talk)
     status, rank = failed[-1] if failed else (None, None)
-    if not said and rank and (folder / f"{rank}.{UNSURE}").exists():
-        said = [folder / f"{rank}.{UNSURE}"]
+    if not said and rank and (folder / f"{rank}.{ranks.UNSURE}").exists():
+        said = [folder / f"{rank}.{ranks.UNSURE}"]
     line = said[0].read_text("utf-8") if said else "torchrun failed: see --debug"
     if failed and not said:
         how = f"status {status}"
@@ -133,23 +153,38 @@ def _complaint(folder):
 
 
 def settle():
-    """Take the place that a parent gave this rank: its talk, its input, its death."""
-    if IS_RANK:
-        die_with_parent(signal.SIGTERM)
-    if not (name := os.environ.get(FOLDER)):
+    """Take the place that a parent gave this rank: its talk, its input, its death.
+
+    Raises DataError where the environment is only in part that of a rank.
+    """
+    if not ranks.place():
         return
-    folder = pathlib.Path(name)
+    die_with_parent(signal.SIGTERM, to_the_end=True)
+    if not (folder := ranks.folder()):
+        return
     if not folder.is_dir():  # the parent ended before it could be heard
         os._exit(STOPPED)
-    os.environ[LAST_WORDS] = str(folder / f"{RANK}.said")
-    (folder / f"{RANK}.{UNSURE}").unlink(missing_ok=True)  # of this rank before it was restarted
+    (folder / f"{RANK}.{ranks.UNSURE}").unlink(missing_ok=True)  # of this rank before its restart
     if RANK == 0:
         os.dup2(0, 2)
-    with open(os.environ.get(INPUT, os.devnull), "rb") as source:
+    with open(_told("input"), "rb") as source:
         os.dup2(source.fileno(), 0)
     partial = folder / f"{RANK}.partial"
     partial.write_text(str(os.getpid()))
     partial.rename(folder / f"{RANK}.pid")
+    if (folder / CLOSED).exists():  # the parent may have looked for this rank before
+        os._exit(STOPPED)
+
+
+def told():
+    """Return what the parent of this rank had to TELL; raise DataError where it has none."""
+    if not ranks.folder():
+        raise DataError("under torchrun: this command starts its ranks itself: give --gpus alone")
+    return _told("tell")
+
+
+def _told(what):
+    return json.loads((ranks.folder() / TOLD).read_text())[what]
 
 
 @contextlib.contextmanager
@@ -246,27 +281,26 @@ def share_input(leads):
 
     Raises DataError for a rank that no such process leads: torchrun gives all ranks one pipe.
     """
-    if IS_RANK and FOLDER not in os.environ:
+    if IS_RANK and not ranks.folder():
         raise DataError("standard input: under torchrun every rank would read it: name a file")
     if leads:
         with streams.reading("-") as source, tempfile.TemporaryFile() as kept:
             shutil.copyfileobj(source, kept)
             kept.seek(0)
             os.dup2(kept.fileno(), 0)
-        os.environ[INPUT] = f"/proc/{os.getpid()}/fd/0"
 
 
-def chosen(device, ranks, leads):
-    """Return DEVICE, or cuda where there is one; raise DataError where RANKS have too few GPUs.
+def chosen(device, count, leads):
+    """Return DEVICE, or cuda where there is one; raise DataError where COUNT ranks lack GPUs.
 
     A process that LEADS is asked for GPUs: processors are not what it makes of it by itself.
     """
     found = torch.cuda.device_count()
     if leads and not found and device is None:
-        raise DataError(f"--gpus {ranks}: no GPU here: --device cpu runs on processors")
+        raise DataError(f"--gpus {count}: no GPU here: --device cpu runs on processors")
     if device == "cuda" and not found:
         raise DataError("--device cuda: no GPU here that torch can use: see nvidia-smi")
     device = device or ("cuda" if found else "cpu")
-    if device == "cuda" and ranks > found:
-        raise DataError(f"{ranks} ranks on a machine with {found} GPUs: give --gpus {found}")
+    if device == "cuda" and count > found:
+        raise DataError(f"{count} ranks on a machine with {found} GPUs: give --gpus {found}")
     return device

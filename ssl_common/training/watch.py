@@ -10,8 +10,8 @@ from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
 NAMED = 20  # lines of the manifest that one line of the log or an error names
-JUDGED_FROM = 1000  # images, over all ranks
 AT_CHANCE = 0.99  # of the loss of a network that guesses: not below it, nothing is learned
+GRAY = "all images so far are gray: they have no colours to learn"
 ADVICE = "lower --lr, or raise --batch; the checkpoints before are kept"
 NEVER = torch.iinfo(torch.int64).max
 
@@ -69,9 +69,9 @@ def first_lines(lists):
 
 
 def means(tally):
-    """Return the mean loss and accuracy of what over_all() gave."""
+    """Return the mean loss and accuracy of what over_all() gave; None where nothing weighed."""
     loss, weight, right, count = tally["sums"].tolist()
-    return loss / max(weight, 1e-12), right / max(count, 1)
+    return (loss / weight, right / count) if weight else (None, None)
 
 
 def cleared(tally):
@@ -112,17 +112,6 @@ def check_weights(network, step):
         raise DataError(f"the weights are not finite after step {step}: {ADVICE}")
 
 
-def check_readable(manifest, tally, seen, most):
-    """Raise DataError where more than the share MOST of the images SEEN could not be read."""
-    if seen < JUDGED_FROM or tally.unreadable <= most * seen:
-        return
-    lines = first_lines(torchrun.gathered(tally.lines))
-    named = f"line {lines[0] + 1}: {manifest[lines[0]].path}" if lines else "the log names them"
-    share = f"{tally.unreadable:,} of {seen:,} images cannot be read ({named})"
-    message = f"{share}, more than --max-bad {most:.3%}: mend them, check --root, or raise it"
-    raise DataError(f"{streams.name(manifest.path)}: {message}")
-
-
 def chance_step(epoch_steps):
     """Return the step at which a run must have learned something: 2,000, or 2 epochs if later."""
     return min(max(2000, 2 * epoch_steps), 20_000)
@@ -130,7 +119,7 @@ def chance_step(epoch_steps):
 
 def at_chance(loss, chance):
     """Return the line to say where LOSS is that of a guess, CHANCE; None where it is below."""
-    if loss < AT_CHANCE * chance:
+    if loss is None or loss < AT_CHANCE * chance:
         return None
     message = f"a loss of {loss:.4g} is chance ({chance:.4g}): nothing is learned"
     return f"{message}; try another --lr (a third, three times) or a larger --batch"

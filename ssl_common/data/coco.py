@@ -1,0 +1,130 @@
+"""COCO's files, IMAGES/<file_name> and instances_*.json -> the rows of a manifest."""
+
+import json
+import math
+import os
+
+from ssl_common import streams
+from ssl_common.data.manifest import Row, format_row
+from ssl_common.streams import DataError
+
+PARTS = {"images": "file_name", "annotations": None, "categories": "name"}  # and what names one
+
+
+def coco(root: str, annotations: str) -> list[Row]:
+    """Return a Row for each image that the COCO file ANNOTATIONS names, sorted by file name.
+
+    The images lie in ROOT. As in the benchmark's script (create_coco_data_files.py), an image shows
+    a class if it has an object of it that is not to be ignored, has an area, and whose box, as far
+    as it lies in the image, is over 1 pixel wide and high; a crowd is an object like others. Where
+    the size of the image is not known, left out or 0 as other tools write it, the whole box counts.
+    Raises DataError for another file, where its parts do not agree, and where none of its objects
+    counts.
+    """
+    source = streams.name(annotations)
+    content = _read_json(annotations, source)
+    images, classes = (_named(source, content, part) for part in ("images", "categories"))
+    sizes = {number: _size(source, number, image) for number, image in images.items()}
+    shown = {number: set() for number in images}
+    for index, place in enumerate(content["annotations"]):
+        where = f"{source}: annotation {place.get('id', f'number {index + 1}')!r:.40}"
+        number = _listed(where, place, "image", images)
+        category = _listed(where, place, "category", classes)
+        if _counts(where, place, sizes[number]):
+            shown[number].add(classes[category]["name"])
+    if content["annotations"] and not any(shown.values()):
+        message = f"none of its {len(content['annotations']):,} annotations counts as an object"
+        advice = "see their area, bbox and ignore, and width and height of the images"
+        raise DataError(f"{source}: {message}: {advice}")
+    rows = [
+        Row(os.path.join(root, images[number]["file_name"]), tuple(names))
+        for number, names in shown.items()
+    ]
+    for row in rows:
+        try:
+            format_row(row)
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from error
+    return sorted(rows, key=lambda row: os.fsencode(row.path))
+
+
+def _read_json(path, source):
+    """Return what the COCO file PATH holds, {part: list of dicts}, without the outlines."""
+    try:
+        with streams.reading(path) as stream:
+            content = json.load(stream, object_hook=_without_outline)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{source}: not JSON ({error})") from error
+    for part in PARTS:
+        entries = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+            raise DataError(f"{source}: no list of {part}: is it instances_*.json?")
+    return content
+
+
+def _without_outline(found):
+    found.pop("segmentation", None)  # nine tenths of the file
+    return found
+
+
+def _named(source, content, part):
+    """Return {id: entry} of a PART of CONTENT; refuse one without id or name, and repetition."""
+    entries, names, key = {}, set(), PARTS[part]
+    for entry in content[part]:
+        number, name = entry.get("id"), entry.get(key)
+        if not _is_whole(number):
+            raise DataError(f"{source}: {part}: the id of {entry!r:.80} is no whole number")
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{source}: {part} {number}: {key} is {name!r:.40}, which is no name")
+        if number in entries or name in names:
+            raise DataError(f"{source}: {part}: {number} ({name}) stands twice: delete one")
+        entries[number] = entry
+        names.add(name)
+    if not entries:
+        raise DataError(f"{source}: {part}: there is none")
+    return entries
+
+
+def _is_whole(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_real(value):
+    """Tell whether VALUE is a number that can be reckoned with: JSON has true, NaN and 1e999."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
+
+
+def _size(source, number, image):
+    """Return width and height of IMAGE, in pixels; infinite where they are not known."""
+    found = []
+    for side in ("width", "height"):
+        pixels = image.get(side)
+        if pixels is not None and (not _is_real(pixels) or pixels < 0):
+            raise DataError(f"{source}: images {number}: {side} is {pixels!r:.40}, not in pixels")
+        found.append(pixels or math.inf)
+    return found
+
+
+def _listed(where, place, part, known):
+    """Return the id of the image or the category, the PART that PLACE names, if it is KNOWN."""
+    number = place.get(f"{part}_id")
+    if not _is_whole(number) or number not in known:
+        raise DataError(f"{where} is of {part} {number!r:.40}, which the file does not list")
+    return number
+
+
+def _counts(where, place, size):
+    """Return whether the annotation PLACE shows its class in an image of SIZE."""
+    if place.get("ignore") == 1:
+        return False
+    area, box = place.get("area"), place.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_real, box)):
+        raise DataError(f"{where}: bbox is {box!r:.60}, not four numbers: x, y, width, height")
+    if not _is_real(area):
+        raise DataError(f"{where}: area is {area!r:.40}, not in pixels: that of its bbox will do")
+    x, y, width, height = box
+    seen = min(x + width, size[0]) - max(x, 0), min(y + height, size[1]) - max(y, 0)
+    return area > 0 and min(seen) > 1

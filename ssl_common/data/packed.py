@@ -1,0 +1,25 @@
+"""Packed files, told by their first bytes: those that are unpacked here, and how others are."""
+
+import bz2
+import gzip
+import lzma
+
+LONGEST = 4  # bytes that tell
+READERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX": lzma.open}
+COMMANDS = {
+    b"\x1f\x8b": "gzip -dc",
+    b"BZh": "bzip2 -dc",
+    b"\xfd7zX": "xz -dc",
+    b"\x28\xb5\x2f\xfd": "zstd -dc",
+    b"PK\x03\x04": "unzip -p",
+}
+
+
+def reader(start: bytes):
+    """Return the function that opens a stream that begins with START, None where it is plain."""
+    return next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
+
+
+def command(start: bytes) -> str | None:
+    """Return the command that unpacks a file that begins with START, None where it is plain."""
+    return next((COMMANDS[magic] for magic in COMMANDS if start.startswith(magic)), None)

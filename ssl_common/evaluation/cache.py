@@ -1,0 +1,138 @@
+"""Features of every layer for every image, on the disk for one run: train-linear --cache.
+
+A folder of arrays LAYER.npy, a row an image, with their sidecars; digests.npy has a digest of each
+row of each layer, by which it is known again, in its layer and line, when a run reads it first.
+"""
+
+import contextlib
+import json
+import math
+import os
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ssl_common import containers, records, streams
+from ssl_common.evaluation import features
+from ssl_common.processes import Stopped
+from ssl_common.streams import DataError
+from ssl_common.training import torchrun
+
+DIGESTS = "digests"
+BATCH = 64  # images
+
+
+class Cache:
+    """The features that LAYERS give for IMAGES, in FOLDER; SHOWN tells how an image is shown."""
+
+    def __init__(self, folder, layers, images, shown):
+        self.folder, self.layers, self.images = folder, layers, images
+        of_all = {"manifest": images.digest(), **shown}
+        self.fields = {
+            name: layers.of_the_model | {"layer": name, "shape": list(shape)} | of_all
+            for name, shape in layers.shapes.items()
+        }
+        # What the digest of a row binds it to, besides its line.
+        self.belonging = {n: json.dumps(f, sort_keys=True).encode() for n, f in self.fields.items()}
+        self.fields[DIGESTS] = {"format": 1, "layers": layers.names} | of_all
+        self.widths = [math.prod(shape) for shape in layers.shapes.values()]
+
+    def path(self, name):
+        """Return the file of the layer NAME."""
+        return os.path.join(self.folder, f"{name}.npy")
+
+    def there(self):
+        """Tell whether the features are there, by what the sidecars say."""
+        return all(os.path.exists(self.path(name)) and self._is_ours(name) for name in self.fields)
+
+    def _is_ours(self, name):
+        return records.read_sidecar(self.path(name)) == self.fields[name]
+
+    def remove(self):
+        """Take away what make() made."""
+        for name in filter(self._is_ours, self.fields):
+            for path in (self.path(name), records.sidecar(self.path(name))):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        with contextlib.suppress(OSError):  # none there, or somebody else put something in it
+            os.rmdir(self.folder)
+
+    def make(self, transform, device, **how):
+        """Have the features written, by all ranks; TRANSFORM and HOW are as features.rows() has it.
+
+        Raises Stopped on all ranks where the progress that HOW has does on any.
+        """
+        with contextlib.ExitStack() as stack:
+            partials = torchrun.of_the_first(lambda: self._reserve(stack))
+            stopped = False
+            try:
+                self._write(features.mapped_all(partials), transform, device, **how)
+            except Stopped:
+                stopped = True
+            if any(torchrun.gathered(stopped)):  # here all ranks have written their rows
+                raise Stopped
+        torchrun.gathered(None)  # the first has put the files in their place
+
+    def _reserve(self, stack):
+        """Return the names of the files to be, of full size; they take their place with STACK."""
+        self.remove()  # what 0.2.0 left, which had no digests
+        os.makedirs(self.folder, exist_ok=True)
+        writing = records.writing_features(f"{self.folder}/", self.fields, known=False)
+        files, count = stack.enter_context(writing), len(self.images)
+        arrays = [("float32", (count, width)) for width in self.widths]
+        arrays.append(("uint64", (count, len(arrays))))  # of the digests
+        return features.begin(zip(files, arrays, strict=True), True)
+
+    def _write(self, arrays, transform, device, **how):
+        how |= {"batch": BATCH, "dtype": "float32"}
+        for first, found, _contents in features.rows(
+            self.layers, self.images, transform, device, **how
+        ):
+            for place, (name, block) in enumerate(found.items()):
+                lines = range(first, first + len(block))
+                arrays[place][first : lines.stop] = block
+                digests = map(self.digest, [name] * len(block), lines, block)
+                arrays[-1][first : lines.stop, place] = list(digests)
+
+    def digest(self, name, line, row):
+        """Return the digest, as a number, of the ROW that the layer NAME gives for LINE, from 0."""
+        return int(streams.digest([self.belonging[name], b" %d " % line, row.data]), 16)
+
+
+class Cached(Dataset):
+    """What is in CACHE, one row an image, as loading.Drawn gives pixels."""
+
+    def __init__(self, cache):
+        self.cache, self.manifest = cache, cache.images
+        count, names = len(self.manifest), cache.layers.names
+        self.rows = {
+            name: _rows(cache.path(name), "<f4", count, width)
+            for name, width in zip(names, cache.widths, strict=True)
+        }
+        self.digests = _rows(cache.path(DIGESTS), "<u8", count, len(names))
+        self.seen = np.zeros(count, bool)
+
+    def prepare(self):
+        """Make ready for reading: nothing is to be done."""
+
+    def __getitem__(self, item):
+        epoch, index = item
+        found = {name: rows[index] for name, rows in self.rows.items()}
+        if not self.seen[index]:
+            self._check(index, found)
+            self.seen[index] = True
+        return 0, epoch, index, np.concatenate(list(found.values()))
+
+    def _check(self, index, found):
+        for (name, row), digest in zip(found.items(), self.digests[index], strict=True):
+            if self.cache.digest(name, index, row) != digest:
+                message = f"row {index + 1} is not what was written there: remove the folder, and"
+                raise DataError(f"{self.cache.path(name)}: {message} it is made anew")
+
+
+def _rows(path, dtype, count, width):
+    """Return the array of DTYPE, COUNT rows of WIDTH numbers, in the file PATH, where it stays."""
+    array = containers.read_array(path)
+    if (array.dtype, array.shape) != (np.dtype(dtype), (count, width)):
+        raise DataError(f"{path}: not {count} rows of {width} numbers: remove the folder")
+    return array

@@ -1,0 +1,358 @@
+"""What the files hold that pass between the commands: ssl-formats(5), as tables.
+
+Letters in shapes are those of the man page: C classes, D features of an image, K costs, N images.
+"""
+
+from ssl_common import containers, results
+from ssl_common.schema import (
+    Each,
+    Flag,
+    Format,
+    Json,
+    Mapping,
+    Opaque,
+    Plain,
+    State,
+    Table,
+    Texts,
+    Version,
+    integers,
+    numbers,
+    reals,
+)
+
+LABELS = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
+DIGEST = Texts(pattern="[0-9a-f]{16}", called="digest")
+PLAIN = Plain(maybe=True)
+SHAPE = integers("3", least=1, maybe=True)  # of the features of a layer
+
+
+def _array(name):
+    """Return the container of one array, which the table calls NAME."""
+    return lambda path: {name: containers.read_array(path)}
+
+
+def _tensors(command):
+    """Return the container of tensors that COMMAND writes."""
+    return lambda path: containers.read_tensors(path, f"a file of {command}")
+
+
+# ---- Features, and what they were made of and for -----------------------------------------------
+
+PERMUTATIONS = Format(
+    "permutations",
+    "make them with make-permutations",
+    _array("permutations"),
+    {"permutations": integers("P tiles", "int64")},
+)
+
+FEATURES = Format(
+    "features",
+    "extract them with extract-features",
+    _array("features"),
+    {"features": numbers("N D", lazy=True)},
+)
+
+CONTENTS = Format(
+    "what image files held",
+    "extract them again with extract-features, or remove it",
+    _array("contents"),
+    {"contents": integers("N", "uint64")},
+)
+
+SAMPLE = Format(
+    "a low-shot sample",
+    "sample it again with sample-low-shot",
+    _array("sample"),
+    {"sample": integers("N C", of=(-1, 0, 1))},
+)
+
+SAMPLES = Format(
+    "what is known of low-shot samples",
+    "remove it",
+    containers.read_json,
+    {
+        "format": Version(1),
+        "seed": results.INDEX,
+        "rule": Texts(of=("single", "several"), maybe=True),
+        "digests": Mapping(DIGEST),
+    },
+)
+
+SIDECAR = Format(
+    "the sidecar of features",
+    "extract them again with extract-features, or remove it",
+    containers.read_json,
+    {"format": Version(1, maybe=True), **results.SAID, "shape": SHAPE, "inferred": results.TEXTS},
+    others=PLAIN,
+)
+
+# ---- Bins ---------------------------------------------------------------------------------------
+
+
+def _of_sum_one(found):
+    if abs(found["prior"].sum() - 1) > 1e-6:
+        return f"prior is of sum {found['prior'].sum():.6g}, not 1"
+    return None
+
+
+BINS = Format(
+    "colour bins",
+    "make them with make-color-bins",
+    containers.read_arrays,
+    {
+        "format": Version(1),
+        "points": integers("Q 2", "int64", least=-128, most=128, unique=True),
+        "prior": reals("Q", "float64", least=0),
+    },
+    checks=(_of_sum_one,),
+    limits={"Q": (2, 4096)},  # one is learned without a picture, and tables grow with them
+)
+
+# As other projects have them, each in a .npy of its own.
+POINTS = Format(
+    "points of colour bins",
+    "a row each, of a and b",
+    _array("points"),
+    {"points": BINS.entries["points"]},
+    limits=BINS.limits,
+)
+PRIOR = Format(
+    "how often the 313 bins of Zhang et al. occur",
+    "give their prior_probs.npy, or make one with make-color-bins --prior-only",
+    _array("prior"),
+    {"prior": BINS.entries["prior"]},
+    checks=(_of_sum_one,),
+    limits={"Q": (313, 313)},
+)
+
+# ---- Classifiers of train-svm -------------------------------------------------------------------
+
+OF_THE_TRAINING = results.FIELDS | {
+    "shape": SHAPE,
+    "train_images": integers(letter="N"),
+    "train_manifest": DIGEST,
+    "svm_seed": integers(least=0),
+    "solver": Texts(of=("exact", "liblinear")),
+    "fits": integers(least=1),
+    "unconverged": integers(least=0),
+}
+
+
+def _ways_to_choose(found):
+    ways = set(found["chosen"])
+    if ways == {"none"}:
+        return "chosen is none for all classes"
+    if "others" in ways and "folds" not in ways:
+        return "chosen holds others, but no folds"
+    if {"folds", "default"} <= ways:
+        return "chosen holds folds beside default"
+    return None
+
+
+def _best_costs(found):
+    """See that a class with folds has the cost of its highest precision, the first of equals."""
+    folds = [how == "folds" for how in found["chosen"]]
+    best = found["costs"][found["ap"][folds].argmax(axis=1)]
+    if (found["cost"][folds] != best).any():
+        return "cost is not where ap is highest"
+    trained = [how != "none" for how in found["chosen"]]
+    if set(found["cost"][trained]) - set(found["costs"]):
+        return "cost holds one that is none of costs"
+    return None
+
+
+def _fits_that_ended(found):
+    if found["fields"]["unconverged"] > found["fields"]["fits"]:
+        return "fields.unconverged is more than fields.fits"
+    return None
+
+
+SVM = Format(
+    "classifiers of train-svm",
+    "train them again with train-svm",
+    containers.read_arrays,
+    {
+        "format": Version(1),
+        "classes": Texts("C", **LABELS, order="rising"),
+        "chosen": Texts("C", of=("folds", "others", "default", "none")),
+        "coef": reals("C D", "float64", holes=("chosen", ("none",))),
+        "intercept": reals("C", "float64", holes=("chosen", ("none",))),
+        "cost": reals("C", "float64", above=0, holes=("chosen", ("none",))),
+        "costs": reals("K", "float64", above=0, order="rising"),
+        "ap": reals(
+            "C K", "float64", least=0, most=1, holes=("chosen", ("others", "default", "none"))
+        ),
+        "paths": integers("N", "uint64", order="sorted"),
+        "contents": integers("N", "uint64", order="sorted", maybe=True),
+        "fields": Json(Table(OF_THE_TRAINING)),
+    },
+    checks=(_ways_to_choose, _best_costs, _fits_that_ended),
+)
+
+
+def _rows_of_classes(found):
+    """See that the rows are as many as the counts say, and ascend in each class."""
+    counts, rows = found["counts"], found["rows"]
+    if counts.sum() != len(rows):
+        return f"counts are of {counts.sum()} rows, where there are {len(rows)}"
+    ends = counts.cumsum()
+    begins = set((ends - counts).tolist())
+    falls = (rows[1:] <= rows[:-1]).nonzero()[0] + 1
+    if not begins.issuperset(falls.tolist()):
+        return "rows do not ascend in a class"
+    return None
+
+
+def _samples_by_k(found):
+    pairs = [(k, number) for number, k in found["samples"].tolist()]
+    if pairs != sorted(pairs):
+        return "samples are not by k, then by number"
+    for (number, k), machines in found["machines"].items():
+        counts = machines["counts"]
+        if ((counts > 0) & (counts <= k)).any():
+            return f"counts_sample{number}_k{k} holds one that is neither 0 nor above k"
+        ends = (machines["coefficients"][0] > 0).cumsum()[counts[counts > 0].cumsum() - 1].tolist()
+        if ends != [k * (place + 1) for place in range(len(ends))]:
+            return f"coefficients_sample{number}_k{k} are not of k positives a class"
+    return None
+
+
+# By k: what drew its samples, and their digest.
+DRAWN = Mapping(
+    Table({name: results.FOUND[name] for name in ("sample_seed", "sample_rule", "samples_digest")}),
+    maybe=True,
+)
+
+LOW_SHOT = Format(
+    "low-shot classifiers of train-svm",
+    "train them again with train-svm --low-shot",
+    containers.read_arrays,
+    {
+        "lowshot_format": Version(1),
+        "classes": Texts("C", **LABELS, order="rising"),
+        "costs": reals("K", "float64", above=0, order="rising"),
+        "scale": reals("N", "float64", above=0),
+        "paths": integers("N", "uint64", order="sorted"),
+        "contents": integers("N", "uint64", order="sorted", maybe=True),
+        "samples": integers("S 2", "int64", least=1, unique=True),
+        "machines": Each(
+            "samples",
+            "{name}_sample{0}_k{1}",
+            Table(
+                {
+                    "counts": integers("C", "int64", least=0),
+                    "rows": integers("T", "int32", least=0, below="N"),
+                    "coefficients": reals("K T", "float32"),
+                },
+                checks=(_rows_of_classes,),
+            ),
+        ),
+        "fields": Json(Table(OF_THE_TRAINING | {"train_features": DIGEST, "drawn": DRAWN})),
+    },
+    checks=(_samples_by_k, _fits_that_ended),
+)
+
+# ---- Networks and runs --------------------------------------------------------------------------
+
+# What decided a training.
+SETTINGS = {
+    **results.SAID,
+    **results.SETTINGS,
+    "warm_up": numbers("2", least=0, maybe=True),
+    "drops": numbers("* 2", least=0, maybe=True),
+    "inferred": results.TEXTS,
+    "task": results.TEXT,
+    "optimizer": Texts(of=("sgd", "adam"), maybe=True),
+    "precision": Texts(of=("fp32", "bf16"), maybe=True),
+    "permutations_digest": results.TEXT,
+    "color_projection": results.FLAG,
+    "bins": results.COUNT,
+    "bins_digest": results.TEXT,
+    "rebalanced": results.FLAG,
+    "reads": Texts(of=("rgb", "lab"), maybe=True),
+    "converted": Plain(finite=False, maybe=True),
+}
+
+
+def _arrays_of_the_pretext(found):
+    """See that what was trained on a puzzle, and not converted, holds the puzzle."""
+    settings = found["settings"]
+    needed = {"jigsaw": ("permutations",), "colorization": ("points", "prior")}
+    for name in needed.get(settings.get("pretext"), ()) if found["head"] else ():
+        if found.get(name) is None:
+            return f"{name} is missing, of {settings['pretext']}"
+    if found["head"] and settings.get("pretext") == "colorization" and not settings["neighbors"]:
+        return "settings.neighbors is missing, of colorization"
+    return None
+
+
+NETWORK = Format(
+    "a network",
+    "name a finished one, or write it again with pretrain or convert-weights",
+    _tensors("pretrain"),
+    {
+        "format": Version(1),
+        "settings": Table(SETTINGS | {"arch": Texts()}),
+        "trunk": State(),
+        "head": State(),
+        "permutations": integers("P 9", "int64", least=0, most=8, unique=True, maybe=True),
+        "points": integers("Q 2", "int64", least=-128, most=128, unique=True, maybe=True),
+        "prior": reals("Q", "float64", least=0, maybe=True),
+    },
+    checks=(_arrays_of_the_pretext,),
+    limits={"Q": (1, 4096)},
+)
+
+LINEAR = Format(
+    "linear classifiers",
+    "name finished ones, or train them again with train-linear",
+    _tensors("train-linear"),
+    {
+        "format": Version(1),
+        "classes": Texts("C", **LABELS, order="rising"),
+        "settings": Table(
+            SETTINGS
+            | {
+                "arch": Texts(),
+                "layers": Texts("L"),
+                "classes": integers(letter="C"),
+                "model": Texts(),
+                "labels": Texts(),
+                **dict.fromkeys(("warp", "flip", "bn_affine"), Flag()),
+                "crop": Texts(of=("random", "sized", "center")),
+                **dict.fromkeys(("jitter", "lighting"), numbers(least=0)),
+                "bn_momentum": numbers(least=0, most=1),
+            }
+        ),
+        "shapes": integers("L 3", least=1),
+        "heads": State(),
+        "frozen": State(),
+        "about": Table(SIDECAR.entries),
+        "paths": integers("N", "int64"),
+        "places": integers("N", "int64", maybe=True),
+    },
+)
+
+CHECKPOINT = Format(
+    "a checkpoint",
+    "it is none that a run can go on from",
+    _tensors("pretrain"),
+    {
+        "format": Version(1),
+        "version": Texts(),
+        "settings": Table(SETTINGS),
+        "step": integers(least=0),
+        "position": integers("2", least=0),
+        "log_bytes": integers(least=0),
+        "log_lines": results.INDEX,
+        "log_digest": results.TEXT,
+        "network": State(),
+        "optimizer": Opaque(),
+        "random": Opaque(),
+        "threads": integers(least=1),
+        "sums": reals("4", "float64"),
+        "lines": integers("*", least=0),
+        "unreadable": integers(least=0),
+    },
+)

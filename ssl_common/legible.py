@@ -1,0 +1,58 @@
+"""Text for people: nothing in it moves a cursor, breaks a line or hides."""
+
+import json
+import re
+import unicodedata
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats (of direction too), surrogates, breaks
+BREAK = re.compile(r"\s*[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
+WIDE = 60  # characters that a message shows of a value
+LONG = 6000  # ... and of a whole message: a name of a file has up to 4096
+
+
+def text(said):
+    r"""Return SAID with what a terminal would obey, or nobody would see, as \x1b or \u202e."""
+    said = str(said)
+    if said.isprintable():
+        return said
+    return "".join(_escape(each) if _hides(each) else each for each in said)
+
+
+def line(message):
+    """Return MESSAGE, which may have lines, as one line of text(), not without end."""
+    said = text(BREAK.sub(" ", str(message).strip()))
+    return said if len(said) <= LONG else f"{said[: LONG - 300]} ... {said[-300:]}"
+
+
+def cell(said):
+    """Return SAID as a cell of a Markdown table: text(), which ends no cell and begins no tag."""
+    return re.sub(r"(\\*)([|<])", r"\1\1\\\2", text(said))
+
+
+def dumps(value, **extra):
+    """Return VALUE as JSON that means the same as that of json.dumps; NaN is refused."""
+    written = json.dumps(value, ensure_ascii=False, allow_nan=False, **extra)
+    if written.isprintable():
+        return written
+    return "".join(json.dumps(c)[1:-1] if c != "\n" and _hides(c) else c for c in written)
+
+
+def quoted(value):
+    """Return VALUE in quotes as messages show it: its beginning, where it is long."""
+    said = text(value)
+    return f"'{said}'" if len(said) <= WIDE else f"'{said[:WIDE]}...'"
+
+
+def _hides(character):
+    code = ord(character)
+    nothing = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF  # no characters: XML bars two
+    return nothing or unicodedata.category(character) in HIDDEN
+
+
+def _escape(character):
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:
+        return repr(character)[1:-1]
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

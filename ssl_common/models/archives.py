@@ -1,0 +1,249 @@
+"""Files of weights, whatever holds them: what torch.save wrote at any time, safetensors, pickles.
+
+Nothing in them is run; what asks for more than tensors and arrays is kept by its name alone.
+"""
+
+import io
+import json
+import math
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+
+import torch
+
+from ssl_common import streams
+from ssl_common.models import pickles, states
+from ssl_common.models.pickles import Storage, Tensor
+from ssl_common.streams import DataError
+
+KINDS = "a file of torch.save, of safetensors or a pickle of arrays"
+# How files begin that are no weights, what each is, and what to do.
+OTHERS = (
+    (rb"version https://git-lfs", "a pointer of Git LFS, not the file: git lfs pull fetches it"),
+    (rb"(\.\.)?/annex/objects/", "a pointer of git-annex, not the file: git annex get fetches it"),
+    (rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml)", "a web page: download the file itself"),
+    (rb"\x1f\x8b", "packed by gzip: gunzip it"),
+    (rb"BZh", "packed by bzip2: bunzip2 it"),
+    (rb"\xfd7zXZ\x00", "packed by xz: unxz it"),
+    (rb"\x28\xb5\x2f\xfd", "packed by zstd: unzstd it"),
+    (rb"7z\xbc\xaf\x27\x1c", "packed by 7-Zip: unpack it"),
+    (rb"Rar!\x1a\x07", "packed by RAR: unpack it"),
+    (rb"\x89HDF\r\n\x1a\n", "HDF5, as Keras writes it: save the weights with torch.save"),
+    (rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF|%PDF", "a picture or a document: name a file of weights"),
+    (rb"\Z", "empty: get it again"),
+)
+MOST, DEEPEST = 1_000_000, 64  # names in a file, and dicts in one another
+ADVICE = "save model.state_dict() with torch.save"
+# safetensors' words for types of numbers
+TYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "F16": "float16",
+    "BF16": "bfloat16", "I32": "int32", "U32": "uint32", "F32": "float32", "F64": "float64",
+    "I64": "int64", "U64": "uint64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "C64": "complex64",
+}  # fmt: skip
+DAMAGED = (
+    ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, EOFError,
+    NotImplementedError, struct.error, tarfile.TarError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def read(path):
+    """Return ({name: tensor or other value}, digest) of the file of weights PATH ("-": stdin).
+
+    Names of dicts in dicts, and of the parts of objects, are joined by dots. What is neither tensor
+    nor plain is a stand-in. Raises DataError for what is no file of weights.
+    """
+    name = streams.name(path)
+    with streams.reading(path) as stream:
+        data = stream.read()
+    found = content(data, name)
+    values = _flat(found, name)
+    if not any(isinstance(value, torch.Tensor) for value in values.values()):
+        strangers = (v.name for v in (found, *values.values()) if isinstance(v, pickles.Foreign))
+        if stranger := next(strangers, None):
+            asks = f"a pickle that asks for {stranger}, and has no weights; nothing of it was run"
+            raise DataError(f"{name}: {asks}: {ADVICE}")
+        raise DataError(f"{name}: no weights, but {states.kind(found)}: {ADVICE}")
+    return values, streams.digest(data)
+
+
+def _flat(found, path):
+    """Return what was FOUND as one dict by dotted names, its numbers as tensors."""
+    flat, waiting, seen = {}, [("", found, ())], 0
+    while waiting:
+        name, value, above = waiting.pop()
+        inside, seen = _inside(value), seen + 1
+        if seen > MOST or len(above) > DEEPEST:
+            raise DataError(f"{path}: no weights: names are too many or too deep, as {name[:99]}")
+        if inside is None:
+            value = _numbers(value) if isinstance(value, pickles.Numbers) else value
+            if name in flat and all(isinstance(v, torch.Tensor) for v in (value, flat[name])):
+                raise DataError(f"{path}: two weights have the name {name[:99]}")
+            if not isinstance(flat.get(name), torch.Tensor):
+                flat[name] = value
+        elif id(value) not in above:  # objects may hold one another
+            parts = [(_joined(name, key), part) for key, part in inside.items()]
+            waiting += [(key, part, (*above, id(value))) for key, part in reversed(parts)]
+    return flat
+
+
+def _inside(value):
+    """Return {key: part} of what is in VALUE, None where it is one thing."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, pickles.Foreign):
+        return value.contents() or None
+    if isinstance(value, (list, tuple)):
+        holds = any(isinstance(part, (dict, pickles.Foreign)) for part in value)
+        return dict(enumerate(value)) if holds else None
+    return None
+
+
+def _joined(name, key):
+    key = getattr(key, "name", None) or str(key)
+    return f"{name}.{key}" if name else key
+
+
+def _numbers(value):
+    """Return the tensor, or for one number that, of a stand-in; itself where it makes none."""
+    try:
+        found = value.tensor()
+    except ValueError:
+        return value
+    one = isinstance(value, pickles.ARRAYS) and found.numel() == 1 and found.dim() < 2
+    return found.item() if one else found
+
+
+def content(data, path):
+    """Return what the bytes DATA of a file of weights hold: containers with stand-ins and tensors.
+
+    PATH is what messages call it. Raises DataError for another kind of file, told by name where it
+    is known, and for a damaged one.
+    """
+    for begins, what in OTHERS:
+        if re.match(begins, data[:512], re.DOTALL):
+            raise DataError(f"{path}: {what}")
+    try:
+        if data.startswith(b"\x93NUMPY"):
+            return pickles.read_npy(io.BytesIO(data), path)
+        if data.startswith(b"PK\x03\x04"):
+            return _of_zip(data, path)
+        if pickles.MAGIC in data[:64]:
+            return pickles.read_saved(io.BytesIO(data), path)
+        if data[257:262] == b"ustar":
+            return _of_tar(data, path)
+        if data[5:9] == b"\0\0\0{":  # after a length
+            return _of_safetensors(data)
+        if data[:1] == b"\x80" or data[:1] in b"(}]cl" and data.endswith(b"."):
+            return pickles.read(io.BytesIO(data), path)
+    except DAMAGED as error:
+        reason = " ".join(str(error).split())[:99] or type(error).__name__
+        raise DataError(f"{path}: not a file of weights, or damaged ({reason})") from error
+    if re.fullmatch(rb"[\t\n\r -~]+", data[:64]):
+        begins = data[:24].decode().splitlines()[0]
+        raise DataError(f"{path}: not a file of weights, but text: {begins!r} ...")
+    raise DataError(f"{path}: not a file of weights, or damaged: {KINDS}")
+
+
+# ---- torch.save, since 1.6 ----------------------------------------------------------------------
+
+
+def _of_zip(data, path):
+    """Return what the zip archive DATA of torch.save, or torch.jit.save, holds."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+    pickled = min((n for n in members if n.endswith("data.pkl")), key=len, default=None)
+    if not pickled:
+        names = ", ".join(list(members)[:3])
+        raise DataError(f"{path}: a zip archive of {names} ...: unpack it")
+    folder, checked = pickled.removesuffix("data.pkl"), any(m.CRC for m in members.values())
+
+    def read(name):
+        return _member(data, members[folder + name], checked)
+
+    storages = {}
+    found = pickles.read(
+        io.BytesIO(read("data.pkl")), path, lambda saved: pickles.storage(saved, storages)
+    )
+    swapped = f"{folder}byteorder" in members and read("byteorder") == b"big"
+    for key, storage in storages.items():
+        storage.take(read(f"data/{key}"), swapped)
+    return found
+
+
+def _member(data, member, checked):
+    """Return the bytes of MEMBER of the zip archive DATA, by its checksum unless none was made."""
+    start = member.header_offset
+    if data[start : start + 4] != b"PK\x03\x04" or member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member.filename} is damaged, or packed")
+    start += 30 + sum(struct.unpack_from("<HH", data, start + 26))  # behind its name
+    found = data[start : start + member.file_size]
+    if len(found) < member.file_size or checked and zlib.crc32(found) != member.CRC:
+        raise ValueError(f"the checksum of {member.filename} is wrong")
+    return found
+
+
+# ---- torch.save, before 0.2 ---------------------------------------------------------------------
+
+
+def _of_tar(data, path):
+    """Return what the tar archive DATA of torch.save holds: storages, tensors and a pickle."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        names = archive.getnames()
+        if not {"storages", "tensors", "pickle"} <= set(names):
+            raise DataError(f"{path}: a tar archive of {', '.join(names[:3])} ...: unpack it")
+        storages, tensors, pickled = (
+            io.BytesIO(archive.extractfile(name).read())
+            for name in ("storages", "tensors", "pickle")
+        )
+    known = {}
+    for _ in range(pickles.read(storages, path)):
+        key, _where, kind = pickles.read(storages, path)
+        (count,) = struct.unpack_from("<q", storages.getbuffer(), storages.tell())
+        known[key] = Storage(kind.name, count)
+        known[key].read(storages)
+    for key, root, start, count in pickles.read(storages, path):
+        whole = known[root]
+        known[key] = Storage(whole.name, count, whole, start)
+    for _ in range(pickles.read(tensors, path)):
+        key, storage, _kind = pickles.read(tensors, path)
+        (sides,) = struct.unpack("<i4x", tensors.read(8))
+        shape, strides = (struct.unpack(f"<{sides}q", tensors.read(8 * sides)) for _ in range(2))
+        (offset,) = struct.unpack("<q", tensors.read(8))
+        known[key] = Tensor(known[storage], offset, shape, strides)
+
+    def persistent(saved):
+        return saved[0] if isinstance(saved, tuple) else known[int(saved)]
+
+    return pickles.read(pickled, path, persistent)
+
+
+# ---- safetensors --------------------------------------------------------------------------------
+
+
+def _of_safetensors(data):
+    """Return {name: tensor} of a file of safetensors: a length, a JSON object, then the numbers."""
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    numbers, found, used = memoryview(data)[8 + length :], {}, 0
+    for name, about in header.items():
+        if name == "__metadata__":
+            found[name] = about
+            continue
+        kind, shape, (first, last) = about["dtype"], about["shape"], about["data_offsets"]
+        if any(type(n) is not int or n < 0 for n in (first, last - first, *shape)):
+            raise ValueError(f"{name} of shape {shape} from {first} to {last}")
+        piece, used = numbers[first:last], used + last - first
+        if kind not in TYPES:
+            found[name] = pickles.foreign(f"numbers of type {kind}")()
+            continue
+        dtype = pickles.DTYPES[TYPES[kind]]
+        if len(piece) != dtype.itemsize * math.prod(shape):
+            raise ValueError(f"{name} of shape {shape} in {len(piece)} bytes")
+        found[name] = pickles.from_bytes(bytes(piece), dtype).reshape(shape)
+    if used != len(numbers):
+        raise ValueError(f"{used} bytes of numbers in its header, and {len(numbers)} behind it")
+    return found

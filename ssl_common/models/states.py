@@ -1,0 +1,64 @@
+"""States of networks, {name: tensor}: whether one fits a network, and putting it there."""
+
+import torch
+
+from ssl_common.streams import DataError
+
+
+def kind(value):
+    """Return what two tensors have in common that can be copied, in words: real 64 x 3 x 7 x 7."""
+    if not isinstance(value, torch.Tensor):
+        return "dict" if isinstance(value, dict) else getattr(value, "name", type(value).__name__)
+    if value.layout != torch.strided or value.is_quantized:
+        return "a tensor without plain numbers"
+    kind = "real" if value.is_floating_point() else "complex" if value.is_complex() else "integer"
+    return f"{kind} {' x '.join(map(str, value.shape)) or 1}"
+
+
+def unfit(name, value):
+    """Return why no trained network has VALUE as its tensor NAME, in words; None if it may."""
+    if value.is_meta:
+        return "has no numbers"
+    if not torch.isfinite(value).all():
+        return "holds NaN or infinity"
+    if name.endswith("running_var") and (value < 0).any():
+        return "holds negative variances"
+    return None
+
+
+def misfits(module, state):
+    """Yield what stands between STATE and MODULE, in words, tensor by tensor."""
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        value = state.get(name)
+        if value is None:
+            yield f"no {name}"
+        elif kind(value) != kind(tensor):
+            yield f"{name} is {kind(value)}, not {kind(tensor)}"
+        elif value.dtype != tensor.dtype:
+            found, right = (str(each.dtype).removeprefix("torch.") for each in (value, tensor))
+            yield f"{name} is {found}, not {right}"
+        elif why := unfit(name, value):
+            yield f"{name} {why}"
+    yield from (f"{name}, for which it has no place" for name in state if name not in wanted)
+
+
+def summed(wrong):
+    """Return what is WRONG, a list of words, as part of a line: the first, and how many more."""
+    return f"{wrong[0]}, and {len(wrong) - 1} more like it" if len(wrong) > 1 else wrong[0]
+
+
+def fill(module, state, path, what):
+    """Copy STATE into MODULE, WHAT, whose weights the file PATH is to hold.
+
+    Raises DataError that names the first tensor which is missing, unknown, of another shape or
+    type, or none of a trained network.
+    """
+    if not isinstance(state, dict):
+        raise DataError(f"{path}: not the weights of {what}, but {kind(state)}")
+    if wrong := list(misfits(module, state)):
+        raise DataError(f"{path}: not the weights of {what}: {summed(wrong)}")
+    with torch.no_grad():
+        # Not by load_state_dict: MNASNet's asks for a version that stands beside the weights.
+        for name, tensor in module.state_dict().items():
+            tensor.copy_(state[name])

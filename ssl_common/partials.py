@@ -1,0 +1,150 @@
+"""Files and folders in the making: each stands beside its place until it is whole.
+
+Its name is drawn, so nobody can have put anything there. It is locked for as long as its process
+lives: what nobody holds was left by one that was killed, and goes when the same is made again.
+"""
+
+import contextlib
+import fcntl
+import io
+import os
+import re
+import shutil
+import stat
+from collections.abc import Collection, Iterator
+
+from ssl_common import shortage
+
+_NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
+_ROOM = 255 - 25  # bytes that the longest file name leaves for what stands before the ending
+_held = set()  # the descriptors that lock what this process makes
+
+
+def _let_go():
+    """Leave the locks to the parent of a process that was forked: it may outlive it for a while."""
+    for descriptor in _held:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor, inheritable=False)
+        os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+@contextlib.contextmanager
+def file(target: str, mode: int = 0o666) -> Iterator[io.BufferedWriter]:
+    """Yield a new file beside TARGET, open for writing; unless it is renamed it is gone at the end.
+
+    Its `name` is its path, and it is locked until the end of the block. MODE is that of os.open.
+    """
+
+    def create(path):
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+
+    def remove(path):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+    with _made(target, create, remove) as (path, descriptor):
+        stream = open(descriptor, "wb", closefd=False)  # noqa: SIM115 (closed below)
+        stream.raw.name = path
+        try:
+            yield stream
+        finally:
+            with contextlib.suppress(OSError):  # what failed to be written is known already
+                stream.close()
+
+
+@contextlib.contextmanager
+def folder(target: str, mode: int = 0o777) -> Iterator[str]:
+    """Yield the path of a new folder beside TARGET; unless it is renamed it is gone at the end."""
+
+    def create(path):
+        os.mkdir(path, mode)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+    with _made(target, create, lambda path: shutil.rmtree(path, ignore_errors=True)) as (path, _):
+        yield path
+
+
+@contextlib.contextmanager
+def _made(target, create, remove):
+    """Yield (path, descriptor) of what CREATE(path) makes and opens, locked; REMOVE(path) ends it.
+
+    An OSError of CREATE names TARGET.
+    """
+    clear([target])
+    while True:
+        path, descriptor, ours = _drawn(target), None, True
+        shortage.unfinished(path)
+        try:
+            try:
+                descriptor = create(path)
+                _held.add(descriptor)
+            except OSError as error:
+                ours = not isinstance(error, FileExistsError)
+                error.filename = target
+                raise
+            # Before it is locked, another process may take it for a leftover.
+            if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
+                yield path, descriptor
+                return
+        finally:
+            if ours:
+                remove(path)
+            if descriptor is not None:
+                _held.remove(descriptor)
+                os.close(descriptor)
+
+
+def _drawn(target):
+    """Return a name for what becomes TARGET."""
+    place, name = os.path.split(target)
+    return os.path.join(place, f"{_cut(name)}.{os.urandom(8).hex()}.partial")
+
+
+def _cut(name):
+    return os.fsdecode(os.fsencode(name)[:_ROOM])
+
+
+def _lock(descriptor):
+    """Lock DESCRIPTOR; return False where another process has it, None where there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def clear(targets: Collection[str]) -> None:
+    """Remove what processes that were killed have left in the making of TARGETS, and that is ours.
+
+    Where a file system has no locks, all is left. Where those of another machine are not seen
+    here, the worst is that it cannot put its file in its place, and says so.
+    """
+    for place in {os.path.dirname(target) for target in targets}:
+        paths = (target for target in targets if os.path.dirname(target) == place)
+        names = {_cut(os.path.basename(path)) for path in paths}
+        with contextlib.suppress(OSError), os.scandir(place or os.curdir) as entries:
+            for entry in entries:
+                if (made := _NAME.fullmatch(entry.name)) and made[1] in names:
+                    _remove_left(entry.path, entry.is_dir(follow_symlinks=False))
+
+
+def _remove_left(path, is_folder):
+    """Remove PATH if it is ours and nobody holds it."""
+    flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_WRONLY | os.O_NONBLOCK
+    with contextlib.suppress(OSError):  # another process was quicker
+        descriptor = os.open(path, flags | os.O_NOFOLLOW)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_uid != os.geteuid() or not _lock(descriptor):
+                return
+            if is_folder:
+                shutil.rmtree(path, ignore_errors=True)
+            elif stat.S_ISREG(found.st_mode):
+                os.unlink(path)
+        finally:
+            os.close(descriptor)

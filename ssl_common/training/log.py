@@ -1,0 +1,100 @@
+"""The log of a run in progress, MODEL.pt.state/log.jsonl; see ssl-formats(5)."""
+
+import fcntl
+import hashlib
+import io
+import os
+
+from ssl_common import containers, streams
+
+
+class Log:
+    """The file PATH of JSON lines. A checkpoint holds `told`, what the log was when it was made."""
+
+    def __init__(self, path):
+        self.path, self._stream = path, None
+
+    @property
+    def told(self):
+        """Bytes, lines and digest of the log, by their names in a checkpoint."""
+        digest = self._sha.hexdigest()[:16]  # as streams.digest() has it
+        return {"log_bytes": self._bytes, "log_lines": self._lines, "log_digest": digest}
+
+    def open(self):
+        """Open the file for appending, and keep others from it until close()."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._stream = open(os.open(self.path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115
+        fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def close(self):
+        """Let others have the file."""
+        if self._stream:
+            self._stream.close()
+
+    def resume(self, state):
+        """Cut the log to what belongs to the checkpoint STATE, or to nothing where that is None.
+
+        Where it is not what it was then, those of its lines stay that still are lines of a log;
+        returns what to say about it, or None.
+        """
+        content, message = self._stream.readall(), None
+        kept = content[: state["log_bytes"]] if state else b""
+        if state and not _is_as_told(kept, state):
+            lines = [line for line in io.BytesIO(content) if _is_line(line, state["step"])]
+            kept = b"".join(lines)
+            of = f"of {state['log_lines']:,} lines" if "log_lines" in state else "lines"
+            message = f"{self.path}: cut or changed since it was written: up to step"
+            message += f" {state['step']:,} {len(lines):,} {of} are left, and kept"
+        if not content.startswith(kept):
+            self._stream.truncate(0)
+            self._write(kept)
+        self._stream.truncate(len(kept))
+        self._bytes, self._lines, self._sha = len(kept), kept.count(b"\n"), hashlib.sha256(kept)
+        return message
+
+    def append(self, line):
+        """Add a LINE of bytes, whole or not at all."""
+        try:
+            self._write(line)
+        except OSError:
+            self._stream.truncate(self._bytes)
+            raise
+        self._bytes, self._lines = self._bytes + len(line), self._lines + 1
+        self._sha.update(line)
+
+    def _write(self, content):
+        while content:  # a write may end early, with the reason in the next one
+            content = content[self._stream.write(content) :]
+
+    def sync(self):
+        """Have what was written on the disk."""
+        os.fsync(self._stream.fileno())
+
+    def lines(self):
+        """Yield the lines that are in the file, as bytes."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        with open(descriptor, "rb") as stream:
+            yield from filter(_is_line, stream)
+
+
+def _is_as_told(content, state):
+    """Tell whether CONTENT is the log that the checkpoint STATE was made beside."""
+    if "log_digest" in state:
+        return streams.digest(content) == state["log_digest"]
+    lines = io.BytesIO(content)  # of 0.2.0: its length, and lines, have to do
+    return len(content) == state["log_bytes"] and all(map(_is_line, lines))
+
+
+def _is_line(line, last=None):
+    """Tell whether LINE, bytes, is one of a log, of a step up to LAST if given."""
+    try:
+        record = containers.parse(line)
+    except ValueError:
+        return False
+    if not isinstance(record, dict) or line[:1] + line[-1:] != b"{\n":  # no byte-order mark
+        return False
+    step = record.get("step", 0)
+    return isinstance(step, int) and (last is None or step <= last)
