@@ -72,13 +72,14 @@ MEASURED = _fields({
     INDEX: "classes fits unconverged bootstrap_seed",
     POSITIVE: "cost",
     TEXTS: "unseen",
+    TEXT: "seen_by",
 })  # fmt: skip
 # Where a record comes from, and which of its fields nobody said; time_* are of it too.
 PROVENANCE = _fields({TEXTS: "argv inferred", TEXT: "version time_utc"})
 # What a command finds in its input, or is told by its options.
 FOUND = _fields({
     TEXT: "task metric cost_from solver train_manifest train_labels train_features train_dtype"
-    " dtype test_manifest seen_by sample_rule samples_digest",
+    " dtype test_manifest sample_rule samples_digest",
     COUNT: "train_images test_images seen k samples",
     INDEX: "svm_seed linear_seed sample_seed",
     DIGESTS: "inputs",

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from ssl_common.data import images
+from ssl_common.data import images, jpegs
 from ssl_common.data.images import MAX_AREA, Unreadable
 from ssl_common.data.suffixes import FORMATS, SUFFIXES
 from ssl_common.streams import DataError
@@ -29,15 +29,15 @@ def pixels(path, root="."):
     """Return what is read of PATH, which is the same before and after hasten()."""
     plain = read_by(None, path, root)
     assert plain.dtype == np.uint8 and plain.ndim == 3 and plain.shape[2] == 3
-    images.hasten()
-    np.testing.assert_array_equal(read_by(images._decode_jpeg, path, root), plain)
+    jpegs.hasten()
+    np.testing.assert_array_equal(read_by(jpegs._decoder, path, root), plain)
     return plain.astype(int)
 
 
 def read_by(decoder, path, root="."):
     """Return the pixels of PATH as DECODER gives them, where it is asked."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "_decode_jpeg", decoder)
+        patch.setattr(jpegs, "_decoder", decoder)
         return images.read(str(path), str(root)).numpy()
 
 
@@ -47,13 +47,13 @@ DECODERS = ["torchcodec.decoders", "torchvision.io", None]  # None is Pillow
 @pytest.fixture(params=DECODERS)
 def decoder(request, monkeypatch):
     """Let images.read() use each decoder in turn; skip one that is not installed."""
-    monkeypatch.setattr(images, "_decode_jpeg", None)
+    monkeypatch.setattr(jpegs, "_decoder", None)
     if request.param:
         pytest.importorskip(request.param)
     for better in DECODERS[: DECODERS.index(request.param)]:
         monkeypatch.setitem(sys.modules, better, None)  # its import fails
-    images.hasten()
-    decoder = images._decode_jpeg
+    jpegs.hasten()
+    decoder = jpegs._decoder
     if request.param:
         module = getattr(decoder, "func", decoder).__module__
         assert module.split(".")[0] == request.param.split(".")[0]
@@ -293,13 +293,13 @@ def test_a_decoder_that_gives_other_pixels_than_pillow_is_not_used(monkeypatch, 
     def odd(data):
         return OTHERS[other](decode, data)
 
-    monkeypatch.setattr(images, "_decode_jpeg", None)
-    monkeypatch.setattr(images, "_decoders", lambda: [odd])
-    images.hasten()
-    assert images._decode_jpeg is None
-    monkeypatch.setattr(images, "_decoders", lambda: [odd, decode])
-    images.hasten()
-    assert images._decode_jpeg is decode
+    monkeypatch.setattr(jpegs, "_decoder", None)
+    monkeypatch.setattr(jpegs, "_decoders", lambda: [odd])
+    jpegs.hasten()
+    assert jpegs._decoder is None
+    monkeypatch.setattr(jpegs, "_decoders", lambda: [odd, decode])
+    jpegs.hasten()
+    assert jpegs._decoder is decode
 
 
 @pytest.mark.parametrize("folder", ["voc2007_A", "scenes8_sun_A", "scene15_gray_A"])
@@ -636,9 +636,9 @@ def test_too_little_memory(tmp_path):
     large.save(tmp_path / "a.tif")
     code = """
 import resource
-from ssl_common.data import images
+from ssl_common.data import images, jpegs
 from ssl_common.streams import DataError
-for hasten in (lambda: None, images.hasten):
+for hasten in (lambda: None, jpegs.hasten):
     hasten()
     for name in ("a.jpg", "progressive.jpg", "a.png", "a.tif"):
         images.read(name)

@@ -59,9 +59,9 @@ DECIDES = {
     "permutations": 701, "images": 5, "seed": 1, "data_set": "voc2012", "metric": "top-1",
     "task": "low-shot", "train_images": 30, "train_manifest": "other", "train_labels": "other",
     "train_dtype": "float16", "dtype": "float16", "test_images": 90, "test_manifest": "other",
-    "inputs": {"svm": "other"}, "train_features": "other", "svm_seed": 1, "linear_seed": 1,
-    "solver": "liblinear", "k": 8, "samples": 2, "sample_seed": 1, "samples_digest": "other",
-    "sample_rule": "single",
+    "seen": 5, "inputs": {"svm": "other"}, "train_features": "other", "svm_seed": 1,
+    "linear_seed": 1, "solver": "liblinear", "k": 8, "samples": 2, "sample_seed": 1,
+    "samples_digest": "other", "sample_rule": "single",
     "cost_from": "train", "recipe": "alexnet", "lr": 0.1, "batch": 128, "epochs": 14, "steps": 9,
     "precision": "bf16", "cache": True, "optimizer": "adam", "momentum": [0.9, 0.999],
     "nesterov": False, "weight_decay": 0.1, "decay_biases": False, "bn_momentum": 0.5,
@@ -72,9 +72,8 @@ DECIDES = {
 DOES_NOT = {
     "value": 2.0, "per_class": {"cat": 9.0}, "interval": [1, 2], "bootstrap": 9,
     "bootstrap_seed": 1, "min": 1, "max": 1, "std": 1, "top_5": 9, "cost": 0.5, "classes": 9,
-    "unseen": ["cow"], "fits": 9, "unconverged": 9, "argv": ["eval-svm"], "version": "9",
-    "time_utc": "now",
-    "time_of_day": "noon",
+    "unseen": ["cow"], "seen_by": "paths", "fits": 9, "unconverged": 9, "argv": ["eval-svm"],
+    "version": "9", "inferred": ["seed"], "time_utc": "now", "time_of_day": "noon",
 }  # fmt: skip
 
 
@@ -93,7 +92,7 @@ def test_what_makes_another_measurement(tmp_path, field, before):
         first, more = first | some, more | some
         kinds = {int: 3, float: 0.25, bool: not other, list: [2], dict: {"svm": "some"}}
         first[field] = kinds.get(type(other), "svm" if field == "task" else "some")
-        if field in ("per_class", "argv", "unseen", "drops"):
+        if field in ("per_class", "argv", "unseen", "drops", "inferred"):
             first[field] = {"per_class": {"cat": 8.0}, "drops": [[0.25, 0.1]]}.get(field, ["some"])
     found, said = rows(tmp_path, first, more | {field: other})
     measurements = [row for row in found if not row.source]
@@ -147,6 +146,7 @@ def test_only_what_differs_is_shown(tmp_path):
     old, new = first | {"version": "1"}, first | {"version": "2", "dtype": "float32"}
     assert labels(old, new) == ["seed 0 version=1", "seed 0 version=2"]
     assert labels(first, first | {"dtype": "float32"}) == ["seed 0", "seed 0 dtype=float32"]
+    assert labels(first, {"seed": 1, "seen": 5}) == ["seed 0 seen=0", "seed 1 seen=5"]
     assert labels({}, {"inputs": {"b": "x"}}) == ["seed 0", "seed 0 inputs.b=x"]
 
 

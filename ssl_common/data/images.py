@@ -4,7 +4,6 @@ An image is uint8 H x W x 3, a tensor, from here on: torch resizes it three time
 """
 
 import contextlib
-import functools
 import io
 import os
 import re
@@ -17,7 +16,7 @@ from PIL.ExifTags import Base
 from torch.nn.functional import interpolate
 
 from ssl_common import shortage, streams
-from ssl_common.data import metadata
+from ssl_common.data import jpegs, metadata
 from ssl_common.data.suffixes import FORMATS, UNMARKED
 from ssl_common.streams import SHORTAGE, DataError
 
@@ -38,74 +37,6 @@ TURNS = {  # values of EXIF's Orientation -> what makes the picture upright
 
 class Unreadable(DataError):
     """An image file that cannot be read; the message says which and why."""
-
-
-_decode_jpeg = None  # what hasten() found: a function from the bytes of a JPEG to 3 x H x W
-
-
-def hasten():
-    """Let JPEGs be decoded by what is faster than Pillow, if it is there and gives the same pixels.
-
-    torchvision takes a second and a half to import: some 5,000 images repay it.
-    """
-    global _decode_jpeg
-    if not _decode_jpeg:
-        _decode_jpeg = next(filter(_agrees, _decoders()), None)
-
-
-def _decoders():
-    """Return the decoders that are installed, the fastest first."""
-    found = []
-    absent = (ImportError, OSError, RuntimeError)  # the last two: built for another torch
-    with contextlib.suppress(*absent):
-        from torchcodec.decoders import decode_jpeg as by_torchcodec
-
-        found.append(by_torchcodec)  # as RGB
-    with contextlib.suppress(*absent):  # torchvision will drop it
-        from torchvision.io import ImageReadMode, decode_jpeg
-
-        found.append(functools.partial(decode_jpeg, mode=ImageReadMode.RGB))
-    return found
-
-
-def _agrees(decoder):
-    """Tell whether DECODER gives the pixels of Pillow, whose libjpeg may be another.
-
-    They differ where colours are stored with fewer pixels, and in files cut after a first scan.
-    """
-    with warnings.catch_warnings(action="ignore"):  # torchvision warns of its removal
-        for data in _probes():
-            with Image.open(io.BytesIO(data)) as image:
-                want = np.asarray(image.convert("RGB"))
-            try:
-                found = decoder(_bytes(data)).permute(1, 2, 0)
-            except RuntimeError:
-                return False
-            if not np.array_equal(found, want):
-                return False
-    return True
-
-
-def _probes():
-    """Yield small JPEGs of every kind, as bytes."""
-    y, x = np.mgrid[:48, :48]
-    waves = np.stack([x * x // 9, 5 * y, (x + 2) * (y + 3) // 11], 2) % 256
-    picture = Image.fromarray(waves.astype(np.uint8))
-    for progressive in (False, True):
-        for subsampling in (0, 1, 2):  # 4:4:4, 4:2:2, 4:2:0
-            stream = io.BytesIO()
-            how = {"subsampling": subsampling, "progressive": progressive, "quality": 80}
-            picture.save(stream, "JPEG", **how)
-            yield (data := stream.getvalue())
-            if subsampling == 1:  # 4:4:0, of the same blocks
-                yield data.replace(b"\1\x21\0\2\x11\1\3\x11\1", b"\1\x12\0\2\x11\1\3\x11\1")
-            if progressive:  # its first scan alone
-                end = data.index(b"\xff\xc4", data.index(b"\xff\xda"))
-                yield data[:end] + b"\xff\xd9"
-
-
-def _bytes(data):
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def read(path, root=".", seen=lambda stream: None):
@@ -173,16 +104,16 @@ def _decoded(stream, path):
 def decode(stream, path):
     """Return the pixels of STREAM, which stands at PATH, as read() does.
 
-    After hasten() Pillow has all but upright gray and RGB JPEGs, and the last word on broken ones.
+    Pillow has all but the upright gray and RGB JPEGs that jpegs.decoded() takes, and the last word
+    on broken ones.
     """
     unmarked = path.lower().endswith(FORMATS[UNMARKED])
     formats = [name for name in FORMATS if unmarked or name != UNMARKED]
     image = Image.open(stream, formats=formats)
-    plain = image.format == "JPEG" and image.mode in ("L", "RGB")
-    if plain and _decode_jpeg and _orientation(image) not in TURNS:
+    if image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image) not in TURNS:
         stream.seek(0)
-        with contextlib.suppress(RuntimeError), _mute():
-            return _decode_jpeg(_bytes(stream.read())).permute(1, 2, 0)
+        if (pixels := jpegs.decoded(stream.read())) is not None:
+            return pixels
         stream.seek(0)
         image = Image.open(stream, formats=formats)
     _load(image)
@@ -225,27 +156,6 @@ def _orientation(image):
 def _whole(value):
     """Return the VALUE of a tag that is one number, of whatever type."""
     return value[0] if isinstance(value, bytes) else value
-
-
-@contextlib.contextmanager
-def _mute():
-    """Let nothing through to standard error: libjpeg talks there of every odd byte."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # closed
-        yield
-        return
-    try:
-        os.dup2(_devnull(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-@functools.cache
-def _devnull():
-    return os.open(os.devnull, os.O_WRONLY)
 
 
 def rgb(image):

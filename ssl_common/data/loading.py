@@ -10,12 +10,12 @@ from torch.utils.data import Dataset, default_collate
 
 from ssl_common import streams
 from ssl_common.crew import side_by_side
-from ssl_common.data import identity, images
+from ssl_common.data import identity, images, jpegs
 from ssl_common.data.mixing import GOLDEN, mix
 from ssl_common.streams import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
-MANY = 5000  # images that repay what images.hasten() takes
+MANY = 5000  # images that repay what jpegs.hasten() takes
 JUDGED_FROM = 1000  # images
 MAX_UNREADABLE = 100  # lines in a row; then it is the folder that is wrong, not the images
 
@@ -100,7 +100,7 @@ class Drawn(Dataset):
 
     def prepare(self):
         """Make ready for reading many images, in the process that is to read them."""
-        images.hasten()
+        jpegs.hasten()
 
     def __getitem__(self, item):
         return self.__getitems__([item])[0]
@@ -137,7 +137,7 @@ class InOrder(Dataset):
     def prepare(self):
         """Make ready for reading, in the process that is to read: it must pay off."""
         if len(self) > MANY:
-            images.hasten()
+            jpegs.hasten()
 
     def __getitem__(self, index):
         return self.read(index)

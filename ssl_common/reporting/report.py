@@ -25,7 +25,7 @@ LABELLED = ("arch", "pretext", *results.SIZES, "data_name", "images", "seed", "s
 LABELLED += ("k", "samples")
 # The examples of training and test. Networks are compared on the same, so what differs in a task
 # and data set is shown, as far as it tells more of these apart than what is before it.
-EXAMPLES = ("train_images", "train_manifest", "train_labels")
+EXAMPLES = ("seen", "train_images", "train_manifest", "train_labels")
 EXAMPLES += ("test_images", "test_manifest", "inputs.manifest")
 # Shown last, as far as they tell more rows apart than what is before them: what follows from other
 # settings as a rule, and digests, which say nothing to people.
@@ -170,7 +170,8 @@ def _aligned(found):
 def _row(found):
     """Return the Row of FOUND, {layer: (record, where)}."""
     first, where = next(iter(found.values()))
-    about = results.identity(first) | {"version": first.get("version"), "where": where}
+    about = {"seen": 0} | results.identity(first)
+    about |= {"version": first.get("version"), "where": where}
     values = {layer: record["value"] for layer, (record, _where) in found.items()}
     said = {layer: record for layer, (record, _where) in found.items()}
     names = (first["task"], first.get("data_set") or UNKNOWN, first.get("metric") or UNKNOWN)
