@@ -61,15 +61,15 @@ ARRAY, ARRAYS = "a .npy array", "a .npz archive"
 def read_array(path):
     """Return the array of a .npy file, as Stored, or of a pipe, in memory; refuse pickles."""
     if path != "-" and os.path.isfile(path):
-        return _stored(path)
+        return stored_array(path)
     with streams.reading(path) as stream:
         data = bytearray().join(iter(lambda: stream.read(PIECE), b""))
     with understanding(path, ARRAY):
         return _array(data)
 
 
-def _stored(path):
-    """Return the array in the .npy file PATH, which stays there."""
+def stored_array(path):
+    """Return the array in the .npy file PATH, which stays there; no pipe is waited for."""
     from ssl_common.stored import Stored
 
     with streams.regular(path) as stream, understanding(path, ARRAY):

@@ -63,7 +63,7 @@ CONTENTS = Format(
 SAMPLE = Format(
     "a low-shot sample",
     "sample it again with sample-low-shot",
-    _array("sample"),
+    lambda path: {"sample": containers.stored_array(path)},
     {"sample": integers("N C", of=(-1, 0, 1))},
 )
 

@@ -372,7 +372,7 @@ CHANGES = {
     "misshapen": ("conv2_s0_w", np.zeros((256, 96, 5, 5), np.float32), "conv2_s0_w is real 256 x"),
     "integers": ("conv2_s0_b", np.zeros(256, np.int32), "conv2_s0_b is integer 256, not real 256"),
     "one more": ("conv1_s0_bn_s", np.ones(96, np.float32), "alexnet: conv1_s0_bn_s, for which the"),
-    "twice": ("conv1_w", np.zeros((96, 3, 11, 11), np.float32), "both conv1_w and conv1_s0_w: "),
+    "twice": ("conv1_w", np.zeros((96, 3, 11, 11), np.float32), "both conv1_s0_w and conv1_w: "),
     "text": ("conv5_s0_b", 3, "conv5_s0_b is int, not real 256"),
 }
 

@@ -126,7 +126,9 @@ def test_a_folder_gets_every_layer(run, scratch):
     argv = ["extract-features", "random:alexnet", "test.tsv"]
     done = run(*argv, "-o", "new/", cwd=scratch, check=0)
     assert done.stdout == b"" and done.stderr.count(b"\n") == 1
-    assert files(scratch / "new") == sorted(f"{n}.npy{e}" for n in LAYERS for e in ("", ".json"))
+    assert files(scratch / "new") == sorted(
+        f"{n}.npy{e}" for n in LAYERS for e in ("", ".images", ".json")
+    )
     widths = dict.fromkeys(LAYERS, 9216) | dict.fromkeys(["conv1", "pool1", "conv3", "conv4"], 9600)
     for layer in LAYERS:
         assert np.load(scratch / f"new/{layer}.npy").shape == (4, widths[layer])
@@ -339,7 +341,7 @@ def test_ranks_write_the_bytes_of_one_process(scratch):
     two = tiny(scratch, "-", *RANKS, "-o", "two/", input=(scratch / "train.tsv").read_bytes())
     assert (one.returncode, two.returncode) == (0, 0), two.stderr.decode()
     assert one.stderr == two.stderr and one.stderr.count(b"\n") == 1
-    assert files(scratch / "one") == files(scratch / "two") and len(files(scratch / "one")) == 6
+    assert files(scratch / "one") == files(scratch / "two") and len(files(scratch / "one")) == 9
     for name in files(scratch / "one"):
         assert (scratch / "one" / name).read_bytes() == (scratch / "two" / name).read_bytes()
 
@@ -376,7 +378,7 @@ def test_a_number_that_is_none_is_named(scratch):
     with torch.no_grad():
         trunk.conv1[1].weight.fill_(1e6)
     settings = {"arch": "tiny", "pretext": "jigsaw"}
-    content = {"format": 1, "settings": settings, "trunk": trunk.state_dict()}
+    content = {"format": 1, "settings": settings, "trunk": trunk.state_dict(), "head": {}}
     networks.save(str(scratch / "large.pt"), content)
     words = [sys.executable, TINY, "extract-features", "large.pt", "train.tsv", "--layer", "conv1"]
     for dtype, status in (("float32", 0), ("float16", 1)):

@@ -345,8 +345,7 @@ class Weighed(Dataset):
 
     def __getitem__(self, item):
         _epoch, index = item
-        path = self.manifest[index].path
-        return path, private() if index % 500 == 0 else 0
+        return len(self.manifest[index].path), private() if index % 500 == 0 else 0
 
 
 def test_a_worker_is_as_large_for_many_lines_as_for_few(tmp_path, kept):

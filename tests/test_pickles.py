@@ -82,6 +82,9 @@ class Built(Call):
         return (*self.reduced, {"x": 1})
 
 
+POPEN = subprocess.Popen  # or what stands in its place in the tests
+
+
 def payloads(target):
     """Return {what is asked for: an object that asks for it to make the file TARGET}."""
     command = f"touch {target}"
@@ -90,7 +93,7 @@ def payloads(target):
         "builtins.eval": Call(builtins.eval, f"open({str(target)!r}, 'w').close()"),
         "builtins.exec": Call(builtins.exec, f"open({str(target)!r}, 'w').close()"),
         "builtins.getattr": Call(getattr, Call(getattr, os, "path"), "join"),
-        "subprocess.Popen": Built(subprocess.Popen, ["touch", str(target)]),
+        f"{POPEN.__module__}.{POPEN.__name__}": Built(POPEN, ["touch", str(target)]),
         "functools.partial": functools.partial(os.system, command),
         "numpy.load": Call(np.load, str(target)),
         "_codecs.decode": Call(__import__("_codecs").decode, b"x", "rot13"),

@@ -1,12 +1,13 @@
 """sample-low-shot as a process, and its rule against counts of the real annotations."""
 
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from ssl_common.data import lowshot
-from ssl_common.data.manifest import PIECE, Manifest, class_rows
+from ssl_common.data.manifest import PIECE, Manifest, class_rows, label_matrix
 from ssl_common.streams import DataError
 
 
@@ -163,6 +164,60 @@ def test_refused(run, scratch):
     assert b"there already" in done.stderr
 
 
+SAMPLE = np.full((12, 2), -1, np.int8)  # of scratch's train.tsv: two cats and two dogs
+SAMPLE[[1, 4]], SAMPLE[[7, 8]] = (1, 0), (0, 1)
+
+
+def labels_of(path):
+    """Return (labels, manifest) of the manifest PATH."""
+    manifest = Manifest(str(path))
+    return label_matrix(manifest)[1], manifest
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("sample1_k64.npy", "2 positives in column 1, but its name says 64"),
+        ("sample01_k02.npy", "sample 1 of k = 2, as few/sample01_k02.npy is: remove one of them"),
+        ("train_targets_sample1_k2.npy", "sample 1 of k = 2, as few/sample1_k2.npy is"),
+    ],
+)
+def test_samples_are_what_they_hold_not_what_they_are_called(scratch, monkeypatch, name, said):
+    monkeypatch.chdir(scratch)
+    (scratch / "few").mkdir()
+    for each in ("sample1_k2.npy", name):
+        np.save(scratch / "few" / each, SAMPLE)
+    with pytest.raises(DataError, match=said):
+        lowshot.read("few", *labels_of(scratch / "train.tsv"))
+
+
+def test_samples_as_the_authors_have_them(scratch, monkeypatch):
+    """int32, and of another name: the same as ours."""
+    monkeypatch.chdir(scratch)
+    for folder, name, kind in (
+        ("ours", "sample3_k2.npy", np.int8),
+        ("theirs", "train_targets_sample3_k2.npy", np.int32),
+    ):
+        (scratch / folder).mkdir()
+        np.save(scratch / folder / name, SAMPLE.astype(kind))
+    ours, theirs = (lowshot.read(f, *labels_of(scratch / "train.tsv")) for f in ("ours", "theirs"))
+    assert list(ours) == list(theirs) == [(2, 3)]
+    assert ours[2, 3].digest == theirs[2, 3].digest
+    for sample in (ours[2, 3], theirs[2, 3]):
+        assert [(c, rows.tolist(), signs.tolist()) for c, rows, signs in sample.classes] == [
+            (0, [1, 4, 7, 8], [1, 1, -1, -1]),
+            (1, [1, 4, 7, 8], [-1, -1, 1, 1]),
+        ]
+
+
+def test_a_fifo_among_samples_is_no_sample(scratch, monkeypatch):
+    monkeypatch.chdir(scratch)
+    (scratch / "few").mkdir()
+    os.mkfifo(scratch / "few/sample1_k2.npy")
+    with pytest.raises(DataError, match="few/sample1_k2.npy: not a regular file"):
+        lowshot.read("few", *labels_of(scratch / "train.tsv"))
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
@@ -182,3 +237,10 @@ def test_samples_of_something_else(run, scratch, change, said):
     done = run("train-svm", "train.npy", "train.tsv", "--low-shot", "few", check=1)
     assert done.stderr.count(b"\n") == 1 and said in done.stderr.decode()
     assert b"few/sample1_k2.npy" in done.stderr
+
+
+def test_a_pipe_among_the_samples_is_named(run, scratch):
+    (scratch / "few").mkdir()
+    os.mkfifo(scratch / "few/sample1_k1.npy")
+    done = run("train-svm", "train.npy", "train.tsv", "--low-shot", "few", check=1)
+    assert done.stderr == b"train-svm: few/sample1_k1.npy: not a regular file\n"

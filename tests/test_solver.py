@@ -1,12 +1,21 @@
-"""The exact solver against its stated problem: another minimiser, LIBLINEAR, and its own bound."""
+"""The exact solvers against their problem: plain Newton, LIBLINEAR, and their own bound."""
 
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
-from ssl_common.evaluation import solver
+from ssl_common import containers, threads
+from ssl_common.evaluation import newton, solver
+from ssl_common.evaluation.svm import COSTS as COSTS_OF_PAPER
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Let small products be made by one thread: several wait for each other on busy cores."""
+    with threadpool_limits(1), threads.sharing(1):
+        yield
 
 
 def made(count, width, seed=0):
@@ -40,40 +49,86 @@ def space_of(features, kind):
     scale = torch.from_numpy(1 / (np.linalg.norm(features.astype(float), axis=1) + 1e-5))
     if kind == "gram":
         return solver.Gram(solver.gram(features, scale))
-    return solver.Rows(features, scale, "cpu")
+    return {"rows": solver.Rows, "columns": newton.Columns}[kind](features, scale, "cpu")
+
+
+def solved(space, signs, costs, start=None):
+    """Return (images, gaps, what another cost starts from) of SIGNS and COSTS, both numpy's."""
+    signs, costs = torch.from_numpy(signs), torch.as_tensor(costs, dtype=torch.float64)
+    if isinstance(space, newton.Columns):
+        point, gaps = newton.solve(space, signs, costs, start)
+        return point.images.clone(), gaps, point
+    weights, images, gaps = solver.solve(space, solver.Preconditioner(space), signs, costs, start)
+    return images, gaps, (weights, images)
+
+
+def newtons(features, signs, costs):
+    """Yield the weights at each of COSTS, by plain Newton steps in float64, to the end."""
+    w = np.zeros(features.shape[1] + 1)
+    for cost in costs:
+        rows, objective = problem(features, signs, cost)
+        c = 2 * cost * np.select([signs == 1, signs == -1], [2, 1], 0)
+        for _ in range(60):
+            value, gradient = objective(w)
+            active = c * (signs * (rows @ w) < 1)
+            step = np.linalg.solve(np.eye(len(w)) + (rows.T * active) @ rows, -gradient)
+            while objective(w + step)[0] > value * (1 + 1e-14):
+                step = step / 2
+            w = w + step
+            if np.linalg.norm(step) <= 1e-14 * np.linalg.norm(w):
+                break
+        yield w
 
 
 COSTS = [1e-6, 0.01, 1.0, 100.0]
+KINDS = ["gram", "rows", "columns"]
 
 
-@pytest.mark.parametrize("kind", ["gram", "rows"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(60, 20), (40, 90), (300, 150)])
 def test_objectives_are_the_least(kind, shape):
     features, signs = made(*shape)
     space = space_of(features, kind)
-    some = torch.from_numpy(np.repeat(signs, len(COSTS), axis=0))
-    costs = torch.tensor(COSTS * len(signs), dtype=torch.float64)
-    weights, images, gaps = solver.solve(space, solver.Preconditioner(space), some, costs)
-    assert gaps.max() <= solver.TOLERANCE
-    for p in range(len(costs)):
-        rows, objective = problem(features, some[p].numpy(), costs[p].item())
-        w = weights[p].numpy() @ rows if kind == "gram" else weights[p].numpy()
-        np.testing.assert_allclose(images[p], rows @ w, atol=1e-9)
-        zero = np.zeros(rows.shape[1])
-        options = {"maxiter": 10_000, "maxfun": 100_000, "ftol": 1e-15, "gtol": 1e-9}
-        best = minimize(objective, zero, method="L-BFGS-B", jac=True, options=options).fun
-        value = objective(w)[0]
-        assert value <= best * (1 + 1e-6)
-        assert best >= value * (1 - gaps[p].item() - 1e-9)  # the bound holds
+    some, costs = np.repeat(signs, len(COSTS), axis=0), COSTS * len(signs)
+    images, gaps, _start = solved(space, some, costs)
+    assert gaps.max() <= 1
+    for sign, image, cost, gap in zip(some, images.numpy(), costs, gaps, strict=True):
+        rows, objective = problem(features, sign, cost)
+        w = np.linalg.lstsq(rows, image, rcond=None)[0]  # the shortest: w is in their span
+        np.testing.assert_allclose(image, rows @ w, atol=1e-9)
+        value, best = objective(w)[0], objective(next(newtons(features, sign, [cost])))[0]
+        assert value <= best * (1 + solver.TOLERANCE + 1e-9)
+        assert best >= value * (1 - solver.TOLERANCE * gap.item() - 1e-9)  # the bound holds
 
 
-def test_objectives_equal_liblinears():
+@pytest.mark.parametrize(
+    "kind, off", [("gram", solver.ORDER), ("rows", solver.ORDER), ("columns", 1e-7)]
+)
+@pytest.mark.parametrize("constant", [0, 50, 1e4])
+def test_scores_are_newtons_but_for_a_part_of_their_spread(kind, off, constant):
+    """Three classes that balance, rows nearly alike: the gap alone leaves scores in any order."""
+    rng = np.random.default_rng(0)
+    labels, costs = np.arange(48) % 3, COSTS_OF_PAPER
+    features = rng.normal(size=(3, 10))[labels] + rng.normal(size=(48, 10))
+    features = np.column_stack([features, np.full(48, constant)])
+    features[7] = features[8]  # of two classes
+    signs = np.where(labels == 0, 1, -1).astype(np.int8)
+    signs[::5] = 0
+    space, start = space_of(features, kind), None
+    rows, _objective = problem(features, signs, 1)
+    for cost, w in zip(costs, newtons(features, signs, costs), strict=True):
+        expected = rows @ w
+        images, gaps, start = solved(space, signs[None], [cost], start)
+        assert gaps.max() <= 1
+        assert np.std(images[0].numpy() - expected) <= off * np.std(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_objectives_equal_liblinears(kind):
     features, signs = made(80, 200)
-    space = space_of(features, "gram")
+    space = space_of(features, kind)
     for cost in COSTS:
-        some = torch.from_numpy(signs)
-        costs = torch.full((3,), cost, dtype=torch.float64)
-        _weights, images, _gaps = solver.solve(space, solver.Preconditioner(space), some, costs)
+        images, _gaps, _start = solved(space, signs, [cost] * 3)
         for sign, image in zip(signs, images.numpy(), strict=True):
             rows, objective = problem(features, sign, cost)
             part = sign != 0
@@ -85,28 +140,26 @@ def test_objectives_equal_liblinears():
             assert objective(w)[0] == pytest.approx(theirs, rel=1e-6)
 
 
-def test_a_warm_start_ends_in_the_same_place():
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_warm_start_ends_in_the_same_place(kind):
     features, signs = made(80, 200)
-    space = space_of(features, "gram")
-    preconditioner, some = solver.Preconditioner(space), torch.from_numpy(signs)
-    low, high = (torch.full((3,), cost, dtype=torch.float64) for cost in (0.1, 10))
-    cold = solver.solve(space, preconditioner, some, high)
-    warm = solver.solve(
-        space, preconditioner, some, high, solver.solve(space, preconditioner, some, low)[:2]
-    )
-    assert torch.allclose(cold[1], warm[1], atol=2e-2)
-    assert max(cold[2].max(), warm[2].max()) <= solver.TOLERANCE
+    space = space_of(features, kind)
+    cold, gaps, _start = solved(space, signs, [10] * 3)
+    warm, others, _start = solved(space, signs, [10] * 3, solved(space, signs, [0.1] * 3)[2])
+    assert torch.allclose(cold, warm, atol=2e-2)
+    assert max(gaps.max(), others.max()) <= 1
 
 
-def test_mapped_half_and_whole_numbers(tmp_path):
-    """Rows of any kind are those numbers, and a mapped file is only read."""
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_half_and_whole_numbers_in_a_file(tmp_path, order):
+    """Rows of any kind are those numbers, and their file is only read."""
     rng = np.random.default_rng(0)
     for kind in ("f2", "f4", "f8", "u1", ">f4"):
         array = rng.integers(0, 9, (50, 7)).astype(kind)
-        np.save(tmp_path / "f.npy", array)
+        np.save(tmp_path / "f.npy", np.asarray(array, order=order))
         before = (tmp_path / "f.npy").read_bytes()
         scale = torch.rand(50, dtype=torch.float64) + 1
-        space = solver.Rows(np.load(tmp_path / "f.npy", mmap_mode="r"), scale, "cpu")
+        space = solver.Rows(containers.read_array(str(tmp_path / "f.npy")), scale, "cpu")
         w = torch.randn(3, 8, dtype=torch.float64)
         rows = torch.from_numpy(array.astype("f8")) * scale[:, None]
         rows = torch.column_stack([rows, torch.ones(50)])
@@ -121,6 +174,21 @@ def test_gram_is_of_the_rows_and_their_ones():
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(9, 3000)), rng.normal(size=(5, 3000))
     scales = torch.rand(9).double(), torch.rand(5).double()
-    found = solver.gram(left, scales[0], "cpu", right, scales[1])
     expected = (scales[0].numpy()[:, None] * left) @ (scales[1].numpy()[:, None] * right).T + 1
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    for rows in (slice(None), np.array([7, 2])):
+        found = solver.gram(left, scales[0], "cpu", rows, right, scales[1])
+        np.testing.assert_allclose(found, expected[rows], rtol=1e-12)
+
+
+def test_columns_are_read_again_where_they_are_not_held(tmp_path, monkeypatch):
+    features, signs = made(300, 20)
+    np.save(tmp_path / "f.npy", features)
+    held = space_of(features, "columns")
+    monkeypatch.setattr(newton, "HELD", 0)
+    monkeypatch.setattr(newton, "BLOCK", 1000)
+    file = containers.read_array(str(tmp_path / "f.npy"))
+    read = newton.Columns(file, held.scale, "cpu")
+    assert read.held is None and len(list(read.blocks())) > 3
+    for cost in COSTS:
+        both = [solved(space, signs, [cost] * 3)[0] for space in (held, read)]
+        torch.testing.assert_close(*both, rtol=1e-9, atol=1e-12)

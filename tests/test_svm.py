@@ -1,13 +1,29 @@
 """The SVM against its stated problem, and the choice of costs against scikit-learn's pieces."""
 
+import io
+import itertools
+import os
+
 import numpy as np
 import pytest
+import torch
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.svm import LinearSVC
+from test_solver import newtons
+from threadpoolctl import threadpool_limits
 
-from ssl_common.evaluation import liblinear, newton, solver, svm
+from ssl_common import threads
+from ssl_common.evaluation import liblinear, lowshot, newton, solver, svm
 from ssl_common.evaluation.examples import read_examples
+from ssl_common.evaluation.metrics import average_precision
 from ssl_common.streams import DataError
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Let small products be made by one thread: several wait for each other on busy cores."""
+    with threadpool_limits(1), threads.sharing(1):
+        yield
 
 
 def made(count=60, width=12, seed=0):
@@ -121,8 +137,9 @@ def write(folder, labels, features=None):
     return str(folder / "f.npy"), str(folder / "m.tsv")
 
 
-def trained(folder, labels, **extra):
-    return svm.train(*write(folder, labels, **extra), {}, 0, 0, lambda *_: None)
+def trained(folder, labels, solver="exact", **extra):
+    files = write(folder, labels, **extra)
+    return svm.train(*files, {}, 0, 0, lambda *_: None, solver=solver)
 
 
 def test_difficult_images_are_negatives(tmp_path):
@@ -217,3 +234,198 @@ def test_constant_and_zero_features(tmp_path):
 def test_one_class(tmp_path):
     found = trained(tmp_path, ["a", "", "a", "", "a", ""])
     assert found.classes == ["a"] and np.isfinite(found.weights).all()
+
+
+@pytest.mark.parametrize("few", [0, newton.FEW])
+@pytest.mark.parametrize("width", [10, 80])
+def test_order_and_costs_at_the_least_costs(tmp_path, monkeypatch, width, few):
+    """Three classes that balance, one number large in all rows: AP as of Newton's steps to the end.
+
+    What the folds have at 1e-7 and 1e-6 decides, since the smallest of equal costs is taken.
+    """
+    monkeypatch.setattr(newton, "FEW", few)
+    rng = np.random.default_rng(0)
+    labels = np.arange(48) % 3
+    features = rng.normal(size=(3, width))[labels] + rng.normal(size=(48, width))
+    features = np.column_stack([features, np.full(48, 50)])
+    found = trained(tmp_path, [f"c{label}" for label in labels], features=features)
+    rows = features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-5)
+    rows = np.column_stack([rows, np.ones(48)])
+    expected = np.empty((3, 3, 26))
+    for c in range(3):
+        signs = np.where(labels == c, 1, -1)
+        for fold, (fit, test) in enumerate(StratifiedKFold(3).split(rows, signs)):
+            some = np.zeros(48, int)
+            some[fit] = signs[fit]
+            for k, w in enumerate(newtons(features, some, svm.COSTS)):
+                scores = rows[test] @ w
+                expected[c, fold, k] = average_precision(scores, signs[test] == 1, "steps")
+    expected = expected.mean(axis=1)
+    np.testing.assert_allclose(found.ap, expected, atol=1e-12)
+    np.testing.assert_array_equal(found.cost, svm.choose(expected, np.array([16] * 3))[0])
+
+
+@pytest.mark.parametrize(
+    "solver, few, kind",
+    [("liblinear", 0, "f4"), *itertools.product(["exact"], [0, newton.FEW], ["f4", "f2", ">f8"])],
+)
+@pytest.mark.parametrize("shape", [(30, 6), (12, 40)])
+def test_the_order_of_a_file_changes_nothing(tmp_path, monkeypatch, solver, few, shape, kind):
+    monkeypatch.setattr(newton, "FEW", few)
+    features = np.random.default_rng(0).normal(size=shape).astype(kind)
+    labels, found = ["a", "b", "b"] * (shape[0] // 3), []
+    for order in "CF":
+        array = np.asarray(features, order=order)
+        found.append(trained(tmp_path, labels, features=array, solver=solver))
+    np.testing.assert_array_equal(found[0].weights, found[1].weights)
+    np.testing.assert_array_equal(found[0].ap, found[1].ap)
+
+
+@pytest.mark.parametrize("solver", ["exact", "liblinear"])
+def test_two_images_a_class(tmp_path, solver):
+    """No class has enough for the folds: the cost is 1."""
+    labels = [f"c{i % 3}" for i in range(6)]
+    found = trained(tmp_path, labels, solver=solver)
+    assert found.cost.tolist() == [1, 1, 1] and found.chosen == ["default"] * 3
+    assert np.isfinite(found.weights).all() and np.isnan(found.ap).all()
+
+
+@pytest.mark.parametrize("few", [0, newton.FEW])
+def test_features_cut_short_while_in_use(tmp_path, monkeypatch, few):
+    monkeypatch.setattr(newton, "FEW", few)
+    monkeypatch.setattr(newton, "HELD", 0)
+    files = write(
+        tmp_path, ["a", "b"] * 300, features=np.random.default_rng(0).normal(size=(600, 5))
+    )
+
+    def progress(*_done):
+        os.truncate(files[0], 10_000)
+
+    with pytest.raises(DataError, match=r"f\.npy: cut short while in use"):
+        svm.train(*files, {}, 0, 0, progress)
+
+
+def few_shot(folder, features, draws=2, k=2):
+    """Train on DRAWS samples of K images of each of a, b and c, of FEATURES (3n, D); return all."""
+    count, rng = len(features), np.random.default_rng(0)
+    files = write(folder, ["a", "b", "c"] * (count // 3), features=features)
+    (folder / "few").mkdir(exist_ok=True)
+    for number in range(1, draws + 1):
+        rows = np.concatenate([rng.choice(count // 3, k, False) * 3 + c for c in range(3)])
+        matrix = np.full((count, 3), -1, np.int8)
+        matrix[rows] = np.repeat(np.eye(3, dtype=np.int8), k, axis=0)
+        np.save(folder / f"few/sample{number}_k{k}.npy", matrix)
+    return files, lowshot.train(*files, str(folder / "few"), {}, 0, 2, lambda *_: None)
+
+
+def test_threads_are_as_they_were(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            files = write(tmp_path, ["a", "b"] * 6)
+            svm.train(*files, {}, 0, 2, lambda *_: None)
+            assert torch.get_num_threads() == count
+            few_shot(tmp_path, np.eye(12))
+            assert torch.get_num_threads() == count
+            with pytest.raises(ZeroDivisionError):
+                svm.train(*files, {}, 0, 2, lambda *_: 1 / 0)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("few", [0, newton.FEW])
+@pytest.mark.parametrize("shape", [(30, 6), (12, 40)])
+def test_low_shot_is_liblinears(tmp_path, monkeypatch, few, shape):
+    """Each classifier is LIBLINEAR's, run to the end, of its rows; a file of either order."""
+    monkeypatch.setattr(newton, "FEW", few)
+    features = np.random.default_rng(1).normal(size=shape)
+    _files, found = few_shot(tmp_path, np.asfortranarray(features))
+    assert found.fields["unconverged"] == 0 and found.fields["fits"] == 2 * 3 * 26
+    rows = features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-5)
+    for machines in found.machines.values():
+        for c, some, coefficients in machines.parts():
+            assert (coefficients[0] > 0).tolist() == [row % 3 == c for row in some]
+            for k in (0, 15, 25):
+                one = LinearSVC(
+                    C=svm.COSTS[k], class_weight={1: 2, -1: 1}, max_iter=10**6, tol=1e-9
+                ).fit(rows[some], np.where(some % 3 == c, 1, -1))
+                w = coefficients[k] @ np.column_stack([rows[some], np.ones(len(some))])
+                theirs = np.append(one.coef_[0], one.intercept_)
+                np.testing.assert_allclose(w, theirs, rtol=5e-3, atol=5e-3 * abs(theirs).max())
+
+
+def test_low_shot_is_measured_alike_by_products_and_by_weights(tmp_path, monkeypatch):
+    """Where the inner products are too many, the weights are made, a class at a time."""
+    features = np.random.default_rng(1).normal(size=(30, 20)) + np.eye(20)[np.arange(30) % 3]
+    files, found = few_shot(tmp_path, features)
+    (tmp_path / "test").mkdir()
+    labels = [*["a", "b", "c"] * 8, ""]  # the last one shows nothing, and changes nothing
+    test = np.random.default_rng(2).normal(size=(25, 20))
+    test = read_examples(*write(tmp_path / "test", labels, features=test), {})
+    told = []
+    for products, scores in ((1 << 30, 1 << 28), (1 << 30, 1), (0, 1 << 28), (0, 1)):
+        monkeypatch.setattr(lowshot, "PRODUCTS", products)
+        monkeypatch.setattr(lowshot, "SCORES", scores)
+        told.append(list(lowshot.evaluate("few", found, files[0], test)))
+    assert told[1:] == told[:1] * 3
+    assert [record["metric"] for record in told[0]] == ["mAP", "top-1"]
+    assert told[0][0]["sample_rule"] == "single" and 0 < told[0][1]["value"] < 100
+
+
+def measured(folder, labels, **options):
+    """Return the record of classifiers of a and b on images with LABELS, and their scores."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 6))
+    features[::2, 0] += 1
+    found = trained(folder, ["a", "b"] * 20, features=features)
+    files = write(folder, labels, features=rng.normal(size=(len(labels), 6)))
+    scores = io.BytesIO()
+    record = svm.evaluate("svm", found, read_examples(*files, {}), scores, **options)
+    return record, np.load(io.BytesIO(scores.getvalue()))
+
+
+FEW_POSITIVES = ["a", *["?a"] * 2, *[""] * 9]
+
+
+@pytest.mark.parametrize("labels", [FEW_POSITIVES, [*FEW_POSITIVES, "b"]])
+def test_draws_without_a_positive_are_left_out(tmp_path, labels):
+    """The interval is of the draws that have one; each by hand, its images written out."""
+    record, scores = measured(tmp_path, labels, bootstrap=40, seed=3)
+    said, means = np.array(labels), []
+    for number in range(40):
+        drawn = np.random.default_rng((3, number)).integers(len(labels), size=len(labels))
+        a, aps = drawn[said[drawn] != "?a"], []
+        for c, some, name in ((0, a, "a"), (1, drawn, "b")):
+            if name in said[some]:
+                aps.append(average_precision(scores[some, c], said[some] == name))
+        means += [100 * np.mean(aps)] if aps else []
+    assert record["bootstrap_left_out"] == 40 - len(means) > 0
+    assert record["interval"] == pytest.approx(np.percentile(means, [2.5, 97.5]))
+
+
+def test_no_draw_with_a_positive(tmp_path):
+    seed = next(
+        s for s in range(99) if 0 not in np.random.default_rng((s, 0)).integers(12, size=12)
+    )
+    with pytest.raises(DataError, match="--bootstrap 1: no draw has a positive: draw more"):
+        measured(tmp_path, FEW_POSITIVES, bootstrap=1, seed=seed)
+
+
+def test_a_class_whose_images_are_all_difficult_is_null(tmp_path):
+    record, _scores = measured(tmp_path, ["?a,b", "?a", "?a"], bootstrap=20)
+    assert record["per_class"]["a"] is None and record["classes"] == 1
+    with pytest.raises(DataError, match="shows no class"):
+        measured(tmp_path, ["?a", "?a", "?a"])
+
+
+def test_measured_alike_in_pieces(tmp_path, monkeypatch):
+    """Some classes, or draws, at a time: the same record and scores."""
+    labels = ["a", "b", "?a", "b,a", ""] * 5
+    whole = measured(tmp_path, labels, bootstrap=30)
+    for name in ("SCORES", "COUNTS"):
+        monkeypatch.setattr(svm, name, 1)
+    parts = measured(tmp_path, labels, bootstrap=30)
+    assert parts[0] == whole[0]
+    np.testing.assert_array_equal(parts[1], whole[1])

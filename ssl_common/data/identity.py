@@ -4,7 +4,6 @@ An image is known by the first 8 bytes, little endian, of a SHA-256: of its file
 was opened, or of the path in the list.
 """
 
-import functools
 import hashlib
 import os
 from collections.abc import Iterable
@@ -66,19 +65,13 @@ def paths(manifest: Manifest) -> np.ndarray:
 def places(manifest: Manifest, root: str) -> np.ndarray:
     """Return by what the images of MANIFEST, read from ROOT, are known by place, uint64 (N,).
 
-    A place is a path without links, from the current folder on if it lies in it: what is written of
-    it does not depend on where that folder is.
+    A place is a path without detours, from the current folder on if it lies in it: what is written
+    of it does not depend on where that folder is. Links are not resolved, for the same reason.
     """
-    resolved = functools.lru_cache(1 << 16)(os.path.realpath)  # a folder holds many
-    current = os.path.join(os.path.realpath(os.curdir), "")
-
-    def place(path):
-        folder, name = os.path.split(os.path.join(root, path))
-        here = os.path.join(resolved(folder), name)
-        here = os.path.realpath(here) if os.path.islink(here) else here
-        return here.removeprefix(current)
-
-    return _all_known((place(row.path) for row in manifest), len(manifest))
+    here = os.path.join(os.getcwd(), root)
+    current = os.path.join(os.getcwd(), "")
+    places = (os.path.normpath(os.path.join(here, row.path)) for row in manifest)
+    return _all_known((place.removeprefix(current) for place in places), len(manifest))
 
 
 def check_unseen(

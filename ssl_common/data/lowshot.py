@@ -184,6 +184,8 @@ def read(folder, labels, manifest):
 
 def _read(path, k, labels, manifest):
     """Return what read() says of the one file PATH."""
+    if not os.path.isfile(path):  # nobody may ever write into a FIFO
+        raise DataError(f"{path}: not a regular file, which a sample is: remove it")
     where = streams.name(manifest.path)
     words = zip("NC", labels.shape, ("lines", "classes"), strict=True)
     shape = {letter: (number, f"{word} of {where}") for letter, number, word in words}

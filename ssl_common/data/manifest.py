@@ -121,7 +121,7 @@ class Manifest:
         """Return the index that one of the files KEPT holds, mapped; None where none is right."""
         for path in self._kept:
             try:
-                index = containers.read_array(path)
+                index = containers.stored_array(path)
             except (OSError, DataError):
                 continue
             if index.dtype != np.int64 or index.ndim != 1 or index.size <= HEAD:

@@ -40,7 +40,7 @@ class Examples(NamedTuple):
         Raises DataError naming the line of a row that holds NaN or infinity.
         """
         for part, rows in stored.blocks(self.features, BLOCK):
-            rows = rows.astype(np.float64)
+            rows = rows.astype(np.float64, order="C")
             norms = np.linalg.norm(rows, axis=1)
             bad = np.flatnonzero(~np.isfinite(norms))
             if len(bad):

@@ -142,7 +142,7 @@ def evaluate(path, trained, train_features, examples):
     TRAIN_FEATURES is the file that TRAINED was made from. The cost is the one with the highest mean
     over the samples, on these same EXAMPLES; the smallest of equals.
     """
-    features = containers.read_array(train_features)
+    features = formats.FEATURES.read(train_features)["features"]
     if _digest(features) != trained.fields["train_features"]:
         message = f"not the features that {streams.name(path)} was trained on"
         raise DataError(f"{streams.name(train_features)}: {message}")

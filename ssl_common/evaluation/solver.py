@@ -110,9 +110,9 @@ def check(space):
 
 
 def tensor(array, dtype, device):
-    """Return ARRAY, of any real type, as a tensor; a copy unless it is one that may be written."""
+    """Return ARRAY, of any real type and order, as a tensor, row by row; a copy where it has to."""
     kind = {torch.float32: "f4", torch.float64: "f8"}[dtype]
-    return torch.from_numpy(array.astype(kind, copy=not array.flags.writeable)).to(device)
+    return torch.from_numpy(array.astype(kind, "C", copy=not array.flags.writeable)).to(device)
 
 
 def gram(features, scale, device="cpu", rows=ALL, others=None, other_scale=None):
