@@ -129,6 +129,7 @@ def check(arch, entry, folder, monkeypatch):
     name = arch if entry is known.DEFAULT else f"{arch}-{entry.name}"
     with uninitialised(monkeypatch):
         trunk, settings = features.network(f"torchvision:{name}:{folder}/w.pth", 0)
+    (folder / "w.pth").unlink()  # 2.5 GB, of the largest
     for layer in trunk.pooling:
         network.get_submodule(layer).register_forward_hook(
             lambda _module, _inputs, output, layer=layer: kept.update({layer: output.clone()})
@@ -160,22 +161,33 @@ def test_a_network_of_torchvision_is_used_as_torchvision_uses_it(arch, tmp_path,
     assert registry.name_of(registry.build(named, 0)) == named
 
 
-@pytest.mark.slow
-def test_every_network_of_torchvision_is_used_as_torchvision_uses_it(tmp_path, monkeypatch):
-    """With its usual weights, and with all others that take images in another way."""
-    count = 0
+def uses():
+    """Yield (arch, name of weights) of every network: its usual weights, and each that differs."""
     for arch in models.list_models(module=models):
-        if arch == "resnet50":
-            continue  # ours, which test_weights compares
         known, seen = models.get_model_weights(arch), set()
         for entry in (known.DEFAULT, *known):
             preset = entry.transforms()
             input = (preset.crop_size[0], *preset.mean, *preset.std)
             if input not in seen:
-                check(arch, entry, tmp_path, monkeypatch)
-                count += 1
+                yield arch, entry.name
             seen.add(input)
-    assert count >= 79 + 8
+
+
+USES = [use for use in uses() if use[0] != "resnet50"]  # which is ours, and in test_weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "name"), USES)
+def test_every_network_of_torchvision_is_used_as_it_says(arch, name, tmp_path, monkeypatch):
+    check(arch, models.get_model_weights(arch)[name], tmp_path, monkeypatch)
+
+
+def test_there_is_a_use_of_every_network():
+    assert len({arch for arch, _name in USES}) == len(models.list_models(module=models)) - 1 >= 79
+    assert ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1") in USES and (
+        "vgg16",
+        "IMAGENET1K_FEATURES",
+    ) in USES
 
 
 # ---- What a file does not hold ------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_what_wants_more_is_named_and_not_run(tmp_path, wanted, protocol):
     bomb = payloads(target)[wanted]
     hidden = np.array([1, bomb], dtype=object)  # in an array, which NumPy would unpickle
     nested = Call(collections.OrderedDict, [("a", [{"b": (bomb,)}])])
-    named = wanted.rpartition(".")[2]
+    named = {"subprocess.Popen": subprocess.Popen.__name__}.get(wanted, wanted.rpartition(".")[2])
     for content, where in (
         (bomb, lambda found: found),
         ({"blobs": {"conv1_w": bomb}}, lambda found: found["blobs"]["conv1_w"]),
