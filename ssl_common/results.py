@@ -69,7 +69,7 @@ MEASURED = _fields({
     Mapping(PERCENT, maybe=True): "per_class",
     numbers("*", **_PERCENT, maybe=True): "interval",
     COUNT: "bootstrap",
-    INDEX: "classes fits unconverged bootstrap_seed",
+    INDEX: "classes fits unconverged bootstrap_left_out bootstrap_seed",
     POSITIVE: "cost",
     TEXTS: "unseen",
     TEXT: "seen_by",

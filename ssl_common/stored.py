@@ -1,7 +1,7 @@
-"""Arrays that stay in their file, in either order, and are read a piece at a time.
+"""Arrays that stay in their file, read a piece at a time, in either order, or written by rows.
 
-They are not mapped: under a map, a file that shrinks or a disk that fails is a deadly signal; of a
-read it is an error that names the file.
+They are not mapped: under a map, a file that shrinks or a disk that fails is a deadly signal; else
+it is an error that names the file.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ssl_common import streams
+from ssl_common import containers, streams
 from ssl_common.streams import DataError
 
 PIECE = 1 << 26  # bytes of a block of rows at most
@@ -31,7 +31,7 @@ class Stored:
         ORDER is C or F, as numpy has it.
         """
         self.filename, self.dtype, self.shape = path, np.dtype(dtype), shape
-        self._order, self._start = order if len(shape) > 1 else "C", start
+        self._order, self.start = order if len(shape) > 1 else "C", start
         self._file = os.open(path, os.O_RDONLY) if file is None else os.dup(file)
         weakref.finalize(self, os.close, self._file)
 
@@ -40,7 +40,7 @@ class Stored:
     nbytes = property(lambda self: self.size * self.dtype.itemsize)
 
     def __reduce__(self):  # another process opens the file again
-        return Stored, (self.filename, self.dtype, self.shape, self._order, self._start)
+        return Stored, (self.filename, self.dtype, self.shape, self._order, self.start)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -79,13 +79,34 @@ class Stored:
     def _fill(self, array, first):
         """Read into ARRAY, of one dimension, from number FIRST of the file on."""
         rest = memoryview(array.view(np.uint8))
-        place = self._start + first * self.dtype.itemsize
+        place = self.start + first * self.dtype.itemsize
         with streams.naming(self.filename):
             while len(rest):
                 done = os.preadv(self._file, [rest], place)
                 if not done:
                     name = streams.name(self.filename)
                     raise DataError(f"{name}: cut short while in use: run it again")
+                rest, place = rest[done:], place + done
+
+
+class Filled:
+    """The array in the .npy file PATH, all of it there, whose rows are written in any order.
+
+    Several processes may write into one.
+    """
+
+    def __init__(self, path: str):
+        self._array = containers.read_array(path)
+        self._stream = open(path, "r+b", buffering=0)  # noqa: SIM115  # for as long as it lives
+
+    def write(self, first: int, rows: np.ndarray) -> None:
+        """Put ROWS from row FIRST on."""
+        rest = memoryview(np.ascontiguousarray(rows, self._array.dtype).reshape(-1).view(np.uint8))
+        row = math.prod(self._array.shape[1:]) * self._array.dtype.itemsize
+        place = self._array.start + first * row
+        with streams.naming(self._array.filename):
+            while len(rest):
+                done = os.pwrite(self._stream.fileno(), rest, place)
                 rest, place = rest[done:], place + done
 
 

@@ -92,3 +92,19 @@ def test_a_disk_that_fails_is_an_error_of_the_file(tmp_path, monkeypatch):
 def test_nothing_is_mapped(tmp_path):
     _array, found = saved(tmp_path / "only-here.npy", (9, 5))
     assert found[0].sum() and "only-here" not in pathlib.Path("/proc/self/maps").read_text()
+
+
+def test_rows_are_filled_in_any_order(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.zeros((9, 5), "<f2"))
+    rows = np.random.default_rng(0).normal(size=(9, 5)).astype("<f2")
+    for first, last in ((6, 9), (0, 2), (2, 6), (3, 3)):
+        stored.Filled(str(tmp_path / "a.npy")).write(first, rows[first:last])
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), rows)
+
+    def fail(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    with pytest.raises(OSError) as error:
+        stored.Filled(str(tmp_path / "a.npy")).write(0, rows)
+    assert error.value.filename == str(tmp_path / "a.npy")

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from ssl_common import containers, records, streams
 from ssl_common.evaluation import features
 from ssl_common.processes import Stopped
+from ssl_common.stored import Filled
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
@@ -66,7 +67,7 @@ class Cache:
             partials = torchrun.of_the_first(lambda: self._reserve(stack))
             stopped = False
             try:
-                self._write(features.mapped_all(partials), transform, device, **how)
+                self._write([Filled(path) for path in partials], transform, device, **how)
             except Stopped:
                 stopped = True
             if any(torchrun.gathered(stopped)):  # here all ranks have written their rows
@@ -85,14 +86,14 @@ class Cache:
 
     def _write(self, arrays, transform, device, **how):
         how |= {"batch": BATCH, "dtype": "float32"}
-        for first, found, _contents in features.rows(
+        for first, found, contents in features.rows(
             self.layers, self.images, transform, device, **how
         ):
-            for place, (name, block) in enumerate(found.items()):
-                lines = range(first, first + len(block))
-                arrays[place][first : lines.stop] = block
-                digests = map(self.digest, [name] * len(block), lines, block)
-                arrays[-1][first : lines.stop, place] = list(digests)
+            lines, digests = range(first, first + len(contents)), []
+            for array, (name, block) in zip(arrays, found.items(), strict=False):
+                array.write(first, block)
+                digests.append(list(map(self.digest, [name] * len(block), lines, block)))
+            arrays[-1].write(first, np.array(digests, np.uint64).T)
 
     def digest(self, name, line, row):
         """Return the digest, as a number, of the ROW that the layer NAME gives for LINE, from 0."""

@@ -11,7 +11,7 @@ from ssl_common.evaluation.svm import FOLDS
 from ssl_common.training import torchrun
 
 GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
-SCORES = 20_000_000  # that are held at a time, problems x rows
+SCORES = 20_000_000  # problems x rows that are held at a time, 100 bytes each at most
 
 
 class Solved(NamedTuple):
@@ -34,7 +34,7 @@ class Exact:
         self.features = examples.features
         self.device = torchrun.chosen(device, 1, False)
         self.scale = torch.from_numpy(examples.scale())
-        self.seed, self.space = seed, None
+        self.seed, self.space, self.blocks = seed, None, count
 
     def on_all(self):
         """Get ready for problems on all rows; return self."""
@@ -45,7 +45,9 @@ class Exact:
             self.space, most = self._gram(slice(None)), 10
         else:  # a pass over all features is to serve many problems
             self.space, most = solver.Rows(self.features, self.scale, self.device), 80
-        self.block = max(1, min(most, SCORES // (FOLDS * count)))  # classes solved together
+        fitting = max(1, SCORES // (FOLDS * count))  # classes
+        self.block = min(most, fitting)  # solved together
+        self.blocks = fitting // self.block  # side by side
         self.solved = self._solver(self.space)
         return self
 
@@ -84,8 +86,8 @@ class Exact:
         Small products gain little from threads of their own, and lose much on a busy machine.
         """
         items = list(items)
-        side_by_side = min(self.threads, len(items)) if self.device == "cpu" else 1
-        side_by_side = max(1, side_by_side)
+        most = min(self.threads, self.blocks, len(items)) if self.device == "cpu" else 1
+        side_by_side = max(1, most)
         with threads.side_by_side(side_by_side, self.threads // side_by_side) as pool:
             try:
                 yield from pool.map(function, items)
@@ -110,13 +112,20 @@ class Exact:
 
     def fit(self, signs, costs, advance):
         """Return (weights (P, D + 1) with the bias last, unconverged) at COSTS (P,)."""
-        found = self.solved(signs, costs)
-        weights = found.weights
+        rows, together = None, FOLDS * self.block
         if isinstance(self.space, solver.Gram) or getattr(self.space, "spanned", False):
             rows = solver.Rows(self.features, self.scale, self.device)
-            weights = rows.combination(self._coefficients(self.space, found, signs, costs))
-        advance(costs)
-        return weights.cpu().numpy(), unconverged(found.gaps)
+        fitted, late = np.empty((len(signs), self.features.shape[1] + 1)), 0
+        for start in range(0, len(signs), together):
+            some = slice(start, start + together)
+            problems = signs[some], costs[some]
+            found = self.solved(*problems)
+            weights = found.weights
+            if rows:
+                weights = rows.combination(self._coefficients(self.space, found, *problems))
+            fitted[some], late = weights.cpu().numpy(), late + unconverged(found.gaps)
+            advance(costs[some])
+        return fitted, late
 
     def _are_few(self, rows):
         """Tell whether so many ROWS, or the numbers of one, are few enough for newton."""

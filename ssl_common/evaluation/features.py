@@ -15,6 +15,7 @@ from ssl_common.data.loading import Known, batches
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, weights
 from ssl_common.processes import Stopped, deferring_stop
+from ssl_common.stored import Filled
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
@@ -124,11 +125,11 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     running |= {"dtype": dtype}
     if torchrun.IS_RANK:
         with torchrun.joined(device) as device:
-            outputs = mapped_all(torchrun.told())
+            outputs = [Filled(path) for path in torchrun.told()]
             write_rows(outputs, layers, images, warp, device, **running)
         return None
-    mapped = streams.is_folder(output) or not streams.is_special(output)
-    if gpus > 1 and not mapped:
+    filled = streams.is_folder(output) or not streams.is_special(output)
+    if gpus > 1 and not filled:
         raise DataError(f"--gpus {gpus}: every rank writes into the output: name a file with -o")
     said = {"manifest": images.digest()}
     fields = {
@@ -139,7 +140,7 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
     with records.writing_features(output, fields) as files:
         shapes = [(len(images), width) for width in widths.values()]
         arrays = [(dtype, shape) for shape in shapes] + [("uint64", (len(images),))] * len(shapes)
-        partials = begin(zip(files, arrays, strict=False), mapped)
+        partials = begin(zip(files, arrays, strict=False), filled)
         if gpus > 1:
             with deferring_stop(patient=True) as stopping:
                 error = torchrun.lead(gpus, 0, stopping, partials, resumable=False)
@@ -149,32 +150,27 @@ def extract(model, names, seed, manifest, output, gpus, device, dtype, **running
                 raise error
         else:
             with torchrun.joined(device) as device:
-                outputs = mapped_all(partials) if mapped else files
+                outputs = [Filled(path) for path in partials] if filled else files
                 write_rows(outputs, layers, images, warp, device, **running)
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
     return f"{len(images):,} images, features: {written}{layers.left_out}"
 
 
-def begin(files, mapped):
+def begin(files, filled):
     """Write the headers of arrays into FILES, (stream, (dtype, shape)); return the names of these.
 
-    Those that are to be MAPPED get their full size now: there, a full disk is an error; under a map
-    it would be a deadly signal.
+    Those that are to be FILLED in any order get their full size now: a disk without room for them
+    is told before the work.
     """
     names = []
     for stream, (dtype, shape) in files:
         containers.write_array_header(stream, dtype, shape)
-        if mapped:
+        if filled:
             stream.flush()
             size = math.prod(shape) * np.dtype(dtype).itemsize
             os.posix_fallocate(stream.fileno(), stream.tell(), size)
         names.append(stream.name)
     return names
-
-
-def mapped_all(paths):
-    """Return the arrays that the files PATHS hold, mapped: memory does not grow with them."""
-    return [np.lib.format.open_memmap(path, "r+") for path in paths]
 
 
 def write_rows(outputs, layers, images, transform, device, **how):
@@ -186,8 +182,8 @@ def write_rows(outputs, layers, images, transform, device, **how):
         for output, block in zip(
             outputs, [*blocks.values(), *[contents] * len(blocks)], strict=False
         ):
-            if isinstance(output, np.memmap):
-                output[first : first + len(block)] = block
+            if isinstance(output, Filled):
+                output.write(first, block)
             else:
                 output.write(np.ascontiguousarray(block).data)
 
