@@ -97,7 +97,8 @@ class Filled:
 
     def __init__(self, path: str):
         self._array = containers.read_array(path)
-        self._stream = open(path, "r+b", buffering=0)  # noqa: SIM115  # for as long as it lives
+        self._file = os.open(path, os.O_WRONLY)
+        weakref.finalize(self, os.close, self._file)
 
     def write(self, first: int, rows: np.ndarray) -> None:
         """Put ROWS from row FIRST on."""
@@ -106,7 +107,7 @@ class Filled:
         place = self._array.start + first * row
         with streams.naming(self._array.filename):
             while len(rest):
-                done = os.pwrite(self._stream.fileno(), rest, place)
+                done = os.pwrite(self._file, rest, place)
                 rest, place = rest[done:], place + done
 
 
