@@ -243,4 +243,7 @@ def test_a_pipe_among_the_samples_is_named(run, scratch):
     (scratch / "few").mkdir()
     os.mkfifo(scratch / "few/sample1_k1.npy")
     done = run("train-svm", "train.npy", "train.tsv", "--low-shot", "few", check=1)
-    assert done.stderr == b"train-svm: few/sample1_k1.npy: not a regular file\n"
+    assert (
+        done.stderr
+        == b"train-svm: few/sample1_k1.npy: not a regular file, which a sample is: remove it\n"
+    )
