@@ -71,7 +71,8 @@ DECIDES = {
 }  # fmt: skip
 DOES_NOT = {
     "value": 2.0, "per_class": {"cat": 9.0}, "interval": [1, 2], "bootstrap": 9,
-    "bootstrap_seed": 1, "bootstrap_left_out": 1, "min": 1, "max": 1, "std": 1, "top_5": 9, "cost": 0.5, "classes": 9,
+    "bootstrap_seed": 1, "bootstrap_left_out": 1, "min": 1, "max": 1, "std": 1, "top_5": 9,
+    "cost": 0.5, "classes": 9,
     "unseen": ["cow"], "seen_by": "paths", "fits": 9, "unconverged": 9, "argv": ["eval-svm"],
     "version": "9", "inferred": ["seed"], "time_utc": "now", "time_of_day": "noon",
 }  # fmt: skip
