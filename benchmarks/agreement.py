@@ -32,10 +32,10 @@ def objective(length, scores, signs, cost):
 def exact_path(solve, signs):
     start = None
     for cost in COSTS:
-        start = solve._solve(*solve.all, signs, np.full(len(signs), cost), start and start[:2])
-        weights, scores = start[:2]
-        length = (weights * solve.all[0].dual(weights, scores)).sum(1)
-        yield length.cpu().numpy(), scores.cpu().numpy()
+        found = solve.solved(signs, np.full(len(signs), cost), start)
+        start = found.start
+        length = (found.weights * solve.space.dual(found.weights, found.images)).sum(1)
+        yield length.cpu().numpy(), found.images.cpu().numpy()
 
 
 def liblinear_path(solve, signs):
