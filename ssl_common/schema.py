@@ -356,9 +356,13 @@ class Plain(Entry):
 
 @dataclass(frozen=True)
 class Opaque(Entry):
-    """What another library wrote and is to read: what it is, that library says."""
+    """What another library wrote and is to read: what it is, that library says.
 
-    def read(self, _name, value, _letters, _found):
+    Its tensors are plain ones all the same: of another kind, many an operation is an error.
+    """
+
+    def read(self, name, value, _letters, _found):
+        _check_all_dense(name, value)
         return value
 
 
@@ -596,6 +600,17 @@ def _check_dense(name, tensor):
     # One that repeats itself could claim any size.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise Wrong(f"{name} is {shown(tensor)}, more than its bytes hold")
+
+
+def _check_all_dense(name, value, deepest=DEEPEST):
+    """Raise Wrong where a tensor in VALUE is none that _check_dense() passes."""
+    if not deepest:
+        raise Wrong(f"{name} is nested too deeply")
+    if _is_tensor(value):
+        _check_dense(name, value)
+    elif isinstance(value, dict | list | tuple | set | frozenset):
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_all_dense(name, each, deepest - 1)
 
 
 def _check_names(name, value):

@@ -308,7 +308,10 @@ def same(found, expected):
     if isinstance(found, list | tuple) and isinstance(expected, list | tuple):
         return len(found) == len(expected) and all(map(same, found, expected))
     if isinstance(found, torch.Tensor):
-        return found.shape == expected.shape and bool((found == expected).all())
+        if found.shape != expected.shape:
+            return False
+        both_nan = (found != found) & (expected != expected)
+        return bool(((found == expected) | both_nan).all())
     found, expected = np.asarray(found), np.asarray(expected)
     number = found.dtype.kind in "fiu"
     return found.shape == expected.shape and np.array_equal(found, expected, equal_nan=number)

@@ -123,7 +123,7 @@ def test_one_process_goes_on_with_the_micro_batches_of_two(scratch):
     log, _ = finish(start(scratch, "model.pt", "--accumulate", "2", "-j", "0"))
     assert steps(log)[-1]["step"] == 180
     _, err = finish(start(scratch, "model.pt", "-j", "0"), 1)
-    assert "made with micro_batch 2, not 4" in err
+    assert "made with --gpus x --accumulate 2, not 1" in err
 
 
 @SLOW

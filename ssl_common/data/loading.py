@@ -160,12 +160,14 @@ class Known(InOrder):
         return image, contents[0]
 
 
-def too_many(unreadable, seen, most, whole):
+def too_many(unreadable, seen, most, count, whole):
     """Tell whether more than the share MOST of the images SEEN are UNREADABLE.
 
-    That is judged from JUDGED_FROM images on; of fewer, where they are the WHOLE list.
+    That is judged from JUDGED_FROM images on. A list of COUNT images that is shorter is judged
+    where it has been seen WHOLE, so that the share is that of the list at any shuffle.
     """
-    return (whole or seen >= JUDGED_FROM) and unreadable > most * seen
+    judged = whole or (seen >= JUDGED_FROM and count > JUDGED_FROM)
+    return judged and unreadable > most * seen
 
 
 def unreadable_error(manifest, unreadable, seen, most, lines):

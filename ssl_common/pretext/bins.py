@@ -173,7 +173,7 @@ def count(manifest, root, workers, progress, max_bad):
             gray += int((~bad & ~counts[:, coloured].any(1)).sum())
             done += len(counts)
             found = (len(unreadable), done, max_bad)
-            if too_many(*found, whole=done == len(manifest)):
+            if too_many(*found, len(manifest), whole=done == len(manifest)):
                 raise unreadable_error(manifest, *found, unreadable)
             progress(done, len(manifest))
     if len(unreadable) == len(manifest):

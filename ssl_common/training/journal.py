@@ -100,8 +100,9 @@ class Journal:
         self.tally.unreadable += lost
         log = step % LOG_EVERY == 0 or not going
         whole = step in (self.epoch_steps, self.steps)  # of the list, or of what is seen of it
-        if lost or whole:
-            self._check_readable(step, whole)
+        ended = whole or step % self.epoch_steps == 0
+        if lost or ended:
+            self._check_readable(step, ended)
         if stop or save or log or step % CHECK_EVERY == 0:
             self.finite.check(self.manifest, self.run.settings)
         if stop or save or not going:
@@ -130,7 +131,7 @@ class Journal:
     def _check_readable(self, step, whole):
         """Raise DataError where more than the share MAX_BAD of the images could not be read."""
         found = (self.tally.unreadable, step * self.batch, self.max_bad)
-        if loading.too_many(*found, whole):
+        if loading.too_many(*found, len(self.manifest), whole):
             lines = watch.first_lines(torchrun.gathered(self.tally.lines))
             raise loading.unreadable_error(self.manifest, *found, lines)
 
