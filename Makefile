@@ -12,7 +12,7 @@ RUN := $(VENV)/bin
 OUTSIDE := $(PATH)
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help setup demo evidence bench test test-slow test-all lint clean voc07
+.PHONY: help setup demo evidence bench test golden test-slow test-all lint clean voc07
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^# ----/ { print "" } /^[a-z0-9%.-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' \
@@ -58,6 +58,9 @@ evidence: $(STAMP) ## Jigsaw against random on generated scenes, 3 seeds (20 min
 
 bench: $(STAMP) ## Our speed, what else one would use, and their ratio (15 minutes; nothing else running).
 	$(RUN)/python benchmarks/bench.py
+
+golden: $(STAMP) ## Record anew what the commands write, tests/golden; read the difference.
+	GOLDEN=record $(RUN)/python -m pytest -n auto tests/test_golden.py
 
 test: $(STAMP) ## Run the tests, save the slow ones (minutes).
 	$(RUN)/python -m pytest -n auto -m 'not slow'

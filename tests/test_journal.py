@@ -113,19 +113,37 @@ def test_weights_that_are_not_finite_are_not_saved(journal):
     assert not journal.run.saved
 
 
-def test_unreadable_images_are_judged_from_the_1000th_on(journal):
-    journal.epoch_steps = 10**9
+@pytest.fixture
+def many(journal, tmp_path):
+    """Return the journal of a list that is longer than what it is judged by."""
+    (tmp_path / "m.tsv").write_text("".join(f"{n}.jpg\n" for n in range(1001)))
+    journal.manifest, journal.epoch_steps = Manifest(str(tmp_path / "m.tsv")), 10**9
+    return journal
+
+
+def test_unreadable_images_are_judged_from_the_1000th_on(many):
+    journal = many
     for number in range(1, 250):  # 10 of 996: one more is 1.1% of 1,000
         step(journal, number, lost=[5] if number <= 10 else [])
     with pytest.raises(DataError, match=r"11 of 1,000 images cannot be read \(line 8: 7.jpg\)"):
         step(journal, 250, lost=[7])
 
 
-def test_ten_of_a_thousand_are_not_more_than_one_percent(journal):
-    journal.epoch_steps = 10**9
+def test_ten_of_a_thousand_are_not_more_than_one_percent(many):
     for number in range(1, 251):
-        step(journal, number, lost=[5] if number <= 10 else [])
-    assert journal.tally.unreadable == 10
+        step(many, number, lost=[5] if number <= 10 else [])
+    assert many.tally.unreadable == 10
+
+
+def test_a_small_list_is_judged_between_its_passes(journal):
+    """11 of 40 images are less than 30%, though they are more where they come first in a pass."""
+    journal.max_bad = 0.3
+    for number in range(1, 1001):
+        step(journal, number, lost=[5] * 11 if number % 10 == 5 else [])
+    assert journal.tally.unreadable == 1100
+    step(journal, 1005, lost=[5] * 120)
+    with pytest.raises(DataError, match="of 4,040 images"):
+        step(journal, 1010)
 
 
 @pytest.mark.parametrize("steps, last", [(5000, 10), (4, 4)])
