@@ -4,6 +4,7 @@
 numbers are equal on any machine. Other numbers are near: processors round otherwise.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -21,15 +22,16 @@ from PIL import Image
 
 FOLDER = CHECKOUT / "tests/golden"
 GROUPS = sorted(path.stem for path in FOLDER.glob("*.txt"))
-NEAR = 2e-3  # of a number that is not whole, relative
-SMALL = 1e-5  # differences below it are none
-SAMPLES = 6  # numbers of a large array that are kept
+# Of a number that is not whole, relative; on one machine GOLDEN_NEAR=1e-9 may be asked for.
+NEAR = float(os.environ.get("GOLDEN_NEAR", "1e-2"))
+SMALL = min(NEAR, 1e-5)  # differences below it are none
+SAMPLES = 4  # numbers of a large array that are kept
 NUMBER = re.compile(r"(-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)")
 CLOCK = re.compile(r"[\d.,]+ (s|min|h|hours|images/s|\u00b5s|ms)\b")
 LEVELS = 3  # of 256, that the mean of a part of a picture may differ by
 
 
-# ---- What is kept of a file -----------------------------------------------------------------------
+# ---- What is kept of a file ----------------------------------------------------------------------
 
 
 def array(values):
@@ -73,6 +75,8 @@ def picture(path):
 
 def text(data):
     """Return what is kept of text: its lines, of JSON as values."""
+    with contextlib.suppress(ValueError):
+        return plain(json.loads(data))
     lines = []
     for line in data.decode().splitlines():
         try:
@@ -84,7 +88,7 @@ def text(data):
 
 def content(path):
     """Return what is kept of the file PATH."""
-    if path.suffix == ".npy":
+    if path.suffix in (".npy", ".images"):
         return array(np.load(path))
     if path.suffix == ".npz":
         with np.load(path) as arrays:
@@ -107,7 +111,14 @@ def kept(values):
     return array(values) if values.dtype.kind != "U" else values.tolist()
 
 
-# ---- What a line does -----------------------------------------------------------------------------
+def written(found):
+    """Return what was FOUND as JSON: a line a name, but lists of numbers on one."""
+    data = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False)
+    numbers = re.compile(r"\[[-\d.e+,\snul]+\]")
+    return numbers.sub(lambda found: re.sub(r"\s+", " ", found[0]), data) + "\n"
+
+
+# ---- What a line does ----------------------------------------------------------------------------
 
 
 def argv(words):
@@ -166,7 +177,7 @@ def happened(line, folder):
     said = [CLOCK.sub("TIME", each) for each in err.decode().splitlines()]
     return {
         "status": status,
-        "stdout": text(out or b"") if not (out or b"").startswith(b"\x89PNG") else "a picture",
+        "stdout": text(out or b""),
         "stderr": said[-1:] if stopping else said,
         "files": {name: content(folder / name) for name in sorted(files)},
         "gone": sorted(name for name in before.keys() - after.keys() if "/step-" not in name),
@@ -197,7 +208,7 @@ def prepare(folder):
         )
 
 
-# ---- What differs ---------------------------------------------------------------------------------
+# ---- What differs --------------------------------------------------------------------------------
 
 
 def differences(found, expected, where=""):
@@ -207,13 +218,13 @@ def differences(found, expected, where=""):
             if np.abs(np.subtract(found["parts"], expected["parts"])).max() > LEVELS:
                 yield f"{where}: another picture"
             found, expected = {"size": found["size"]}, {"size": expected["size"]}
-        loose = SMALL + NEAR * expected.get("spread", 0)  # of samples: they may be near 0
+        loose = SMALL + NEAR * 2 * expected.get("spread", 0)  # of samples: they may be near 0
         for key in sorted(found.keys() | expected.keys()):
             if key not in found or key not in expected:
                 yield f"{where}/{key}: {'new' if key in found else 'gone'}"
-            elif key == "samples":
+            elif key == "samples" and "spread" in expected:
                 for a, b in zip(found[key], expected[key], strict=False):
-                    if (a is None) != (b is None) or (a is not None and abs(a - b) > loose * 5):
+                    if (a is None) != (b is None) or (a is not None and abs(a - b) > loose):
                         yield f"{where}/{key}: {a}, not {b}"
             else:
                 yield from differences(found[key], expected[key], f"{where}/{key}")
@@ -224,7 +235,8 @@ def differences(found, expected, where=""):
         for number, (a, b) in enumerate(zip(found, expected, strict=True)):
             yield from differences(a, b, f"{where}/{number}")
     elif isinstance(expected, float) and isinstance(found, float | int):
-        if not math.isclose(found, expected, rel_tol=NEAR, abs_tol=SMALL):
+        loose = 2 * NEAR if where.endswith("accuracy") else SMALL  # it goes by whole images
+        if not math.isclose(found, expected, rel_tol=NEAR, abs_tol=loose):
             yield f"{where}: {found}, not {expected}"
     elif isinstance(expected, str) and isinstance(found, str):
         yield from different_texts(found, expected, where)
@@ -239,14 +251,14 @@ def different_texts(found, expected, where):
     for a, b in zip(ours, theirs, strict=False):
         if a != b and "." in a and "." in b and NUMBER.fullmatch(a) and NUMBER.fullmatch(b):
             a, b = (float(each.replace(",", "")) for each in (a, b))
-            same = same and math.isclose(a, b, rel_tol=NEAR * 5, abs_tol=0.011)
+            same = same and math.isclose(a, b, rel_tol=NEAR, abs_tol=min(NEAR, 0.011))
         else:
             same = same and a == b
     if not same:
         yield f"{where}: {found!r:.400}, not {expected!r:.400}"
 
 
-# ---- The tests ------------------------------------------------------------------------------------
+# ---- The tests -----------------------------------------------------------------------------------
 
 
 def lines_of(group):
@@ -262,7 +274,7 @@ def test_commands_write_what_they_wrote(scratch, group):
     found = json.loads(json.dumps(found))
     path = FOLDER / f"{group}.json"
     if os.environ.get("GOLDEN") == "record":
-        path.write_text(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        path.write_text(written(found))
     expected = json.loads(path.read_text())
     assert found.keys() == expected.keys()
     wrong = [
@@ -275,13 +287,17 @@ def test_commands_write_what_they_wrote(scratch, group):
 
 def test_a_difference_is_seen():
     whole = {"a": [1, 2.0], "b": {"spread": 1.0, "samples": [0.5, None]}, "c": "mAP 51.20 of 20"}
-    near = {"a": [1, 2.001], "b": {"spread": 1.0, "samples": [0.501, None]}, "c": "mAP 51.21 of 20"}
-    assert not list(differences(near, whole))
-    for key, other in (
-        ("a", [2, 2.0]), ("a", [1, 2.1]), ("a", [1]), ("b", {"spread": 1.0, "samples": [0.6, None]}),
-        ("b", {"spread": 1.0, "samples": [0.5, 0.5]}), ("c", "mAP 51.20 of 21"), ("c", "mAP 52.20 of 20"),
-    ):  # fmt: skip
-        assert list(differences(whole | {key: other}, whole))
+    near = {"a": [1, 2.01], "b": {"spread": 1.0, "samples": [0.51, None]}, "c": "mAP 51.21 of 20"}
+    if NEAR == 1e-2:  # as it is for all machines
+        assert not list(differences(near, whole))
+    others = {
+        "a": [[2, 2.0], [1, 2.1], [1]],
+        "b": [{"spread": 1.0, "samples": each} for each in ([0.6, None], [0.5, 0.5])],
+        "c": ["mAP 51.20 of 21", "mAP 52.20 of 20"],
+    }
+    for key, values in others.items():
+        for other in values:
+            assert list(differences(whole | {key: other}, whole))
     assert list(differences({"a": 1}, {"b": 1})) == ["/a: new", "/b: gone"]
     with pytest.raises(AssertionError):
         assert not list(differences({"parts": [9], "size": [1, 1]}, {"parts": [0], "size": [1, 1]}))
