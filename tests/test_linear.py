@@ -10,9 +10,10 @@ import torchvision.transforms.v2.functional as vision
 from sklearn.metrics import top_k_accuracy_score
 from tiny import Tiny
 
-from ssl_common.data import augmentation, images
-from ssl_common.data.loading import draws
+from ssl_common.data import augmentation
 from ssl_common.data.manifest import Manifest, single_labels
+from ssl_common.data.order import draws
+from ssl_common.data.pixels import resize
 from ssl_common.evaluation import linear
 from ssl_common.evaluation.metrics import places
 from ssl_common.models import registry
@@ -135,10 +136,10 @@ def test_crops_by_recipe(how, differ):
     assert one.shape == two.shape == (64, 64, 3) and one.dtype == torch.uint8
     assert (not torch.equal(one, two)) == differ
     if not differ:  # 280 x 300 -> 256 x 274, of which the middle 64
-        whole = images.resize(image, (274, 256))
+        whole = resize(image, (274, 256))
         assert torch.equal(one, whole[105:169, 96:160])
         square = task(crop=how, warp=True).crop(image, draws(0, [0], [0], 58)[0])
-        assert torch.equal(square, images.resize(image, (256, 256))[96:160, 96:160])
+        assert torch.equal(square, resize(image, (256, 256))[96:160, 96:160])
 
 
 def test_half_are_mirrored():

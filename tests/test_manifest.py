@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ssl_common import streams
 from ssl_common.data import manifest as module
-from ssl_common.data.loading import Shuffled, batches
+from ssl_common.data.batches import batches
 from ssl_common.data.manifest import (
     BLOCK,
     PIECE,
@@ -28,6 +28,7 @@ from ssl_common.data.manifest import (
     index_files,
     label_matrix,
 )
+from ssl_common.data.order import ShuffleSampler
 from ssl_common.streams import DataError
 
 
@@ -354,7 +355,7 @@ def test_a_worker_is_as_large_for_many_lines_as_for_few(tmp_path, kept):
         with open(tmp_path / "list.tsv", "w") as stream:
             stream.writelines(f"a/folder/as/yfcc/has/them/{n:020}.jpg\n" for n in range(count))
         found = Manifest(str(tmp_path / "list.tsv"), [str(kept)])
-        order = Shuffled(count, 500, 20, 0, 0)
+        order = ShuffleSampler(count, 500, 20, 0, 0)
         with contextlib.closing(batches(Weighed(found), order, 1, False)) as loaded:
             weights.append(max(int(batch[1].max()) for batch in loaded))
     assert weights[1] - weights[0] < 4000

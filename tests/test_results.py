@@ -12,7 +12,7 @@ from conftest import CHECKOUT
 from test_contract import COMMANDS, EXAMPLES, module, one_line
 
 from ssl_common import records, results
-from ssl_common.data import lowshot as few
+from ssl_common.data import samples as few
 from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import linear, lowshot, scoring, svm
 from ssl_common.streams import DataError

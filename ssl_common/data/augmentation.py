@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from ssl_common.data.images import crop, resize, resize_short
+from ssl_common.data.pixels import crop, resize, resize_short
 
 SHORT_SIDE = 256  # pixels, before the crop
 AREA, ASPECT = (0.08, 1), (3 / 4, 4 / 3)  # of a crop of any size

@@ -13,14 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 from PIL.ExifTags import Base
-from torch.nn.functional import interpolate
 
 from ssl_common import shortage, streams
 from ssl_common.data import jpegs, metadata
 from ssl_common.data.suffixes import FORMATS, UNMARKED
 from ssl_common.streams import SHORTAGE, DataError
 
-MAX_AREA = 1 << 24  # pixels after resizing: a 1-pixel-wide image would otherwise fill the memory
 AT_ONCE = 1 << 28  # bytes
 DECODING = 20  # bytes that a pixel takes at most while it is decoded
 SAMPLE_FORMAT = 339  # of TIFF
@@ -188,33 +186,3 @@ def _known_range(image, tags):
         return image.format in ("PNG", "PPM")
     unsigned, void = 1, 4
     return image.mode != "F" and {*tags.get(SAMPLE_FORMAT, [])} <= {unsigned, void}
-
-
-def resize(image, size):
-    """Return IMAGE (H x W x 3) at SIZE (height, width): 8-bit, bilinear and antialiased.
-
-    Within 1 of what Pillow makes of it, whose filter it is.
-    """
-    planes = image[None].permute(0, 3, 1, 2)  # channels last, as torch is fastest
-    return interpolate(planes, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-
-
-def resize_short(image, side):
-    """Return IMAGE (H x W x 3) with a short side of SIDE, the other floored (protocol 4.0).
-
-    The area is at most MAX_AREA, for which the long side gives way.
-    """
-    old = image.shape[:2]
-    new = [min(max(side, length * side // min(old)), MAX_AREA // side) for length in old]
-    if new == list(old):
-        return image
-    if max(new) < max(old) and min(new) > min(old):  # a strip: first what makes it smaller
-        image = resize(image, [min(lengths) for lengths in zip(old, new, strict=True)])
-    return resize(image, new)
-
-
-def crop(image, side, drawn):
-    """Return the SIDE x SIDE part of IMAGE (H x W x 3) whose corner DRAWN says: x, y in [0, 1)."""
-    (x, y), (height, width) = drawn, image.shape[:2]
-    left, top = int(x * (width - side + 1)), int(y * (height - side + 1))
-    return image[top : top + side, left : left + side]

@@ -10,9 +10,10 @@ import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import containers, legible, records, results, streams
-from ssl_common.data.images import resize, resize_short
-from ssl_common.data.loading import Known, batches
+from ssl_common.data.batches import batches
+from ssl_common.data.datasets import FingerprintedImages
 from ssl_common.data.manifest import Manifest
+from ssl_common.data.pixels import resize, resize_short
 from ssl_common.models import networks, registry, weights
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.stored import Filled
@@ -195,7 +196,7 @@ def rows(layers, images, transform, device, *, root, batch, dtype, workers, prog
     image, uint8 H x W x 3, what LAYERS reads. Calls PROGRESS(done, total).
     """
     layers.trunk.to(device)
-    dataset = Known(images, root, transform)
+    dataset = FingerprintedImages(images, root, transform)
     # Every RANKS-th batch of the manifest: the same batches, and so the same bytes, on any number.
     order = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
     order = itertools.islice(order, torchrun.RANK, None, torchrun.RANKS)

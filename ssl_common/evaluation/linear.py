@@ -15,8 +15,9 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
 from ssl_common.data import augmentation, identity
+from ssl_common.data.batches import batches
+from ssl_common.data.datasets import RandomCrops, SequentialImages
 from ssl_common.data.identity import Images
-from ssl_common.data.loading import Drawn, InOrder, batches
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation import features
 from ssl_common.evaluation.cache import BATCH, Cache, Cached
@@ -190,7 +191,7 @@ class _Training:
     def dataset(self, folder, device, workers, stopping):
         self.layers.trunk.to(device)
         if not self.settings["cache"]:
-            return Drawn(self.images, self.root, self.task, self.settings["seed"]), workers
+            return RandomCrops(self.images, self.root, self.task, self.settings["seed"]), workers
         cache = self._cache(folder)
         if not torchrun.of_the_first(cache.there):
 
@@ -313,7 +314,7 @@ def evaluate(model, manifest, tags, root, device, workers, progress, allow_seen=
     states.fill(heads, content["heads"], model, f"classifiers on {settings['arch']}")
     for network in (trunk, heads):
         network.to(device, memory_format=torch.channels_last).eval()
-    dataset = InOrder(images, root, Shown(trunk.input_size, settings["warp"]))
+    dataset = SequentialImages(images, root, Shown(trunk.input_size, settings["warp"]))
     order = BatchSampler(SequentialSampler(dataset), BATCH, drop_last=False)
     found = np.empty((len(settings["layers"]), len(images)), np.int32)
     done = 0

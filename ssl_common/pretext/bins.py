@@ -8,7 +8,9 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import containers, formats, threads
 from ssl_common.data import images
-from ssl_common.data.loading import InOrder, batches, too_many, unreadable_error
+from ssl_common.data.batches import batches
+from ssl_common.data.datasets import SequentialImages, too_many, unreadable_error
+from ssl_common.data.pixels import resize
 from ssl_common.pretext.color import lab8
 
 # a -> the first and last b of the bins of Zhang et al. (ECCV 2016), both in steps of 10; taken from
@@ -110,7 +112,7 @@ def rebalancing(points, prior):
 # ---- Counting ---------------------------------------------------------------------------------
 
 
-class Histograms(InOrder):
+class Histograms(SequentialImages):
     """How often each a and b occurs in an image of MANIFEST, int32 (65536), row 256 a8 + b8.
 
     The image is made 256 x 256, its proportions given up. One that cannot be read has none.
@@ -128,7 +130,7 @@ class Histograms(InOrder):
 
 def counted(image):
     """Return the histogram of a uint8 H x W x 3 IMAGE, as Histograms has it."""
-    image = images.resize(image, (SIDE, SIDE))
+    image = resize(image, (SIDE, SIDE))
     _l, a, b = lab8(image.permute(2, 0, 1)).numpy().astype(int)
     return np.bincount((a * 256 + b).ravel(), minlength=1 << 16).astype(np.int32)
 

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import torch
 
-from ssl_common.data.loading import standardize
+from ssl_common.data.pixels import standardize
 
 _FIX, _CBRT = 12, 15  # bits of the fractions of the matrix, and of the roots
 _WHITE = 8 * 255  # the light of white: 8 steps a level

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common import streams
-from ssl_common.data.images import crop, resize_short
+from ssl_common.data.pixels import crop, resize_short
 from ssl_common.pretext import bins as ab_bins
 from ssl_common.pretext import color
 

@@ -12,8 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common import streams
-from ssl_common.data import images
-from ssl_common.data.loading import standardize
+from ssl_common.data.pixels import crop, resize_short, standardize
 from ssl_common.pretext.permutations import load as load_permutations
 from ssl_common.streams import DataError
 
@@ -72,7 +71,7 @@ class Jigsaw:
 
     def crop(self, image, drawn):
         """Return a random 255 x 255 x 3 of an RGB IMAGE, uint8 H x W x 3, its short side 256."""
-        return images.crop(images.resize_short(image, SHORT_SIDE), CROP, drawn[:2])
+        return crop(resize_short(image, SHORT_SIDE), CROP, drawn[:2])
 
     def draw(self, drawn):
         """Return what DRAWN, float64 (N, draws), says: label, jitter N x 9 x 2 (x, y), gray."""

@@ -6,7 +6,7 @@ import time
 import torch
 
 from ssl_common import containers, records, streams
-from ssl_common.data import loading
+from ssl_common.data import datasets
 from ssl_common.models import states
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun, watch
@@ -131,9 +131,9 @@ class Journal:
     def _check_readable(self, step, whole):
         """Raise DataError where more than the share MAX_BAD of the images could not be read."""
         found = (self.tally.unreadable, step * self.batch, self.max_bad)
-        if loading.too_many(*found, len(self.manifest), whole):
+        if datasets.too_many(*found, len(self.manifest), whole):
             lines = watch.first_lines(torchrun.gathered(self.tally.lines))
-            raise loading.unreadable_error(self.manifest, *found, lines)
+            raise datasets.unreadable_error(self.manifest, *found, lines)
 
     def _line(self, step, lr, tally, randoms):
         """Log the line of STEP; return the TALLY that the next one begins with."""

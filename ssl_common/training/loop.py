@@ -4,7 +4,8 @@ import contextlib
 
 import torch
 
-from ssl_common.data.loading import Shuffled, batches, draws
+from ssl_common.data.batches import batches
+from ssl_common.data.order import ShuffleSampler, draws
 from ssl_common.training import torchrun
 from ssl_common.training.journal import Journal
 from ssl_common.training.schedules import rate
@@ -31,7 +32,8 @@ def train(network, task, dataset, run, device, workers, **keeping):
     journal = Journal(run, network, chosen, manifest, task.chance, device, **keeping)
     step = journal.resume()
     ranks = torchrun.parallel(network, device)  # they begin with the weights of the first
-    order = Shuffled(len(manifest), batch, steps, step, seed, parts, torchrun.RANK, torchrun.RANKS)
+    here = (parts, torchrun.RANK, torchrun.RANKS)
+    order = ShuffleSampler(len(manifest), batch, steps, step, seed, *here)
     workers = -(-workers // torchrun.LOCAL_RANKS)
     # Closed whatever happens: its processes are deaf to the signals that Python would end them by.
     with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:

@@ -1,6 +1,6 @@
 """Pre-training: a puzzle, a trunk, images without labels, and a run that can be interrupted."""
 
-from ssl_common.data.loading import Drawn
+from ssl_common.data.datasets import RandomCrops
 from ssl_common.models import networks, registry, states
 from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.jigsaw import Jigsaw
@@ -48,7 +48,7 @@ class _Pretraining:
             return self.task.network(self.trunk)
 
     def dataset(self, _folder, _device, workers, _stopping):
-        return Drawn(self.images, self.root, self.task, self.settings["seed"]), workers
+        return RandomCrops(self.images, self.root, self.task, self.settings["seed"]), workers
 
     def tidy(self, folder):
         """Take away what is left in the FOLDER of the run: nothing."""

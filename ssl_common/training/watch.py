@@ -5,7 +5,7 @@ import math
 import torch
 
 from ssl_common import streams
-from ssl_common.data.loading import Shuffled
+from ssl_common.data.order import ShuffleSampler
 from ssl_common.streams import DataError
 from ssl_common.training import torchrun
 
@@ -98,7 +98,7 @@ class Finite:
             return
         batch, seed = settings["batch"], settings["seed"]
         step, part = divmod(number, parts := batch // settings["micro_batch"])
-        order = Shuffled(len(manifest), batch, step + 1, step, seed, parts)
+        order = ShuffleSampler(len(manifest), batch, step + 1, step, seed, parts)
         lines = sorted(index + 1 for _, index in list(order)[part])
         named = ", ".join(map(str, lines[:NAMED])) + (", ..." if lines[NAMED:] else "")
         message = f"the loss is not finite at step {step + 1}, on the images of lines {named}"

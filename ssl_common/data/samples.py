@@ -156,7 +156,7 @@ def file_name(number, k):
     return f"sample{number}_k{k}.npy"
 
 
-class Drawn(NamedTuple):
+class Sample(NamedTuple):
     """A sample as it is used: (class, rows int32 (n,), signs int8, 1 or -1) of each it has."""
 
     classes: list
@@ -164,7 +164,7 @@ class Drawn(NamedTuple):
 
 
 def read(folder, labels, manifest):
-    """Return {(k, number): Drawn} of the files in FOLDER, in that order.
+    """Return {(k, number): Sample} of the files in FOLDER, in that order.
 
     Raises DataError where one is not a sample of LABELS (N, C), which are those of MANIFEST, or
     not of the k that its name says.
@@ -200,14 +200,15 @@ def _read(path, k, labels, manifest):
         for c in np.flatnonzero(positives)
         for rows in [np.flatnonzero(matrix[:, c] != UNUSED)]
     ]
-    return Drawn(classes, _digest(matrix))
+    return Sample(classes, _digest(matrix))
 
 
-def drawn(folder, samples):
-    """Return {k, as text: fields of a record} of SAMPLES, what read() found in FOLDER.
+def provenance(folder, samples):
+    """Return how SAMPLES, those that read() returns of FOLDER, were drawn.
 
-    The seed is what the folder says, of samples that are still what it says it of; the rule too, or
-    what they look like: all classes from the same images.
+    That is {k, as text: fields of a record}. The seed and the rule are those of the folder's
+    samples.json, if it has the digests of these very samples. Without it the seed is None, and the
+    rule is "single" where all classes have the same images.
     """
     path, about, digests = os.path.join(folder, ABOUT), {}, {}
     if os.path.exists(path):
