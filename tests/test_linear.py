@@ -155,7 +155,7 @@ def test_jitter_against_torchvision():
     """In each order; its gray has other last digits."""
     pixels = 0.3 + 0.3 * torch.rand(60, 3, 5, 4)  # nothing to clip
     drawn = torch.rand(60, 4, dtype=torch.float64)
-    found = augmentation.jittered(pixels, drawn[:, :3], drawn[:, 3], 0.4)
+    found = augmentation.jitter(pixels, drawn[:, :3], drawn[:, 3], 0.4)
     changes = (vision.adjust_brightness, vision.adjust_contrast, vision.adjust_saturation)
     for image, (*amounts, order), got in zip(pixels, drawn.tolist(), found, strict=True):
         for which in augmentation.ORDERS[int(order * 6)]:

@@ -25,7 +25,7 @@ def coco(root: str, annotations: str) -> list[Row]:
     content = _read_json(annotations, source)
     images, classes = (_named(source, content, part) for part in ("images", "categories"))
     sizes = {number: _size(source, number, image) for number, image in images.items()}
-    shown = {number: set() for number in images}
+    shown: dict[int, set[str]] = {number: set() for number in images}
     for index, place in enumerate(content["annotations"]):
         where = f"{source}: annotation {place.get('id', f'number {index + 1}')!r:.40}"
         number = _listed(where, place, "image", images)
@@ -62,9 +62,9 @@ def _read_json(path, source):
     return content
 
 
-def _without_outline(found):
-    found.pop("segmentation", None)  # nine tenths of the file
-    return found
+def _without_outline(entry):
+    entry.pop("segmentation", None)  # nine tenths of the file
+    return entry
 
 
 def _named(source, content, part):
@@ -99,13 +99,13 @@ def _is_real(value):
 
 def _size(source, number, image):
     """Return width and height of IMAGE, in pixels; infinite where they are not known."""
-    found = []
+    size = []
     for side in ("width", "height"):
         pixels = image.get(side)
         if pixels is not None and (not _is_real(pixels) or pixels < 0):
             raise DataError(f"{source}: images {number}: {side} is {pixels!r:.40}, not in pixels")
-        found.append(pixels or math.inf)
-    return found
+        size.append(pixels or math.inf)
+    return size
 
 
 def _listed(where, place, part, known):

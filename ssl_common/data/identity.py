@@ -7,7 +7,7 @@ path that was opened, or of the path in the list.
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def fingerprint(data: bytes) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
 
 
-def file_fingerprint(stream: BinaryIO) -> int:
+def file_fingerprint(stream: Any) -> int:
     """Return the fingerprint of what STREAM holds from here on, as a signed number."""
     data = hashlib.file_digest(stream, "sha256").digest()[:8]
     return int.from_bytes(data, "little", signed=True)  # torch has no arrays of unsigned ones

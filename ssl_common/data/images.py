@@ -1,4 +1,4 @@
-"""Bytes to RGB, whatever the file: CMYK, 16-bit, palette, gray, EXIF-turned, 1 pixel wide.
+"""Bytes to RGB, whatever the file: CMYK, 16-bit, palette, gray, turned by EXIF, 1 pixel wide.
 
 An image is uint8 H x W x 3, a tensor, from here on: torch resizes it three times as fast as Pillow.
 """
@@ -8,6 +8,8 @@ import io
 import os
 import re
 import warnings
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -37,11 +39,13 @@ class Unreadable(DataError):
     """An image file that cannot be read; the message says which and why."""
 
 
-def read(path, root=".", seen=lambda stream: None):
+def read(
+    path: str, root: str = ".", hook: Callable[[BinaryIO], object] = lambda stream: None
+) -> torch.Tensor:
     """Return the image file PATH (relative to ROOT) as RGB, uint8 H x W x 3.
 
-    It is upright by its EXIF tag. SEEN is called with the file, open at its start, once the pixels
-    are known. Raises Unreadable for a file that is missing, cut short or not an image, and
+    It is upright by its EXIF tag. HOOK is called with the file, open at its start, once the
+    pixels are read. Raises Unreadable for a file that is missing, cut short or not an image, and
     DataError where it is the machine that lacks something.
     """
     full = os.path.join(root, path)
@@ -49,11 +53,14 @@ def read(path, root=".", seen=lambda stream: None):
         # Odd tags and palettes are read all the same, and torchvision warns of its removal.
         with warnings.catch_warnings(action="ignore"), streams.regular(full) as stream:
             # In memory, where a damaged header gets no more room than there are bytes.
-            whole = os.fstat(stream.fileno()).st_size <= AT_ONCE
-            stream = io.BytesIO(stream.read()) if whole else stream
-            pixels = (_decoded if whole else decode)(stream, full)
-            stream.seek(0)
-            seen(stream)
+            if os.fstat(stream.fileno()).st_size <= AT_ONCE:
+                source: BinaryIO = io.BytesIO(stream.read())
+                pixels = _decode_again(source, full)
+            else:
+                source = stream
+                pixels = decode(source, full)
+            source.seek(0)
+            hook(source)
             return pixels
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
         raise _complaint(full, error) from error
@@ -72,7 +79,7 @@ def _complaint(full, error):
     return Unreadable(f"{full}: {type(error).__name__}: {error}")
 
 
-def lacking(error):
+def lacking(error: BaseException) -> str | None:
     """Return what the machine lacks by ERROR, and what to do; None where the input is at fault."""
     if isinstance(error, Image.UnidentifiedImageError):
         return None  # its text has the name of the file, which may be anything
@@ -83,8 +90,8 @@ def lacking(error):
     return None
 
 
-def _decoded(stream, path):
-    """Return the pixels of STREAM, what stands at PATH; what is odd beside them is left out."""
+def _decode_again(stream, path):
+    """Return the pixels of STREAM, the bytes of PATH: if need be, without its metadata."""
     try:
         return decode(stream, path)
     except DataError:
@@ -99,18 +106,18 @@ def _decoded(stream, path):
             raise again if lacking(again) else error from None
 
 
-def decode(stream, path):
+def decode(stream: BinaryIO, path: str) -> torch.Tensor:
     """Return the pixels of STREAM, which stands at PATH, as read() does.
 
-    Pillow has all but the upright gray and RGB JPEGs that jpegs.decoded() takes, and the last word
+    Pillow has all but the upright gray and RGB JPEGs that jpegs.decode() takes, and the last word
     on broken ones.
     """
     unmarked = path.lower().endswith(FORMATS[UNMARKED])
     formats = [name for name in FORMATS if unmarked or name != UNMARKED]
-    image = Image.open(stream, formats=formats)
+    image: Any = Image.open(stream, formats=formats)
     if image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image) not in TURNS:
         stream.seek(0)
-        if (pixels := jpegs.decoded(stream.read())) is not None:
+        if (pixels := jpegs.decode(stream.read())) is not None:
             return pixels
         stream.seek(0)
         image = Image.open(stream, formats=formats)
@@ -144,7 +151,7 @@ def _orientation(image):
     # Alone: another tag that is broken would hide it.
     with contextlib.suppress(Exception):
         alone = Image.Exif()
-        alone.load(metadata.bare(re.sub(rb"^(Exif\0\0)+", b"", image.info["exif"])))
+        alone.load(metadata.bare(re.sub(rb"^(Exif\0\0)+", b"", image.info["exif"])) or b"")
         return _whole(alone[Base.Orientation])
     with contextlib.suppress(Exception):
         return _whole(image.getexif()[Base.Orientation])
@@ -156,7 +163,7 @@ def _whole(value):
     return value[0] if isinstance(value, bytes) else value
 
 
-def rgb(image):
+def rgb(image: Any) -> Image.Image:
     """Return Pillow's IMAGE as RGB; more bits than 8 of a gray one are scaled to 8.
 
     Raises DataError for pixels that RGB cannot be made of.

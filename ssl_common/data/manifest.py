@@ -9,7 +9,8 @@ import tempfile
 import weakref
 import zlib
 from array import array
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,11 +34,11 @@ class Row(NamedTuple):
     """One line of a manifest: a path, the classes it shows, and those it shows with difficulty."""
 
     path: str
-    labels: tuple = ()
-    difficult: tuple = ()
+    labels: tuple[str, ...] = ()
+    difficult: tuple[str, ...] = ()
 
 
-def format_row(row):
+def format_row(row: Row) -> bytes:
     """Return ROW as a line of a manifest, bytes with their newline.
 
     Raises DataError where a name holds what the format gives a meaning, or is not UTF-8.
@@ -60,7 +61,7 @@ def _class_order(label):
     return label.removeprefix("?").encode()
 
 
-def index_files(path, folder=None):
+def index_files(path: str, folder: str | None = None) -> list[str]:
     """Return where the index of the manifest PATH may be kept, the best place first.
 
     That is FOLDER; or else beside the manifest, or where that cannot be written, the cache folder.
@@ -82,7 +83,7 @@ class Manifest:
     DataError for a line that is wrong, and for a manifest without one.
     """
 
-    def __init__(self, path, kept=()):
+    def __init__(self, path: str, kept: Sequence[str] = ()):
         self.path = path
         self._open(path)
         self._kept = kept if self._source == path and self._size() > SMALL else ()
@@ -111,8 +112,8 @@ class Manifest:
 
     def _state_of_file(self):
         """Return what tells whether the file is the one an index was made of."""
-        found = os.fstat(self._file)
-        return [FORMAT, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+        status = os.fstat(self._file)
+        return [FORMAT, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
     # The index is int64: a checksum of the rest, the state of the file, how many lines it has, the
     # digest of its paths, and where every BLOCK-th line starts.
@@ -126,7 +127,7 @@ class Manifest:
                 continue
             if index.dtype != np.int64 or index.ndim != 1 or index.size <= HEAD:
                 continue
-            if [zlib.crc32(index[1:]), *self._state_of_file()] == index[:5].tolist():
+            if [zlib.crc32(index[1:].data), *self._state_of_file()] == index[:5].tolist():
                 return index
         return None
 
@@ -165,7 +166,7 @@ class Manifest:
             )
         digest = int.from_bytes(sha.digest()[:8], "big", signed=True)
         index = np.concatenate([[0, *state, lines, digest], *offsets]).astype(np.int64)
-        index[0] = zlib.crc32(index[1:])
+        index[0] = zlib.crc32(index[1:].data)
         return index
 
     def _pieces(self):
@@ -205,7 +206,7 @@ class Manifest:
             paths, kinds = b"".join(parts[::2]), set(parts[1::2])  # labels recur
             empty = paths[0] == ord("\n") or b"\n\n" in paths
         else:
-            paths, kinds = piece, ()
+            paths, kinds = piece, set()
             empty = ends[0] == 0 or (np.diff(ends) == 1).any()
         if empty or ODD.search(piece) or not all(map(self._are_labels, kinds)):
             for line, text in enumerate(piece[:-1].split(b"\n"), before + 1):
@@ -219,10 +220,10 @@ class Manifest:
             return False
         return True
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self._index[5])
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
             raise IndexError(index)
         block, line = divmod(index, BLOCK)
@@ -233,7 +234,7 @@ class Manifest:
             raise self._cut_short()
         return self._parse(lines[line], index + 1)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Row]:
         before = 0
         for _start, piece in self._pieces():
             lines = piece[:-1].split(b"\n")
@@ -266,26 +267,26 @@ class Manifest:
             tuple(label[1:] for label in labels if label[0] == "?"),
         )
 
-    def error(self, line, message):
+    def error(self, line: int, message: str) -> DataError:
         """Return a DataError about LINE (counted from 1) of this manifest."""
         return DataError(f"{streams.name(self.path)}:{line}: {message}")
 
     def _cut_short(self):
         return DataError(f"{streams.name(self.path)}: cut short while in use: run it again")
 
-    def digest(self):
+    def digest(self) -> str:
         """Return the digest of the path column, which ties features to their manifest."""
         return int(self._index[6]).to_bytes(8, "big", signed=True).hex()
 
-    def digest_of_rows(self):
+    def digest_of_rows(self) -> str:
         """Return the digest of paths and labels, the same from a file and a pipe."""
         return streams.digest(repr(tuple(row)).encode() for row in self)
 
-    def __getstate__(self):  # worker processes open and map the files again
+    def __getstate__(self) -> dict[str, Any]:  # worker processes open and map the files again
         index = getattr(self._index, "filename", self._index)
         return {"path": self.path, "_source": self._source, "_index": index}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self._kept, self._index = state["path"], (), state["_index"]
         self._open(state["_source"])
         if isinstance(self._index, str):
@@ -295,7 +296,7 @@ class Manifest:
 class ClassRows(NamedTuple):
     """The rows, counted from 0 and ascending, that show each class: 4 bytes a label in memory."""
 
-    count: int  # rows in all
+    images: int  # rows in all
     classes: list[str]  # all that occur, in the order of their bytes
     positive: list[np.ndarray]  # int32, of each class
     difficult: list[np.ndarray]
@@ -307,7 +308,7 @@ def class_rows(manifest: Manifest) -> ClassRows:
     Raises DataError where a path is repeated or a line says two things.
     """
     hashes = np.empty(len(manifest), np.int64)
-    rows = {}  # class -> (positive, difficult)
+    rows: dict[str, tuple[array[int], array[int]]] = {}  # class -> (positive, difficult)
     for index, row in enumerate(manifest):
         hashes[index] = hash(row.path)
         names = (*row.labels, *row.difficult)
@@ -328,7 +329,7 @@ def _refuse_repeated(manifest, hashes):
     """Raise DataError for the first line whose path stands before: its hash does, in HASHES."""
     ordered = np.sort(hashes)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    first = {}
+    first: dict[str, int] = {}
     for index in np.flatnonzero(np.isin(hashes, twice)).tolist() if len(twice) else ():
         path = manifest[index].path
         if (line := first.setdefault(path, index + 1)) <= index:
@@ -336,24 +337,28 @@ def _refuse_repeated(manifest, hashes):
             raise manifest.error(index + 1, message)
 
 
-def label_matrix(manifest, classes=None):
+def label_matrix(
+    manifest: Manifest, classes: Sequence[str] | None = None
+) -> tuple[list[str], np.ndarray]:
     """Return (classes, labels): labels[i, c] is POSITIVE, DIFFICULT or NEGATIVE, int8 (N, C).
 
     Without CLASSES they are all that occur, in the order of their bytes. A label outside CLASSES
     is left out of the matrix. Raises DataError for what class_rows() refuses.
     """
-    found = class_rows(manifest)
-    classes = list(found.classes if classes is None else classes)
+    rows = class_rows(manifest)
+    classes = list(rows.classes if classes is None else classes)
     column = {name: index for index, name in enumerate(classes)}
-    labels = np.full((found.count, len(classes)), NEGATIVE, np.int8)
-    for name, positive, difficult in zip(*found[1:], strict=True):
+    labels = np.full((rows.images, len(classes)), NEGATIVE, np.int8)
+    for name, positive, difficult in zip(*rows[1:], strict=True):
         if name in column:
             labels[positive, column[name]] = POSITIVE
             labels[difficult, column[name]] = DIFFICULT
     return classes, labels
 
 
-def single_labels(manifest, classes=None):
+def single_labels(
+    manifest: Manifest, classes: Sequence[str] | None = None
+) -> tuple[list[str], np.ndarray]:
     """Return (classes, labels): labels[i] is the index of the one class of line i + 1, int32 (N,).
 
     Without CLASSES they are all that occur, in the order of their bytes. Raises DataError for a
@@ -364,8 +369,8 @@ def single_labels(manifest, classes=None):
     labels = np.empty(len(manifest), np.int32)
     for line, row in enumerate(manifest, 1):
         if len(row.labels) != 1 or row.difficult:
-            given = ",".join([*row.labels, *(f"?{name}" for name in row.difficult)]) or "no label"
-            message = f"{given}, where one class is needed: write path<TAB>class"
+            labelled = ",".join([*row.labels, *(f"?{name}" for name in row.difficult)])
+            message = f"{labelled or 'no label'}, where one class is needed: write path<TAB>class"
             raise manifest.error(line, message)
         (name,) = row.labels
         if classes and name not in column:

@@ -5,6 +5,8 @@ the authors' own loader and config (fair_self_supervision_benchmark, pull reques
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch.nn import functional
 from ssl_common import streams
 from ssl_common.data.pixels import crop, resize_short, standardize
 from ssl_common.pretext.permutations import load as load_permutations
+from ssl_common.pretext.pretext import Pretext, Score
 from ssl_common.streams import DataError
 
 SHORT_SIDE, CROP, GRID, CELL, TILE = 256, 255, 3, 85, 64  # pixels, but GRID
@@ -24,7 +27,7 @@ AXIS = (-1.0, 2.0, -1.0)  # green against magenta: what lens aberration shifts a
 FC6 = 1024
 
 
-class Jigsaw:
+class Jigsaw(Pretext):
     """The pretext task over PERMUTATIONS, int64 (|P|, 9), 0-based.
 
     With COLOR_PROJECTION half of the images that are not gray lose the colour along AXIS. Workers
@@ -35,80 +38,86 @@ class Jigsaw:
     file = "permutations"  # the argument of load() that is one
     draws = 2 + 1 + 2 * TILES + 1  # the crop, the permutation, the jitter, gray
 
-    def __init__(self, permutations, color_projection=False):
+    def __init__(self, permutations: np.ndarray, color_projection: bool = False):
         self.permutations, self.color_projection = permutations, color_projection
         self.chance = math.log(len(permutations))  # the loss of a network that only guesses
 
     @classmethod
-    def load(cls, permutations, color_projection=False):
+    def load(cls, permutations: str, color_projection: bool = False) -> "Jigsaw":
         """Return the task over the file PERMUTATIONS; raise DataError unless it has 9 tiles."""
-        chosen = load_permutations(permutations)
-        if chosen.shape[1] != TILES:
-            message = f"{chosen.shape[1]} tiles, but the puzzle has {TILES}"
+        rows = load_permutations(permutations)
+        if rows.shape[1] != TILES:
+            message = f"{rows.shape[1]} tiles, but the puzzle has {TILES}"
             fix = f"make-permutations -t {TILES}"
             raise DataError(f"{streams.name(permutations)}: {message}: {fix}")
-        return cls(chosen, color_projection)
+        return cls(rows, color_projection)
 
     @classmethod
-    def restore(cls, content):
+    def restore(cls, content: Mapping[str, Any]) -> "Jigsaw":
         """Return the task that the CONTENT of a finished network was trained by."""
         return cls(
             content["permutations"].numpy(), content["settings"].get("color_projection", False)
         )
 
-    def settings(self):
+    def settings(self) -> dict[str, object]:
         """Return what of the task decides the result, plain values."""
-        made = streams.digest(self.permutations.tobytes())
         return {
             "permutations": len(self.permutations),
-            "permutations_digest": made,
+            "permutations_digest": streams.digest(self.permutations.tobytes()),
             "color_projection": self.color_projection,
         }
 
-    def arrays(self):
+    def arrays(self) -> dict[str, torch.Tensor]:
         """Return what restore() needs, by name, as tensors."""
         return {"permutations": torch.from_numpy(self.permutations)}
 
-    def crop(self, image, drawn):
-        """Return a random 255 x 255 x 3 of an RGB IMAGE, uint8 H x W x 3, its short side 256."""
-        return crop(resize_short(image, SHORT_SIDE), CROP, drawn[:2])
+    def crop(self, image: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
+        """Return a crop of IMAGE, RGB uint8 H x W x 3 made 256 on its short side: 255 x 255 x 3."""
+        return crop(resize_short(image, SHORT_SIDE), CROP, numbers[:2].tolist())
 
-    def draw(self, drawn):
-        """Return what DRAWN, float64 (N, draws), says: label, jitter N x 9 x 2 (x, y), gray."""
-        label = (drawn[:, 2] * len(self.permutations)).astype(np.int64)
-        jitter = (drawn[:, 3:-1] * (CELL - TILE)).astype(np.int64).reshape(-1, TILES, 2)
-        return label, jitter, drawn[:, -1] < GRAY
+    def draw(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return label int64 (N,), jitter int64 N x 9 x 2 (x, y) and gray bool (N,).
 
-    def puzzle(self, pixels, drawn):
+        They are what NUMBERS, float64 (N, draws) in [0, 1), stand for.
+        """
+        label = (numbers[:, 2] * len(self.permutations)).astype(np.int64)
+        jitter = (numbers[:, 3:-1] * (CELL - TILE)).astype(np.int64).reshape(-1, TILES, 2)
+        return label, jitter, numbers[:, -1] < GRAY
+
+    def puzzle(
+        self, pixels: torch.Tensor, numbers: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (tiles N x 9 x 3 x 64 x 64 as the network sees them, label) of uint8 PIXELS."""
-        label, jitter, gray = self.draw(drawn)
+        labels, jitters, grays = self.draw(numbers)
         order, jitter, gray, label = (
             torch.from_numpy(part).to(pixels.device, non_blocking=True)
-            for part in (self.permutations[label], jitter, gray, label)
+            for part in (self.permutations[labels], jitters, grays, labels)
         )
         tiles = normalize(cut(pixels, order, jitter), gray)
         if self.color_projection:
             # Or gray, which it leaves as it is.
-            projected = drawn[:, -1] < GRAY + (1 - GRAY) * PROJECTED
+            projected = numbers[:, -1] < GRAY + (1 - GRAY) * PROJECTED
             tiles = project(tiles, torch.from_numpy(projected).to(pixels.device))
         return tiles, label
 
-    def network(self, trunk):
+    def network(self, trunk: nn.Module) -> nn.Module:
         """Return the network to train on TRUNK."""
         return JigsawNet(trunk, len(self.permutations))
 
-    def score(self, network, pixels, drawn, _lines=None):
+    def score(
+        self, network: nn.Module, pixels: torch.Tensor, numbers: np.ndarray, _lines: object = None
+    ) -> Score:
         """Return (sum of the losses, their weight, number right, number) of NETWORK on a batch.
 
-        PIXELS is uint8 N x 255 x 255 x 3 where the network is, DRAWN float64 (N, draws).
+        PIXELS is uint8 N x 255 x 255 x 3 where the network is, NUMBERS float64 (N, draws).
         """
-        tiles, label = self.puzzle(pixels, drawn)
+        tiles, label = self.puzzle(pixels, numbers)
         logits = network(tiles)
         loss = functional.cross_entropy(logits.float(), label, reduction="sum")
         return loss, torch.tensor(float(len(label))), (logits.argmax(1) == label).sum(), len(label)
 
 
-def cut(pixels, order, jitter):
+def cut(pixels: torch.Tensor, order: torch.Tensor, jitter: torch.Tensor) -> torch.Tensor:
     """Cut PIXELS (N x 255 x 255 x 3) into tiles N x 9 x 3 x 64 x 64, shuffled.
 
     Gather: place t gets tile ORDER[n, t]. Tile 3i + j lies in column i and row j: column-major, as
@@ -122,7 +131,7 @@ def cut(pixels, order, jitter):
     return pixels[image, y[:, :, :, None], x[:, :, None, :]].permute(0, 1, 4, 2, 3)
 
 
-def normalize(tiles, gray):
+def normalize(tiles: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
     """Return uint8 TILES (N x 9 x 3 x 64 x 64) as float, standardised; GRAY (N) ones lose colour.
 
     Gray is the plain mean of the standardised channels, for all nine tiles of an image alike.
@@ -131,7 +140,7 @@ def normalize(tiles, gray):
     return torch.where(gray.view(-1, 1, 1, 1, 1), tiles.mean(2, keepdim=True), tiles)
 
 
-def project(tiles, projected):
+def project(tiles: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
     """Return TILES (N x 9 x 3 x 64 x 64) without the part along AXIS in those PROJECTED (N)."""
     axis = torch.tensor(AXIS, device=tiles.device) / math.sqrt(6)  # of length 1
     plane = torch.eye(3, device=tiles.device) - torch.outer(axis, axis)
@@ -145,7 +154,7 @@ class JigsawNet(nn.Module):
     TRUNK maps N x 3 x 64 x 64 to N x FEATURES once flattened. Batch norm is over all N x 9 tiles.
     """
 
-    def __init__(self, trunk, permutations):
+    def __init__(self, trunk: nn.Module, permutations: int):
         super().__init__()
         self.trunk = trunk
         with torch.no_grad():
@@ -157,7 +166,7 @@ class JigsawNet(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, tiles):
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         towers = self.trunk(tiles.flatten(0, 1)).flatten(1)  # 9N x features
         fc6 = functional.relu(self.bn6(self.fc6(towers)))  # 9N x 1024
         return self.fc7(fc6.view(len(tiles), -1))  # N x |P|

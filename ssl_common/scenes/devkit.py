@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,11 +11,12 @@ from ssl_common import streams
 from ssl_common.crew import side_by_side
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE, Row
 from ssl_common.scenes import drawing, objects
+from ssl_common.scenes.drawing import Annotation
 
 SPLITS = {"train": (0,), "val": (2,), "trainval": (0, 2), "test": (1, 3)}  # index modulo 4
 
 
-def make(folder, shown_as, count, seed, workers):
+def make(folder: str, shown_as: str, count: int, seed: int, workers: int) -> Iterator[Row]:
     """Write COUNT scenes of SEED as a devkit into FOLDER; yield the Row of each, in order.
 
     Paths in the rows begin with SHOWN_AS. The lists are written after the last row.
@@ -24,35 +26,35 @@ def make(folder, shown_as, count, seed, workers):
     classes = sorted(objects.CLASSES)
     labels = np.full((count, len(classes)), NEGATIVE, np.int8)
     write = functools.partial(_write_scene, folder, seed)
-    for index, shown in enumerate(side_by_side(write, range(count), workers)):
-        for each in shown:
+    for index, annotations in enumerate(side_by_side(write, range(count), workers)):
+        for each in annotations:
             label = DIFFICULT if each.difficult else POSITIVE
             column = classes.index(each.name)
             labels[index, column] = max(labels[index, column], label)
         path = os.path.join(shown_as, "JPEGImages", f"{name(index)}.jpg")
-        said = [[classes[c] for c in np.flatnonzero(labels[index] == label)]
-                for label in (POSITIVE, DIFFICULT)]  # fmt: skip
-        yield Row(path, *map(tuple, said))
+        names = [[classes[c] for c in np.flatnonzero(labels[index] == label)]
+                 for label in (POSITIVE, DIFFICULT)]  # fmt: skip
+        yield Row(path, *map(tuple, names))
     _write_lists(os.path.join(folder, "ImageSets", "Main"), classes, labels)
 
 
-def name(index):
+def name(index: int) -> str:
     """Return the id of scene INDEX; VOC counts from 1."""
     return f"{index + 1:06d}"
 
 
 def _write_scene(folder, seed, index):
-    """Draw and write one scene; return what it shows."""
-    picture, shown, quality = drawing.draw(seed, index)
+    """Draw and write one scene; return its annotations."""
+    picture, annotations, quality = drawing.draw(seed, index)
     encoded = io.BytesIO()  # Pillow itself takes no notice of a full disk
     picture.save(encoded, "JPEG", quality=quality)
-    text = annotation(name(index), picture.size, shown)
+    text = annotation_xml(name(index), picture.size, annotations)
     _write(os.path.join(folder, "JPEGImages", f"{name(index)}.jpg"), encoded.getbuffer())
     _write(os.path.join(folder, "Annotations", f"{name(index)}.xml"), text.encode())
-    return shown
+    return annotations
 
 
-def annotation(image, size, shown):
+def annotation_xml(image: str, size: tuple[int, int], annotations: Sequence[Annotation]) -> str:
     """Return the VOC annotation of the picture IMAGE of SIZE (width, height), as XML."""
     import xml.etree.ElementTree as ET
 
@@ -65,7 +67,7 @@ def annotation(image, size, shown):
     add(ET.SubElement(root, "source"), database="ssl-bench make-scenes")
     add(ET.SubElement(root, "size"), width=size[0], height=size[1], depth=3)
     add(root, segmented=0)
-    for each in shown:
+    for each in annotations:
         item = ET.SubElement(root, "object")
         add(item, name=each.name, pose="Unspecified")
         add(item, truncated=int(each.truncated), difficult=int(each.difficult))

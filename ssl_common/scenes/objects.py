@@ -3,36 +3,55 @@
 An object stands at the origin of its own frame, y up; its length runs along x, its front to -z.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
-from ssl_common.scenes.rendering import CUBE, CYLINDER, SPHERE, Faces, Solid, noise
+from ssl_common.scenes.rendering import (
+    CUBE,
+    CYLINDER,
+    SPHERE,
+    Blur,
+    Cut,
+    Faces,
+    Shape,
+    Skin,
+    Solid,
+    noise,
+)
+
+Colour = Sequence[float]  # red, green, blue from 0 to 1
+Point = Sequence[float] | np.ndarray  # x, y, z in metres
 
 # ---- Skins and cuts ---------------------------------------------------------------------------
 
 
-def rgb(*values):
+def rgb(*values: float) -> np.ndarray:
     """Return a colour, red, green and blue from 0 to 1, as float32 (3, 1)."""
     return np.array(values, np.float32)[:, None]
 
 
-def tint(rng, *values, spread=0.15):
+def tint(rng: np.random.Generator, *values: Colour, spread: float = 0.15) -> np.ndarray:
     """Return one of the colours VALUES, somewhat changed."""
     colour = np.array(values[rng.integers(len(values))]) * rng.uniform(1 - spread, 1 + spread, 3)
     return rgb(*colour.clip(0.01, 0.95))
 
 
-def speckle(p, texel, blur):
+def speckle(p: np.ndarray, texel: float, blur: Blur) -> np.ndarray:
     """Return noise at the points P (3, N)."""
     return noise(p[0] + 0.7 * p[2] + 0.3 * p[1], p[1] - 0.6 * p[2], texel, blur)
 
 
-def plain(colour, grain=0.1, texel=0.02):
-    """One COLOUR with a GRAIN of noise."""
+def plain(colour: np.ndarray, grain: float = 0.1, texel: float = 0.02) -> Skin:
+    """Return a skin of one COLOUR with a GRAIN of noise."""
     return lambda p, n, blur: colour * (1 + grain * speckle(p, texel, blur))
 
 
-def patches(one, other, texel, level, grain=0.06):
-    """Patches of the colour OTHER on ONE, where the noise is above LEVEL."""
+def patches(
+    one: np.ndarray, other: np.ndarray, texel: float, level: float, grain: float = 0.06
+) -> Skin:
+    """Return a skin with patches of the colour OTHER on ONE, where the noise is above LEVEL."""
 
     def skin(p, n, blur):
         share = (4 * (speckle(p, texel, blur) - level) + 0.5).clip(0, 1)
@@ -41,13 +60,17 @@ def patches(one, other, texel, level, grain=0.06):
     return skin
 
 
-def along(p, n):
+def along(p: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Return the way along an upright face: x on the front and back, z on the sides."""
     return np.where(np.abs(n[0]) > np.abs(n[2]), p[2], p[0])
 
 
-def bands(colours, wave, grain=0.1):
-    """COLOURS in turn; WAVE(p, n) counts them."""
+def bands(
+    colours: Sequence[np.ndarray],
+    wave: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    grain: float = 0.1,
+) -> Skin:
+    """Return a skin of COLOURS in turn; WAVE(p, n) counts them."""
     table = np.hstack(colours)
 
     def skin(p, n, blur):
@@ -57,8 +80,10 @@ def bands(colours, wave, grain=0.1):
     return skin
 
 
-def bricks(colour, length=0.5, height=0.22, joint=0.7):
-    """Courses of bricks, tiles or planks; their joints are JOINT as bright."""
+def bricks(
+    colour: np.ndarray, length: float = 0.5, height: float = 0.22, joint: float = 0.7
+) -> Skin:
+    """Return a skin of courses of bricks, tiles or planks; their joints are JOINT as bright."""
 
     def skin(p, n, blur):
         y = p[1] / height
@@ -71,8 +96,8 @@ def bricks(colour, length=0.5, height=0.22, joint=0.7):
     return skin
 
 
-def with_windows(wall, frame, width, height):
-    """WALL with a grid of windows, WIDTH x HEIGHT metres from one to the next."""
+def with_windows(wall: Skin, frame: np.ndarray, width: float, height: float) -> Skin:
+    """Return the skin WALL with a grid of windows, WIDTH x HEIGHT metres from one to the next."""
 
     def skin(p, n, blur):
         x, y = along(p, n) / width, p[1] / height
@@ -85,33 +110,33 @@ def with_windows(wall, frame, width, height):
     return skin
 
 
-def rustle(p, texel, blur):
-    """Noise over a surface that turns any way: of two views, where one is stretched by another."""
+def rustle(p: np.ndarray, texel: float, blur: Blur) -> np.ndarray:
+    """Return noise over a surface that turns any way: of two views, as one alone is stretched."""
     return 0.7 * (
         speckle(p, texel, blur) + noise(p[2] - 0.5 * p[0], p[1] + 0.8 * p[0], texel, blur)
     )
 
 
-def foliage(colour):
-    """COLOUR with much noise."""
+def foliage(colour: np.ndarray) -> Skin:
+    """Return a skin of COLOUR with much noise."""
     return lambda p, n, blur: colour * (1 + 0.5 * rustle(p, 0.04, blur)).clip(0.2)
 
 
-def leaves(level, texel):
-    """Cut holes where the noise is below LEVEL."""
+def leaves(level: float, texel: float) -> Cut:
+    """Return a cut with holes where the noise is below LEVEL."""
     return lambda p, blur: rustle(p, texel, blur) < level
 
 
 # ---- Solids -----------------------------------------------------------------------------------
 
 
-def about(axis, angle):
+def about(axis: int, angle: float) -> np.ndarray:
     """Return the turn by ANGLE about axis 0, 1 or 2."""
     c, s = np.cos(angle), np.sin(angle)
     return np.roll([[1, 0, 0], [0, c, -s], [0, s, c]], (axis, axis), (0, 1))
 
 
-def bar(start, end, radius, skin, shape=CYLINDER):
+def bar(start: Point, end: Point, radius: float, skin: Skin, shape: Shape = CYLINDER) -> Solid:
     """Return a round bar from START to END."""
     start, end = np.array(start, float), np.array(end, float)
     way = end - start
@@ -123,17 +148,17 @@ def bar(start, end, radius, skin, shape=CYLINDER):
     return Solid(shape, (start + end) / 2, size, skin, turn)
 
 
-def block(centre, size, skin, shape=CUBE, **more):
+def block(centre: Point, size: Point, skin: Skin, shape: Shape = CUBE, **more: Any) -> Solid:
     """Return a solid around CENTRE of whole SIZE (x, y, z)."""
     return Solid(shape, centre, np.array(size) / 2, skin, **more)
 
 
-def ball_of(centre, size, skin, **more):
+def ball_of(centre: Point, size: Point, skin: Skin, **more: Any) -> Solid:
     """Return an ellipsoid around CENTRE of whole SIZE (x, y, z)."""
     return Solid(SPHERE, centre, np.array(size) / 2, skin, **more)
 
 
-def sided(lines):
+def sided(lines: Sequence[Sequence[float]]) -> Faces:
     """Return the solid from z = -1 to 1 with the sides a x + b y <= 1 for LINES (a, b)."""
     return Faces([*[(a, b, 0) for a, b in lines], (0, 0, 1), (0, 0, -1)])
 
@@ -163,7 +188,7 @@ PAINT = [(0.6, 0.05, 0.05), (0.7, 0.7, 0.72), (0.08, 0.08, 0.1), (0.06, 0.15, 0.
 # ---- The classes ------------------------------------------------------------------------------
 
 
-def house(rng):
+def house(rng: np.random.Generator) -> list[Solid]:
     width, depth, height = rng.uniform(6, 11), rng.uniform(5, 8), rng.uniform(2.7, 5.4)
     rise, colour = rng.uniform(0.3, 0.6) * depth, tint(rng, *WALL)
     wall = [bricks(colour), plain(colour, 0.06, 0.1), bricks(colour, 40, 0.3, 0.8)][rng.integers(3)]
@@ -180,7 +205,7 @@ def house(rng):
     ]  # fmt: skip
 
 
-def tree(rng):
+def tree(rng: np.random.Generator) -> list[Solid]:
     bark = plain(tint(rng, (0.2, 0.13, 0.08), (0.3, 0.27, 0.24)), 0.35, 0.03)
     if rng.random() < 0.35:  # a conifer
         height, green = rng.uniform(4, 11), tint(rng, (0.05, 0.14, 0.08), (0.08, 0.17, 0.07))
@@ -203,7 +228,7 @@ def tree(rng):
     return parts
 
 
-def car(rng):
+def car(rng: np.random.Generator) -> list[Solid]:
     length, width, low = rng.uniform(3.7, 4.7), 1.75, rng.uniform(0.25, 0.32)
     high = low + rng.uniform(0.5, 0.62)
     top = high + rng.uniform(0.45, 0.75)
@@ -237,7 +262,7 @@ def car(rng):
     ]  # fmt: skip
 
 
-def cow(rng):
+def cow(rng: np.random.Generator) -> list[Solid]:
     scale = rng.uniform(0.85, 1.1)
     light, dark = rgb(0.75, 0.72, 0.68), tint(rng, (0.04, 0.035, 0.03), (0.28, 0.13, 0.06))
     hide = patches(light, dark, 0.03, rng.uniform(-0.3, 0.4))
@@ -262,14 +287,14 @@ def cow(rng):
     return scaled(parts, scale)
 
 
-def scaled(parts, scale):
+def scaled(parts: list[Solid], scale: float) -> list[Solid]:
     """Return PARTS made larger by SCALE; their skins keep their grain."""
     for part in parts:
         part.centre, part.size = part.centre * scale, part.size * scale
     return parts
 
 
-def person(rng):
+def person(rng: np.random.Generator) -> list[Solid]:
     skin, hair = plain(tint(rng, *FACE), 0.03), plain(tint(rng, *HAIR), 0.3)
     cloth, trousers = [tint(rng, *VIVID), tint(rng, *VIVID)], plain(tint(rng, *TROUSERS))
     striped = rng.random() < 0.3
@@ -294,7 +319,7 @@ def person(rng):
     return scaled(parts, rng.uniform(0.75, 1.08))
 
 
-def ball(rng):
+def ball(rng: np.random.Generator) -> list[Solid]:
     radius, colours = rng.uniform(0.14, 0.45), [tint(rng, *VIVID) for _ in range(3)]
     gores = [each for colour in colours for each in (colour, WHITE)]
     skin = [
@@ -306,7 +331,7 @@ def ball(rng):
     return [ball_of((0, radius, 0), (2 * radius,) * 3, skin, turn=turn)]
 
 
-def boat(rng):
+def boat(rng: np.random.Generator) -> list[Solid]:
     length = rng.uniform(4, 9)
     wide, high = length * 0.32, length * rng.uniform(0.14, 0.2)
     paint = tint(rng, (0.8, 0.8, 0.8), (0.1, 0.2, 0.4), (0.5, 0.1, 0.08), (0.35, 0.22, 0.1))
@@ -325,7 +350,7 @@ def boat(rng):
     return [*parts, block((-0.1 * length, high * 1.4, 0), cabin, wall)]
 
 
-def fence(rng):
+def fence(rng: np.random.Generator) -> list[Solid]:
     length, height = rng.uniform(4, 10), rng.uniform(0.9, 1.4)
     wood = plain(tint(rng, (0.8, 0.8, 0.77), (0.32, 0.21, 0.12), (0.45, 0.42, 0.38)), 0.2, 0.02)
     rails, pitch = rng.random() < 0.5, rng.uniform(0.18, 0.3)
@@ -343,7 +368,7 @@ def fence(rng):
     ]
 
 
-def rock(rng):
+def rock(rng: np.random.Generator) -> list[Solid]:
     colour = tint(rng, (0.36, 0.34, 0.32), (0.42, 0.36, 0.28), (0.25, 0.25, 0.27))
     skin = patches(colour, colour * 0.55, 0.015, 0.5, 0.3)
     size, parts = rng.uniform(0.6, 2.4), []
@@ -356,7 +381,7 @@ def rock(rng):
     return parts
 
 
-def lamp(rng):
+def lamp(rng: np.random.Generator) -> list[Solid]:
     height, reach = rng.uniform(3.5, 7), rng.uniform(0.5, 1.4)
     metal = plain(tint(rng, (0.08, 0.09, 0.09), (0.4, 0.41, 0.42), (0.08, 0.16, 0.12)), 0.08)
     head = bands([rgb(0.85, 0.82, 0.7), rgb(0.1, 0.1, 0.1)], lambda p, n: 1 + p[1] * 5, 0.02)
@@ -373,7 +398,7 @@ def lamp(rng):
     ]
 
 
-def balloon(rng):
+def balloon(rng: np.random.Generator) -> list[Solid]:
     colours = [tint(rng, *VIVID) for _ in range(rng.integers(2, 4))]
     waves = [lambda p, n: np.arctan2(p[2], p[0]) * 6 / np.pi, lambda p, n: p[1] / 1.9]
     skin = bands(colours, waves[rng.integers(2)], 0.03)
@@ -384,5 +409,5 @@ def balloon(rng):
     ]
 
 
-CLASSES = {f.__name__: f for f in
+CLASSES: dict[str, Callable[[np.random.Generator], list[Solid]]] = {f.__name__: f for f in
            (ball, balloon, boat, car, cow, fence, house, lamp, person, rock, tree)}  # fmt: skip
