@@ -87,6 +87,34 @@ SIDECAR = Format(
     others=PLAIN,
 )
 
+# ---- Objects: a line of the list for each image -------------------------------------------------
+
+
+def _within_the_image(found):
+    """See that each box has an area, and lies in the image."""
+    for x1, y1, x2, y2 in found["boxes"]:
+        if not (x1 < x2 <= found["width"] and y1 < y2 <= found["height"]):
+            box, size = [x1, y1, x2, y2], f"{found['width']} x {found['height']} pixels"
+            return f"boxes holds {box}, not x1, y1, x2, y2 in an image of {size}"
+    return None
+
+
+OBJECTS = Format(
+    "the objects of an image",
+    "mend the line or delete it",
+    containers.read_json,  # of a list of one image
+    {
+        "path": Texts(pattern=r"[^\t\n\r\0?][^\t\n\r\0]*", called="path"),
+        "width": integers(least=1),
+        "height": integers(least=1),
+        "boxes": numbers("B* 4", least=0),
+        "labels": Texts("B*", **LABELS),
+        "difficult": Flag("B*"),
+    },
+    checks=(_within_the_image,),
+    others=PLAIN,
+)
+
 # ---- Bins ---------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ssl_common.data import samples
-from ssl_common.data.manifest import PIECE, Manifest, class_rows, label_matrix
+from ssl_common.data.lines import PIECE
+from ssl_common.data.manifest import Manifest, class_rows, label_matrix
 from ssl_common.streams import DataError
 
 

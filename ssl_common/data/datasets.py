@@ -1,6 +1,5 @@
 """Data sets: the images of a manifest, one by one, as a network is to be given them."""
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Protocol
 
@@ -8,8 +7,9 @@ import torch
 
 from ssl_common import streams
 from ssl_common.data import identity, images, jpegs
-from ssl_common.data.manifest import Manifest
+from ssl_common.data.lines import Lines
 from ssl_common.data.order import Item, draws
+from ssl_common.data.stores import Store, store
 from ssl_common.streams import DataError
 
 MANY = 5000  # images that repay what jpegs.hasten() takes
@@ -28,7 +28,7 @@ class Dataset(Protocol):
     """
 
     @property
-    def manifest(self) -> Manifest: ...
+    def manifest(self) -> Lines: ...
 
     def prepare(self) -> None: ...
 
@@ -56,8 +56,8 @@ class RandomCrops:
     passed over, epoch, index, pixels).
     """
 
-    def __init__(self, manifest: Manifest, root: str, task: Crop, seed: int):
-        self.manifest, self.root, self.task, self.seed = manifest, root, task, seed
+    def __init__(self, manifest: Lines, root: str | Store, task: Crop, seed: int):
+        self.manifest, self.store, self.task, self.seed = manifest, store(root), task, seed
 
     def prepare(self) -> None:
         """Find a fast decoder, in the process that starts the workers."""
@@ -77,13 +77,13 @@ class RandomCrops:
         for passed in range(min(MAX_UNREADABLE, len(self.manifest))):
             line = (index + passed) % len(self.manifest)
             try:
-                image = images.read(self.manifest[line].path, self.root)
+                image = images.read(self.manifest[line].path, self.store)
             except images.Unreadable as error:
                 reason = reason or error
                 continue
             return passed, epoch, index, self.task.crop(image, numbers)
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
-        advice = _space_advice(self.manifest, self.root, index)
+        advice = _space_advice(self.manifest, self.store, index)
         raise self.manifest.error(index + 1, f"{message}: {reason}{advice}")
 
 
@@ -93,8 +93,10 @@ class SequentialImages:
     Items are lines, from 0.
     """
 
-    def __init__(self, manifest: Manifest, root: str, transform: Callable[[torch.Tensor], Any]):
-        self.manifest, self.root, self.transform = manifest, root, transform
+    def __init__(
+        self, manifest: Lines, root: str | Store, transform: Callable[[torch.Tensor], Any]
+    ):
+        self.manifest, self.store, self.transform = manifest, store(root), transform
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -110,9 +112,9 @@ class SequentialImages:
     def read(self, index: int, hook: Callable[[BinaryIO], object] = lambda stream: None) -> Any:
         """Return the image of line INDEX, transformed; HOOK is as images.read() takes it."""
         try:
-            return self.transform(images.read(self.manifest[index].path, self.root, hook))
+            return self.transform(images.read(self.manifest[index].path, self.store, hook))
         except images.Unreadable as error:
-            advice = _space_advice(self.manifest, self.root, index)
+            advice = _space_advice(self.manifest, self.store, index)
             advice = advice or ": mend the file or drop the line"
             raise self.manifest.error(index + 1, f"{error}{advice}") from None
 
@@ -126,10 +128,10 @@ class FingerprintedImages(SequentialImages):
         return image, fingerprints[0]
 
 
-def _space_advice(manifest: Manifest, root: str, index: int) -> str:
+def _space_advice(manifest: Lines, place: Store, index: int) -> str:
     """Return what to say where line INDEX is "path label", with a space, as other lists have it."""
     path, space, label = manifest[index].path.rpartition(" ")
-    if space and os.path.exists(os.path.join(root, path)):
+    if space and place.exists(path):
         return f": write a TAB, not a space, between {path} and its label {label}"
     return ""
 
@@ -145,7 +147,7 @@ def too_many(unreadable: int, seen: int, most: float, count: int, whole: bool) -
 
 
 def unreadable_error(
-    manifest: Manifest, unreadable: int, seen: int, most: float, lines: Sequence[int]
+    manifest: Lines, unreadable: int, seen: int, most: float, lines: Sequence[int]
 ) -> DataError:
     """Return the error of too_many() images; the first of LINES, from 0, is named."""
     named = f"line {lines[0] + 1}: {manifest[lines[0]].path}" if lines else "the log names them"

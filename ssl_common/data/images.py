@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from PIL.ExifTags import Base
 
-from ssl_common import shortage, streams
+from ssl_common import shortage
 from ssl_common.data import jpegs, metadata
+from ssl_common.data.stores import Store, store
 from ssl_common.data.suffixes import FORMATS, UNMARKED
 from ssl_common.streams import SHORTAGE, DataError
 
@@ -40,43 +41,46 @@ class Unreadable(DataError):
 
 
 def read(
-    path: str, root: str = ".", hook: Callable[[BinaryIO], object] = lambda stream: None
+    path: str, root: str | Store = ".", hook: Callable[[BinaryIO], object] = lambda stream: None
 ) -> torch.Tensor:
-    """Return the image file PATH (relative to ROOT) as RGB, uint8 H x W x 3.
+    """Return the image PATH of the folder or store ROOT as RGB, uint8 H x W x 3.
 
-    It is upright by its EXIF tag. HOOK is called with the file, open at its start, once the
-    pixels are read. Raises Unreadable for a file that is missing, cut short or not an image, and
-    DataError where it is the machine that lacks something.
+    It is upright by its EXIF tag. HOOK is called with the file, open at its start, once the pixels
+    are read. Raises Unreadable for a file that is missing, cut short or not an image, and DataError
+    where it is the machine that lacks something.
     """
-    full = os.path.join(root, path)
+    place = store(root)
+    name = place.name(path)
     try:
         # Odd tags and palettes are read all the same, and torchvision warns of its removal.
-        with warnings.catch_warnings(action="ignore"), streams.regular(full) as stream:
+        with warnings.catch_warnings(action="ignore"), place.open(path) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(0)
             # In memory, where a damaged header gets no more room than there are bytes.
-            if os.fstat(stream.fileno()).st_size <= AT_ONCE:
+            if size <= AT_ONCE:
                 source: BinaryIO = io.BytesIO(stream.read())
-                pixels = _decode_again(source, full)
+                pixels = _decode_again(source, name)
             else:
                 source = stream
-                pixels = decode(source, full)
+                pixels = decode(source, name)
             source.seek(0)
             hook(source)
             return pixels
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
-        raise _complaint(full, error) from error
+        raise _complaint(name, error) from error
 
 
-def _complaint(full, error):
-    """Return the error that says why the file FULL could not be read."""
+def _complaint(name, error):
+    """Return the error that says why the image NAME could not be read."""
     if lacks := lacking(error):
-        return DataError(f"{full}: {lacks}")
+        return DataError(f"{name}: {lacks}")
     if isinstance(error, Image.UnidentifiedImageError):
-        return Unreadable(f"{full}: not an image, or of a kind that is not read")
+        return Unreadable(f"{name}: not an image, or of a kind that is not read")
     if isinstance(error, OSError):
-        return Unreadable(f"{full}: {error.strerror or error}")
+        return Unreadable(f"{name}: {error.strerror or error}")
     if isinstance(error, DataError):
-        return Unreadable(f"{full}: {error}")
-    return Unreadable(f"{full}: {type(error).__name__}: {error}")
+        return Unreadable(f"{name}: {error}")
+    return Unreadable(f"{name}: {type(error).__name__}: {error}")
 
 
 def lacking(error: BaseException) -> str | None:

@@ -126,7 +126,7 @@ class Histograms(SequentialImages):
 
     def __getitem__(self, index: int) -> np.ndarray:
         try:
-            return self.transform(images.read(self.manifest[index].path, self.root))
+            return self.transform(images.read(self.manifest[index].path, self.store))
         except images.Unreadable:
             return np.zeros(1 << 16, np.int32)
 

@@ -1,4 +1,4 @@
-"""Generated scenes -> a PASCAL VOC devkit: pictures, boxes, and the lists of its splits."""
+"""Generated scenes -> a PASCAL VOC devkit: pictures, boxes, normals, and the lists of these."""
 
 import functools
 import io
@@ -6,10 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from PIL import Image
 
 from ssl_common import streams
 from ssl_common.crew import side_by_side
+from ssl_common.data import targets
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE, Row
+from ssl_common.data.targets import Pair, format_objects, format_pair
 from ssl_common.scenes import drawing, objects
 from ssl_common.scenes.drawing import Annotation
 
@@ -19,19 +22,25 @@ SPLITS = {"train": (0,), "val": (2,), "trainval": (0, 2), "test": (1, 3)}  # ind
 def make(folder: str, shown_as: str, count: int, seed: int, workers: int) -> Iterator[Row]:
     """Write COUNT scenes of SEED as a devkit into FOLDER; yield the Row of each, in order.
 
-    Paths in the rows begin with SHOWN_AS. The lists are written after the last row.
+    Paths in the rows begin with SHOWN_AS, as those in the lists of boxes and of normals. The lists
+    of splits are written after the last row.
     """
-    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+    for part in ("JPEGImages", "Annotations", "Normals", "ImageSets/Main"):
         os.makedirs(os.path.join(folder, part))
     classes = sorted(objects.CLASSES)
     labels = np.full((count, len(classes)), NEGATIVE, np.int8)
     write = functools.partial(_write_scene, folder, seed)
-    for index, annotations in enumerate(side_by_side(write, range(count), workers)):
+    for index, scene in enumerate(side_by_side(write, range(count), workers)):
+        size, annotations = scene
         for each in annotations:
             label = DIFFICULT if each.difficult else POSITIVE
             column = classes.index(each.name)
             labels[index, column] = max(labels[index, column], label)
         path = os.path.join(shown_as, "JPEGImages", f"{name(index)}.jpg")
+        target = os.path.join(shown_as, "Normals", f"{name(index)}.png")
+        line = format_objects(objects_of(path, size, annotations))
+        _write(os.path.join(folder, "objects.jsonl"), line, "ab")
+        _write(os.path.join(folder, "normals.tsv"), format_pair(Pair(path, target)), "ab")
         names = [[classes[c] for c in np.flatnonzero(labels[index] == label)]
                  for label in (POSITIVE, DIFFICULT)]  # fmt: skip
         yield Row(path, *map(tuple, names))
@@ -44,14 +53,35 @@ def name(index: int) -> str:
 
 
 def _write_scene(folder, seed, index):
-    """Draw and write one scene; return its annotations."""
-    picture, annotations, quality = drawing.draw(seed, index)
-    encoded = io.BytesIO()  # Pillow itself takes no notice of a full disk
-    picture.save(encoded, "JPEG", quality=quality)
-    text = annotation_xml(name(index), picture.size, annotations)
-    _write(os.path.join(folder, "JPEGImages", f"{name(index)}.jpg"), encoded.getbuffer())
+    """Draw and write one scene; return its size (width, height) and its annotations."""
+    image, annotations, normals, quality = drawing.draw(seed, index)
+    text = annotation_xml(name(index), image.size, annotations)
+    jpeg = _encoded(image, "JPEG", quality=quality)
+    png = _encoded(Image.fromarray(normals), "PNG", compress_type=3)  # runs alone: quick
+    _write(os.path.join(folder, "JPEGImages", f"{name(index)}.jpg"), jpeg)
     _write(os.path.join(folder, "Annotations", f"{name(index)}.xml"), text.encode())
-    return annotations
+    _write(os.path.join(folder, "Normals", f"{name(index)}.png"), png)
+    return image.size, annotations
+
+
+def _encoded(image, kind, **options):
+    """Return the bytes of IMAGE as a file of that KIND."""
+    stream = io.BytesIO()  # Pillow itself takes no notice of a full disk
+    image.save(stream, kind, **options)
+    return stream.getbuffer()
+
+
+def objects_of(
+    path: str, size: tuple[int, int], annotations: Sequence[Annotation]
+) -> targets.Objects:
+    """Return the ANNOTATIONS of the picture at PATH, of SIZE (width, height), as Objects.
+
+    VOC counts the first and the last pixel of a box, from 1; Objects, from 0, the edges.
+    """
+    ends = [each.box for each in annotations]
+    boxes = tuple((xmin - 1, ymin - 1, xmax, ymax) for xmin, ymin, xmax, ymax in ends)
+    names = tuple(each.name for each in annotations)
+    return targets.Objects(path, *size, boxes, names, tuple(each.difficult for each in annotations))
 
 
 def annotation_xml(image: str, size: tuple[int, int], annotations: Sequence[Annotation]) -> str:
@@ -89,6 +119,6 @@ def _write_lists(main, classes, labels):
             _write(os.path.join(main, f"{each}_{split}.txt"), lines.encode())
 
 
-def _write(path, content):
-    with streams.naming(path), open(path, "wb") as stream:
+def _write(path, content, mode="wb"):
+    with streams.naming(path), open(path, mode) as stream:
         stream.write(content)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ssl_common.data.targets import encode_normals
 from ssl_common.scenes import objects, places
 from ssl_common.scenes.rendering import Camera, Solid, View
 
@@ -54,15 +55,25 @@ class Scene(NamedTuple):
     things: list[Thing]
 
 
-def draw(seed: int, index: int) -> tuple[Image.Image, list[Annotation], int]:
-    """Return picture INDEX of SEED (a PIL image), the annotations of it, and its JPEG quality."""
+class Picture(NamedTuple):
+    """An IMAGE, what it shows, and the QUALITY of its JPEG; NORMALS as normals() has them."""
+
+    image: Image.Image
+    annotations: list[Annotation]
+    normals: np.ndarray
+    quality: int
+
+
+def draw(seed: int, index: int) -> Picture:
+    """Return picture INDEX of SEED."""
     rng = np.random.default_rng((seed, index))
     annotations: list[Annotation] = []
     while not annotations:  # seldom: the one object that found room is all but hidden
         scene = compose(rng)
         view = render(scene)
         annotations = annotate(view, [thing.name for thing in scene.things])
-    return develop(shade(view, scene), rng), annotations, int(rng.integers(70, 96))
+    image = develop(shade(view, scene), rng)
+    return Picture(image, annotations, normals(view), int(rng.integers(70, 96)))
 
 
 # ---- Composition ------------------------------------------------------------------------------
@@ -185,3 +196,17 @@ def annotate(view: View, names: Sequence[str]) -> list[Annotation]:
         box = (left, top, right, bottom)
         annotations.append(Annotation(name, box, bool(truncated), bool(difficult)))
     return annotations
+
+
+def normals(view: View) -> np.ndarray:
+    """Return the normals of VIEW, a picture as targets.encode_normals() makes it.
+
+    A pixel of the picture has the normal at its middle, in the frame of the camera: x to the right,
+    y up, z towards the camera. It has none where it shows the sky, or what is as far as the ridge.
+    """
+    rows, columns = (
+        ((np.arange(round(side / DETAIL)) + 0.5) * DETAIL).astype(int) for side in view.depth.shape
+    )
+    at = np.ix_(rows, columns)
+    x, y, z = (part[at] for part in view.normal)
+    return encode_normals(np.stack([x, y, -z]), view.depth[at] < places.RIDGE)

@@ -7,7 +7,8 @@ import os
 import torch
 
 from ssl_common import streams
-from ssl_common.data.manifest import Manifest, index_files
+from ssl_common.data.lines import index_files
+from ssl_common.data.manifest import Manifest
 from ssl_common.processes import Stopped
 from ssl_common.streams import DataError
 from ssl_common.training import checkpoints, torchrun
