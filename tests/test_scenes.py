@@ -237,7 +237,7 @@ def test_normals_of_a_ball_are_those_of_geometry():
 
 @pytest.mark.parametrize("turn", [-0.6, 0.0, 0.3, 0.9])
 def test_normals_of_a_wall_and_of_the_ground(turn):
-    """A wall turned about y has one normal; the ground leads up, the sky and the far have none."""
+    """A turned wall has one normal; that of the ground leads up; sky and far have none."""
     view = View(CAMERA)
     places.paint(view, places.Sky(np.random.default_rng(0)), places.Ground("meadow", RNG))
     wall = Solid(CUBE, (0, 1, 8), np.array([3, 1, 0.01]), GRAY, objects.about(1, turn))
@@ -257,9 +257,8 @@ def test_normals_of_scenes_turn_towards_the_camera():
         view = drawing.render(composed(index))
         found, columns, rows = normals_at(view)
         camera = view.camera
-        towards = np.stack([
-            -(columns - camera.width / 2), -(camera.horizon - rows), np.full_like(rows, camera.focal)
-        ])  # fmt: skip
+        x, y = columns - camera.width / 2, camera.horizon - rows
+        towards = np.stack([-x, -y, np.full_like(x, camera.focal)])
         known = found.any(0)
         facing = (found * towards).sum(0)[known] / np.linalg.norm(towards, axis=0)[known]
         assert known.mean() > 0.3 and (facing > -0.05).mean() > 0.995
