@@ -40,7 +40,7 @@ INSIDE = {
 def test_rays_cross_a_solid_where_their_points_are_inside(name):
     """Against walking along the ray in small steps, for a stretched, turned and moved solid."""
     shape, inside = INSIDE[name]
-    rng, turn = np.random.default_rng(0), objects.about(1, 0.7) @ objects.about(2, -0.4)
+    rng, turn = np.random.default_rng(0), objects.rotation(1, 0.7) @ objects.rotation(2, -0.4)
     solid = Solid(shape, (0.2, 0.1, 0.3), (1.5, 0.8, 1.1), GRAY, turn)
     origin = rng.normal(0, 0.3, (3, 400, 1)) + [[[0]], [[0]], [[-6]]]
     direction = rng.normal(0, 0.15, (3, 400, 1)) + [[[0]], [[0]], [[1]]]
@@ -61,7 +61,7 @@ def test_rays_cross_a_solid_where_their_points_are_inside(name):
 @pytest.mark.parametrize("name", INSIDE)
 def test_normals_lead_out_of_a_solid(name):
     shape, inside = INSIDE[name]
-    solid = Solid(shape, (0, 0, 0), (1.5, 0.8, 1.1), GRAY, objects.about(0, 0.5))
+    solid = Solid(shape, (0, 0, 0), (1.5, 0.8, 1.1), GRAY, objects.rotation(0, 0.5))
     rng = np.random.default_rng(1)
     direction = rng.normal(size=(3, 500))
     origin = -5 * direction
@@ -165,7 +165,7 @@ def test_a_box_encloses_just_the_pixels_that_the_object_changed(index):
     for owner, shown in said.items():
         others = [thing for number, thing in enumerate(scene.things) if number != owner]
         changed = view.depth != drawing.render(scene._replace(things=others)).depth
-        if np.count_nonzero(changed) < drawing.UNSEEN * drawing.DETAIL**2:
+        if np.count_nonzero(changed) < drawing.MIN_PIXELS * drawing.DETAIL**2:
             continue
         rows, columns = np.nonzero(changed)
         expected = [columns.min(), rows.min(), columns.max(), rows.max()]
@@ -240,7 +240,7 @@ def test_normals_of_a_wall_and_of_the_ground(turn):
     """A turned wall has one normal; that of the ground leads up; sky and far have none."""
     view = View(CAMERA)
     places.paint(view, places.Sky(np.random.default_rng(0)), places.Ground("meadow", RNG))
-    wall = Solid(CUBE, (0, 1, 8), np.array([3, 1, 0.01]), GRAY, objects.about(1, turn))
+    wall = Solid(CUBE, (0, 1, 8), np.array([3, 1, 0.01]), GRAY, objects.rotation(1, turn))
     view.add([wall], 0)
     found, columns, rows = normals_at(view)
     owner = view.owner[rows.astype(int), columns.astype(int)]
@@ -321,7 +321,7 @@ def test_an_object_is_drawn_whole_and_opaque(name):
             300, 300, focal=180 * z / (2 * np.abs(extent).max()), horizon=150, eye=tall / 2
         )
         view = View(camera)
-        view.add([s.placed((0, 0, z), objects.about(1, 0.5)) for s in solids], 0)
+        view.add([s.place((0, 0, z), objects.rotation(1, 0.5)) for s in solids], 0)
         seen = view.owner == 0
         assert seen.sum() > 150
         border = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]])

@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_common.data.manifest import Manifest
 
-SEEN = {  # how it was told -> what a message says of an image of both lists
+REASONS = {  # what both are known by -> what a message says of an image of both lists
     "contents": "holds the bytes of an image that {} was trained on",
     "places": "is an image that {} was trained on",
     "paths": "is the path of an image that {} was trained on",
@@ -84,7 +84,7 @@ def check_unseen(
     the contents of the files if both have these fingerprints, else by places, else by paths. If it
     is ALLOWED, return instead the fields of a record: how many lines, and by what; {} for none.
     """
-    for by in SEEN:
+    for by in REASONS:
         mine, trained = getattr(ours, by), getattr(theirs, by)
         if mine is not None and trained is not None:
             break
@@ -94,5 +94,5 @@ def check_unseen(
     if allowed:
         return {"seen": len(lines), "seen_by": by}
     line = int(lines[0]) + 1
-    message = f"{manifest[line - 1].path} {SEEN[by].format(source)} ({len(lines)} such lines)"
+    message = f"{manifest[line - 1].path} {REASONS[by].format(source)} ({len(lines)} such lines)"
     raise manifest.error(line, f"{message}: {ADVICE[by]}")

@@ -119,21 +119,22 @@ def voc(root: str, split: str) -> list[Row]:
     splits, labelled = _lists(main)
     if split not in splits:
         raise DataError(f"{main}: no split {split!r}: there are {', '.join(sorted(splits))}")
-    shown: dict[str, dict[str, list[str]]] = {
+    labels_of: dict[str, dict[str, list[str]]] = {
         image: {"1": [], "0": []} for image in _members(main, split)
     }
     # All classes or none: one that lacks just this list would silently be absent everywhere.
     if any(known == split for _name, known in labelled):
         for name in sorted({name for name, _split in labelled}):
-            for image, label in _class_labels(main, name, split, shown).items():
+            for image, label in _class_labels(main, name, split, labels_of).items():
                 if label != "-1":
-                    shown[image][label].append(name)
-    elif annotated := _annotated(root, shown):
+                    labels_of[image][label].append(name)
+    elif annotated := _annotated(root, labels_of):
         for image, path in annotated.items():
-            shown[image]["1"], shown[image]["0"] = _objects(path)
+            labels_of[image]["1"], labels_of[image]["0"] = _objects(path)
     files = _image_files(os.path.join(root, "JPEGImages"))
     rows = [
-        Row(files(image), tuple(labels["1"]), tuple(labels["0"])) for image, labels in shown.items()
+        Row(files(image), tuple(labels["1"]), tuple(labels["0"]))
+        for image, labels in labels_of.items()
     ]
     return sorted(rows, key=lambda row: os.fsencode(row.path))
 

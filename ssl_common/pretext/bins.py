@@ -76,9 +76,9 @@ class Bins:
         """Return the loss of the best constant prediction, where the prior holds."""
         if self.prior is None:
             return math.log(len(self.points))
-        seen = self.prior * self.weight.numpy()
+        mass = self.prior * self.weight.numpy()
         nearest, share = (t.numpy() for t in self.encode(torch.from_numpy(self.points)))
-        mean = np.bincount(nearest.ravel(), (seen[:, None] * share).ravel(), len(self.points))
+        mean = np.bincount(nearest.ravel(), (mass[:, None] * share).ravel(), len(self.points))
         mean = mean[mean > 0] / mean.sum()
         return float(-(mean * np.log(mean)).sum())
 
@@ -156,7 +156,7 @@ def make(
     if gray == read:
         raise manifest.error(1, f"all {read:,} images are gray: nothing can be learned of colours")
     if grid:
-        points, share = occupied(counts, grid)
+        points, share = grid_points(counts, grid)
     else:
         points = hull()
         share = prior(counts, points)
@@ -201,7 +201,7 @@ def count(
     return total.reshape(256, 256), len(unreadable), gray
 
 
-def occupied(histogram: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
+def grid_points(histogram: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (points int64 (Q, 2), prior float64 (Q)): the cells of GRID that HISTOGRAM fills.
 
     HISTOGRAM is what count() gives. A point is the least a and b of its cell, counted from -128:

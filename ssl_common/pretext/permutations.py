@@ -101,9 +101,9 @@ def load(path: str) -> np.ndarray:
         values = " ".join(map(str, array[row, :16]))
         what = f"not a permutation of {base} to {tiles - 1 + base}: {values}"
         raise DataError(f"{where}: row {row} is {what}; write it again by make-permutations")
-    seen: dict[bytes, int] = {}
+    row_of: dict[bytes, int] = {}
     for row, permutation in enumerate(permutations):
-        first = seen.setdefault(permutation.tobytes(), row)
+        first = row_of.setdefault(permutation.tobytes(), row)
         if first != row:
             raise DataError(f"{where}: row {row} is row {first} again: delete it")
     return permutations

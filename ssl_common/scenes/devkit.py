@@ -19,10 +19,10 @@ from ssl_common.scenes.drawing import Annotation
 SPLITS = {"train": (0,), "val": (2,), "trainval": (0, 2), "test": (1, 3)}  # index modulo 4
 
 
-def make(folder: str, shown_as: str, count: int, seed: int, workers: int) -> Iterator[Row]:
+def make(folder: str, prefix: str, count: int, seed: int, workers: int) -> Iterator[Row]:
     """Write COUNT scenes of SEED as a devkit into FOLDER; yield the Row of each, in order.
 
-    Paths in the rows begin with SHOWN_AS, as those in the lists of boxes and of normals. The lists
+    Paths in the rows begin with PREFIX, as those in the lists of boxes and of normals. The lists
     of splits are written after the last row.
     """
     for part in ("JPEGImages", "Annotations", "Normals", "ImageSets/Main"):
@@ -36,8 +36,8 @@ def make(folder: str, shown_as: str, count: int, seed: int, workers: int) -> Ite
             label = DIFFICULT if each.difficult else POSITIVE
             column = classes.index(each.name)
             labels[index, column] = max(labels[index, column], label)
-        path = os.path.join(shown_as, "JPEGImages", f"{name(index)}.jpg")
-        target = os.path.join(shown_as, "Normals", f"{name(index)}.png")
+        path = os.path.join(prefix, "JPEGImages", f"{name(index)}.jpg")
+        target = os.path.join(prefix, "Normals", f"{name(index)}.png")
         line = format_objects(objects_of(path, size, annotations))
         _write(os.path.join(folder, "objects.jsonl"), line, "ab")
         _write(os.path.join(folder, "normals.tsv"), format_pair(Pair(path, target)), "ab")

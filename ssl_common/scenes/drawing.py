@@ -19,7 +19,7 @@ SIZES = [(320, 240), (320, 216), (320, 212), (240, 320), (216, 320), (256, 256)]
 SIZE_ODDS = [0.5, 0.2, 0.1, 0.1, 0.05, 0.05]
 MOST = 8  # objects
 AGAIN = 0.35  # how often an object is of the class of the one before: cows in a herd
-UNSEEN = 30  # pixels: of an object that shows fewer nothing is said
+MIN_PIXELS = 30  # pixels: an object that shows fewer is left out
 TINY = 80  # pixels: one that shows fewer is difficult,
 HIDDEN = 1 / 3  # and so is one that shows less of itself than this
 # The share of the picture's height that an object takes: its usual span.
@@ -109,8 +109,8 @@ def _settle(name, solids, scene, rng):
             for other in scene.things
         )
         if not crowded and scene.ground.has_room(name, base[0], base[2], radius):
-            rotation = objects.about(1, turn)
-            return Thing(name, [s.placed(base, rotation) for s in solids], base, radius)
+            rotation = objects.rotation(1, turn)
+            return Thing(name, [s.place(base, rotation) for s in solids], base, radius)
     return None
 
 
@@ -183,7 +183,7 @@ def annotate(view: View, names: Sequence[str]) -> list[Annotation]:
     for owner, name in enumerate(names):
         visible = view.owner == owner
         pixels = np.count_nonzero(visible)
-        if pixels < UNSEEN * DETAIL**2:
+        if pixels < MIN_PIXELS * DETAIL**2:
             continue
         rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
         ends = (columns[0], rows[0], columns[-1], rows[-1])

@@ -130,8 +130,8 @@ def leaves(level: float, texel: float) -> Cut:
 # ---- Solids -----------------------------------------------------------------------------------
 
 
-def about(axis: int, angle: float) -> np.ndarray:
-    """Return the turn by ANGLE about axis 0, 1 or 2."""
+def rotation(axis: int, angle: float) -> np.ndarray:
+    """Return the rotation by ANGLE around axis 0, 1 or 2."""
     c, s = np.cos(angle), np.sin(angle)
     return np.roll([[1, 0, 0], [0, c, -s], [0, s, c]], (axis, axis), (0, 1))
 
@@ -153,19 +153,19 @@ def block(centre: Point, size: Point, skin: Skin, shape: Shape = CUBE, **more: A
     return Solid(shape, centre, np.array(size) / 2, skin, **more)
 
 
-def ball_of(centre: Point, size: Point, skin: Skin, **more: Any) -> Solid:
+def ellipsoid(centre: Point, size: Point, skin: Skin, **more: Any) -> Solid:
     """Return an ellipsoid around CENTRE of whole SIZE (x, y, z)."""
     return Solid(SPHERE, centre, np.array(size) / 2, skin, **more)
 
 
-def sided(lines: Sequence[Sequence[float]]) -> Faces:
+def prism(lines: Sequence[Sequence[float]]) -> Faces:
     """Return the solid from z = -1 to 1 with the sides a x + b y <= 1 for LINES (a, b)."""
     return Faces([*[(a, b, 0) for a, b in lines], (0, 0, 1), (0, 0, -1)])
 
 
-GABLE = sided([(0, -1), (2, 1), (-2, 1)])  # a roof: the ridge runs along z
-CABIN = sided([(0, -1), (0, 1), (1.25, 0.25), (-1.15, 0.15)])
-SAIL = sided([(0, -1), (-1, 0), (6.7, 5.7)])
+GABLE = prism([(0, -1), (2, 1), (-2, 1)])  # a roof: the ridge runs along z
+CABIN = prism([(0, -1), (0, 1), (1.25, 0.25), (-1.15, 0.15)])
+SAIL = prism([(0, -1), (-1, 0), (6.7, 5.7)])
 HULL = Faces(
     [(0, 1, 0), (0, -1, 0), (1.15, -0.2, 0), (-1.05, -0.05, 0)]
     + [(1.2, -0.3, s) for s in (1, -1)]
@@ -199,7 +199,7 @@ def house(rng: np.random.Generator) -> list[Solid]:
     return [
         block((0, height / 2, 0), (width, height, depth), wall),
         block((0, height + rise / 2, 0), (depth + 1, rise, width + 0.8),
-              bricks(tint(rng, *ROOF), 0.6, 0.35), GABLE, turn=about(1, np.pi / 2)),
+              bricks(tint(rng, *ROOF), 0.6, 0.35), GABLE, turn=rotation(1, np.pi / 2)),
         block(chimney, (0.8, rise, 0.8), bricks(0.7 * colour)),
         block((rng.uniform(-0.3, 0.3) * width, 1.05, -depth / 2), (1.1, 2.1, 0.2), door),
     ]  # fmt: skip
@@ -224,7 +224,7 @@ def tree(rng: np.random.Generator) -> list[Solid]:
         offset = rng.uniform(-0.32, 0.32, 3) * size
         clump = size * rng.uniform(0.4, 0.65) * np.array([1.15, 0.9, 1.15])
         skin = foliage(green * rng.uniform(0.8, 1.2))
-        parts.append(ball_of((0, middle, 0) + offset, clump, skin, cut=leaves(-1.1, 0.06)))
+        parts.append(ellipsoid((0, middle, 0) + offset, clump, skin, cut=leaves(-1.1, 0.06)))
     return parts
 
 
@@ -257,7 +257,7 @@ def car(rng: np.random.Generator) -> list[Solid]:
         block((-0.15, (high + top) / 2, 0), (length * 0.62, top - high, width * 0.9), cabin, CABIN),
     ] + [
         block((x * length * 0.31, 0.31, z * (width / 2 - 0.1)), (0.62, 0.24, 0.62), wheel, CYLINDER,
-              turn=about(0, np.pi / 2))
+              turn=rotation(0, np.pi / 2))
         for x in (-1, 1) for z in (-1, 1)
     ]  # fmt: skip
 
@@ -272,25 +272,25 @@ def cow(rng: np.random.Generator) -> list[Solid]:
     head = (1.25, 0.45, 0) if graze else (1.3, 1.5, 0)
     pale, horn = plain(rgb(0.5, 0.38, 0.32)), plain(rgb(0.6, 0.55, 0.45))
     parts = [
-        ball_of((0, 1.05, 0), (2.0, 0.85, 0.75), hide),
-        ball_of((-0.55, 1.1, 0), (0.9, 0.8, 0.72), hide),
-        ball_of((0.6, 1.1, 0), (0.8, 0.8, 0.68), hide),
+        ellipsoid((0, 1.05, 0), (2.0, 0.85, 0.75), hide),
+        ellipsoid((-0.55, 1.1, 0), (0.9, 0.8, 0.72), hide),
+        ellipsoid((0.6, 1.1, 0), (0.8, 0.8, 0.68), hide),
         bar((0.7, 1.15, 0), head, 0.17, hide),
-        ball_of(head, (0.55, 0.34, 0.3), hide, turn=about(2, -0.7)),
-        ball_of(np.add(head, (0.19, -0.16, 0)), (0.24, 0.2, 0.22), pale),
+        ellipsoid(head, (0.55, 0.34, 0.3), hide, turn=rotation(2, -0.7)),
+        ellipsoid(np.add(head, (0.19, -0.16, 0)), (0.24, 0.2, 0.22), pale),
         bar((-0.95, 1.2, 0), (-1.05, 0.5, 0), 0.035, hide),
         bar(np.add(head, (-0.1, 0.1, -0.28)), np.add(head, (-0.1, 0.1, 0.28)), 0.05, horn, SPHERE),
     ]
     for x, z in ((0.62, 0.2), (0.55, -0.2), (-0.62, 0.2), (-0.7, -0.2)):
         step = rng.uniform(-0.12, 0.12)
         parts.append(bar((x, 0.95, z), (x + step, 0, z), 0.095, hide))
-    return scaled(parts, scale)
+    return enlarge(parts, scale)
 
 
-def scaled(parts: list[Solid], scale: float) -> list[Solid]:
-    """Return PARTS made larger by SCALE; their skins keep their grain."""
+def enlarge(parts: list[Solid], factor: float) -> list[Solid]:
+    """Return PARTS made larger by FACTOR; their skins keep their grain."""
     for part in parts:
-        part.centre, part.size = part.centre * scale, part.size * scale
+        part.centre, part.size = part.centre * factor, part.size * factor
     return parts
 
 
@@ -301,22 +301,22 @@ def person(rng: np.random.Generator) -> list[Solid]:
     shirt = bands(cloth, lambda p, n: p[1] / 0.08, 0.05) if striped else plain(cloth[0], 0.08)
     step, swing, shoe = rng.uniform(0, 0.28), rng.uniform(-0.3, 0.5), plain(rgb(0.05, 0.04, 0.04))
     parts = [
-        ball_of((0, 1.2, 0), (0.3, 0.72, 0.44), shirt),
+        ellipsoid((0, 1.2, 0), (0.3, 0.72, 0.44), shirt),
         block((0, 1.12, 0), (0.24, 0.42, 0.34), shirt, CYLINDER),
         bar((0, 1.4, 0), (0, 1.6, 0), 0.06, skin),
-        ball_of((0, 1.66, 0), (0.21, 0.26, 0.19), skin),
-        ball_of((-0.02, 1.71, 0), (0.24, 0.21, 0.215), hair),
+        ellipsoid((0, 1.66, 0), (0.21, 0.26, 0.19), skin),
+        ellipsoid((-0.02, 1.71, 0), (0.24, 0.21, 0.215), hair),
     ]
     for side in (-1, 1):
         foot = (side * step, 0.06, side * 0.1)
         hand = (side * 0.6 * swing, 0.85 + 0.3 * abs(swing), side * 0.3)
         parts += [
             bar((0, 0.95, side * 0.09), foot, 0.085, trousers),
-            ball_of(np.add(foot, (0.06, -0.01, 0)), (0.28, 0.1, 0.11), shoe),
+            ellipsoid(np.add(foot, (0.06, -0.01, 0)), (0.28, 0.1, 0.11), shoe),
             bar((0, 1.42, side * 0.21), hand, 0.055, shirt),
-            ball_of(hand, (0.11, 0.14, 0.1), skin),
+            ellipsoid(hand, (0.11, 0.14, 0.1), skin),
         ]
-    return scaled(parts, rng.uniform(0.75, 1.08))
+    return enlarge(parts, rng.uniform(0.75, 1.08))
 
 
 def ball(rng: np.random.Generator) -> list[Solid]:
@@ -327,8 +327,8 @@ def ball(rng: np.random.Generator) -> list[Solid]:
         bands([WHITE, GLASS], lambda p, n: 0.7 + 0.6 * np.sin(p * (4.5 / radius)).prod(0), 0.03),
         plain(colours[0], 0.05, 0.01),
     ][rng.integers(3)]
-    turn = about(0, rng.uniform(-1, 1)) @ about(2, rng.uniform(-1, 1))
-    return [ball_of((0, radius, 0), (2 * radius,) * 3, skin, turn=turn)]
+    turn = rotation(0, rng.uniform(-1, 1)) @ rotation(2, rng.uniform(-1, 1))
+    return [ellipsoid((0, radius, 0), (2 * radius,) * 3, skin, turn=turn)]
 
 
 def boat(rng: np.random.Generator) -> list[Solid]:
@@ -343,7 +343,7 @@ def boat(rng: np.random.Generator) -> list[Solid]:
         mast = bar(foot, (foot[0], top, 0), length * 0.012, plain(rgb(0.35, 0.25, 0.15)))
         for x, wide, tall, turn in ((-0.16, 0.48, 0.85, np.pi), (0.29, 0.3, 0.7, 0)):
             centre, size = (x * length, high + tall * top / 2, 0), (wide * length, tall * top, 0.06)
-            parts.append(block(centre, size, cloth, SAIL, turn=about(1, turn)))
+            parts.append(block(centre, size, cloth, SAIL, turn=rotation(1, turn)))
         return [*parts, mast]
     wall = with_windows(plain(WHITE, 0.03), GLASS, 0.9, high * 1.1)
     cabin = (length * 0.4, high * 1.1, wide * 0.6)
@@ -390,11 +390,11 @@ def lamp(rng: np.random.Generator) -> list[Solid]:
         bar((0, 0, 0), (0, 0.7, 0), 0.14, metal),
     ]
     if rng.random() < 0.5:
-        return [*parts, ball_of((0, height + 0.15, 0), (0.55, 0.65, 0.55), head)]
+        return [*parts, ellipsoid((0, height + 0.15, 0), (0.55, 0.65, 0.55), head)]
     return [
         *parts,
         bar((0, height, 0), (reach, height + 0.25, 0), 0.05, metal),
-        ball_of((reach, height + 0.2, 0), (0.9, 0.28, 0.4), head),
+        ellipsoid((reach, height + 0.2, 0), (0.9, 0.28, 0.4), head),
     ]
 
 
@@ -403,8 +403,8 @@ def balloon(rng: np.random.Generator) -> list[Solid]:
     waves = [lambda p, n: np.arctan2(p[2], p[0]) * 6 / np.pi, lambda p, n: p[1] / 1.9]
     skin = bands(colours, waves[rng.integers(2)], 0.03)
     return [
-        ball_of((0, 12, 0), (13, 14, 13), skin),
-        block((0, 5.6, 0), (9.4, 9, 9.4), skin, CONE, turn=about(0, np.pi)),
+        ellipsoid((0, 12, 0), (13, 14, 13), skin),
+        block((0, 5.6, 0), (9.4, 9, 9.4), skin, CONE, turn=rotation(0, np.pi)),
         block((0, 0.6, 0), (1.5, 1.2, 1.5), bricks(rgb(0.35, 0.22, 0.1), 0.3, 0.15)),
     ]
 

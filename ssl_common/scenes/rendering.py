@@ -171,7 +171,7 @@ class Solid:
         self.centre, self.size = np.asarray(centre, float), np.asarray(size, float)
         self.turn = np.eye(3) if turn is None else turn
 
-    def placed(self, base: np.ndarray, turn: np.ndarray) -> "Solid":
+    def place(self, base: np.ndarray, turn: np.ndarray) -> "Solid":
         """Return this solid turned by TURN around the origin, then moved by BASE."""
         centre = turn @ self.centre + base
         return Solid(self.shape, centre, self.size, self.skin, turn @ self.turn, self.cut)
@@ -275,9 +275,9 @@ class View:
         shaded = np.empty_like(self.albedo)
         for c in range(3):
             falling = light.sunlight[c] * facing + light.skylight[c] * (upward * 0.8 + 0.2)
-            seen = self.albedo[c] * falling + self.glow[c]
+            reflected = self.albedo[c] * falling + self.glow[c]
             shaded[c] = np.where(
-                np.isinf(self.depth), self.glow[c], light.air[c] * (1 - air) + seen * air
+                np.isinf(self.depth), self.glow[c], light.air[c] * (1 - air) + reflected * air
             )
         return shaded
 
