@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -203,6 +204,44 @@ def test_images_come_from_any_store(memory, listed, workers):
     found = list(batches(dataset, [[0, 1, 2], [3, 4, 5]], workers, False))
     colours = torch.cat(found)[:, 0, 0].tolist()
     assert colours == [[40 * n, n, 7] for n in range(6)]
+
+
+class Batch(NamedTuple):
+    images: list
+    boxes: tuple
+    about: dict
+
+
+class Boxes:
+    """A data set of images of several sizes, each with any number of boxes."""
+
+    def __init__(self, manifest):
+        self.manifest = manifest
+
+    def prepare(self):
+        pass
+
+    def __getitem__(self, index):
+        boxes = self.manifest[index].boxes
+        image = torch.full((self.manifest[index].height, 5), index, dtype=torch.uint8)
+        return image, torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), len(boxes)
+
+    def collate(self, items):
+        images, boxes, numbers = zip(*items, strict=True)
+        return Batch(list(images), boxes, {"number": sum(numbers), "name": "batch"})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_is_what_the_data_set_collates(listed, workers):
+    rows = [SEVERAL, ALONE, SEVERAL._replace(height=12)]
+    dataset = Boxes(listed(ObjectList, *map(targets.format_objects, rows)))
+    first, second = batches(dataset, [[0, 1], [2]], workers, False)
+    assert [tuple(image.shape) for image in first.images] == [(10, 5), (7, 5)]
+    assert [image.unique().tolist() for image in first.images] == [[0], [1]]
+    assert isinstance(first.boxes, tuple) and first.about == {"number": 2, "name": "batch"}
+    assert first.boxes[0].tolist() == [list(box) for box in SEVERAL.boxes]
+    assert first.boxes[1].shape == (0, 4)
+    assert second.images[0].shape == (12, 5) and second.about["number"] == 2
 
 
 def test_errors_name_what_the_store_names(memory, listed):

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,10 @@ def batches(
 ) -> Generator[Any, None, None]:
     """Yield batches of DATASET in the order of SAMPLER, which yields lists of items.
 
-    A batch is a list with a tensor for each part of an item, whose first axis is the items; where
-    an item has one part alone, it is that tensor. WORKERS processes read, or this one if 0. PIN
-    puts the tensors where a GPU can fetch them by itself. Close it: that ends the processes.
+    A batch is what the data set's `collate` makes of the items; without one, a list with a tensor
+    for each part of an item, whose first axis is the items, or that tensor where an item has one
+    part alone. WORKERS processes read, or this one if 0. PIN puts the tensors where a GPU can fetch
+    them by itself. Close it: that ends the processes.
     """
     dataset.prepare()  # before there are workers: each would take as long
 
@@ -35,22 +36,35 @@ def batches(
     work = functools.partial(_batch, dataset)
     with contextlib.closing(side_by_side(work, sampler, workers, _use_one_thread, room)) as parts:
         for arrays in parts:
-            batch = [torch.from_numpy(array) for array in arrays]
+            batch = _converted(arrays, np.ndarray, torch.from_numpy)
             if pin and not workers:
-                batch = [tensor.pin_memory() for tensor in batch]
-            yield batch if len(batch) > 1 else batch[0]
+                batch = _converted(batch, torch.Tensor, torch.Tensor.pin_memory)
+            yield batch
 
 
-def _batch(dataset: Dataset, items: Sequence[Any]) -> list[np.ndarray]:
-    """Return ITEMS of DATASET as arrays, one of each part of an item, whose first axis they are."""
+def _batch(dataset: Dataset, items: Sequence[Any]) -> Any:
+    """Return the batch of ITEMS of DATASET, with arrays for its tensors."""
+    collate = getattr(dataset, "collate", default_collate)
     try:
         at_once = getattr(dataset, "__getitems__", None)
-        batch = default_collate(at_once(items) if at_once else [dataset[item] for item in items])
+        batch = collate(at_once(items) if at_once else [dataset[item] for item in items])
     except (MemoryError, OSError, RuntimeError) as error:
         if lacks := images.lacking(error):
             raise DataError(f"{streams.name(dataset.manifest.path)}: {lacks}") from error
         raise
-    return [tensor.numpy() for tensor in (batch if isinstance(batch, list) else [batch])]
+    return _converted(batch, torch.Tensor, torch.Tensor.numpy)
+
+
+def _converted(tree: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """Return TREE, lists, tuples and dicts of anything, with FUNCTION(each of that KIND)."""
+    if isinstance(tree, kind):
+        return function(tree)
+    if isinstance(tree, list | tuple):
+        parts = [_converted(each, kind, function) for each in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    if isinstance(tree, dict):
+        return {key: _converted(each, kind, function) for key, each in tree.items()}
+    return tree
 
 
 def _use_one_thread() -> None:

@@ -23,8 +23,11 @@ class Dataset(Protocol):
     `manifest` is the list that it reads, which errors name. `prepare` is called once before any
     item is read, in the process that starts the workers. `self[item]` is a number, an array or a
     tensor, or a tuple of these, of the same shapes for all items; item is what the sampler yields:
-    a line of the manifest from 0, or (epoch, line) in training. A data set that reads several
-    items faster at once also has __getitems__(items), a list.
+    a line of the manifest from 0, or (epoch, line) in training.
+
+    Two more methods it may have: __getitems__(items), a list, where several items are read faster
+    at once; and collate(list of what items are), a batch: lists, tuples and dicts with tensors,
+    where items have different shapes, as images of several sizes or boxes.
     """
 
     @property
