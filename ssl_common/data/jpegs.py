@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-_decoder: Callable[[torch.Tensor], torch.Tensor] | None = (
-    None  # of hasten(): a function from the bytes of a JPEG to 3 x H x W
-)
+# What hasten() found: a function from the bytes of a JPEG, a tensor, to pixels 3 x H x W.
+_decoder: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 def hasten() -> None:

@@ -32,10 +32,9 @@ def sample(
     itself, none of them difficult. A class with fewer is UNUSED. What is drawn depends on (SEED,
     NUMBER, K, class) alone.
     """
-    draws: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # class -> (positives, negatives)
-    for c, (positive, difficult) in enumerate(
-        zip(rows_of.positive, rows_of.difficult, strict=True)
-    ):
+    parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # class -> (positives, negatives)
+    both = zip(rows_of.positive, rows_of.difficult, strict=True)
+    for c, (positive, difficult) in enumerate(both):
         draw = np.random.default_rng((seed, number, k, c))
         known = np.union1d(positive, difficult)
         count, rest = 0 if rule == SINGLE else NEGATIVES * k, rows_of.images - len(known)
@@ -45,11 +44,11 @@ def sample(
         negatives = np.empty(0, np.int64)
         if count:
             negatives = _outside(known, draw.choice(rest, count, replace=False))
-        draws[c] = positives, negatives
-    used = [part for pair in draws.values() for part in pair]
+        parts[c] = positives, negatives
+    used = [part for pair in parts.values() for part in pair]
     rows = np.unique(np.concatenate(used)) if used else np.empty(0, np.int64)
     values = np.full((len(rows), len(rows_of.classes)), UNUSED, np.int8)
-    for c, (positives, negatives) in draws.items():
+    for c, (positives, negatives) in parts.items():
         values[slice(None) if rule == SINGLE else np.searchsorted(rows, negatives), c] = 0
         values[np.searchsorted(rows, positives), c] = 1
     return rows, values

@@ -7,7 +7,7 @@ pixels is three arrays that broadcast; what is kept for the picture are arrays (
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -94,6 +94,16 @@ Cut = Callable[[np.ndarray, Blur], np.ndarray]
 Vector = Sequence[Any]  # x, y and z: numbers, or arrays that broadcast
 
 
+class Shape(Protocol):
+    """A convex solid around the origin, within the cube from -1 to 1 or near it."""
+
+    def cross(self, origin: Vector, direction: Vector, /) -> tuple[np.ndarray, np.ndarray]:
+        """Return where rays enter and leave, in lengths of DIRECTION; enter < leave at a hit."""
+
+    def normal(self, point: np.ndarray, /) -> np.ndarray:
+        """Return the outward normals, of any length, at POINT (3, n) of the surface."""
+
+
 class Round:
     """The unit sphere, or the unit cylinder around y from -1 to 1."""
 
@@ -144,7 +154,6 @@ class Faces:
         return self.normals[np.argmax(rotate(self.normals, point), axis=0)].T
 
 
-Shape = Round | Faces
 SPHERE, CYLINDER = Round((0, 1, 2)), Round((0, 2))
 CAPS = Faces([[0, 1, 0], [0, -1, 0]])
 CUBE = Faces([*np.eye(3), *-np.eye(3)])
