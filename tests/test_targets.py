@@ -257,7 +257,8 @@ def test_errors_name_what_the_store_names(memory, listed):
 
 def test_a_folder_is_a_store(tmp_path, memory):
     (tmp_path / "0.png").write_bytes(memory["0.png"])
-    folder = stores.store(str(tmp_path))
+    folder = stores.store(tmp_path)
+    assert folder == stores.store(str(tmp_path))
     assert folder.exists("0.png") and not folder.exists("1.png")
     assert folder.name("0.png") == f"{tmp_path}/0.png" and folder.name("/x.png") == "/x.png"
     with folder.open("0.png") as stream:

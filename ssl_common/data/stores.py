@@ -37,6 +37,6 @@ class Files(NamedTuple):
         return os.path.exists(self.name(path))
 
 
-def store(root: str | Store) -> Store:
+def store(root: "str | os.PathLike[str] | Store") -> Store:
     """Return the store that ROOT, the value of --root, names; a store is one already."""
-    return Files(root) if isinstance(root, str) else root
+    return Files(os.fspath(root)) if isinstance(root, str | os.PathLike) else root
