@@ -3,6 +3,8 @@
 Letters in shapes are those of the man page: C classes, D features of an image, K costs, N images.
 """
 
+from typing import Any
+
 from ssl_common import containers, results
 from ssl_common.schema import (
     Each,
@@ -21,7 +23,7 @@ from ssl_common.schema import (
     reals,
 )
 
-LABELS = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
+LABELS: dict[str, Any] = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
 DIGEST = Texts(pattern="[0-9a-f]{16}", called="digest")
 PLAIN = Plain(maybe=True)
 SHAPE = integers("3", least=1, maybe=True)  # of the features of a layer
@@ -84,6 +86,34 @@ SIDECAR = Format(
     "extract them again with extract-features, or remove it",
     containers.read_json,
     {"format": Version(1, maybe=True), **results.SAID, "shape": SHAPE, "inferred": results.TEXTS},
+    others=PLAIN,
+)
+
+# ---- Objects: a line of the list for each image -------------------------------------------------
+
+
+def _within_the_image(found):
+    """See that each box has an area, and lies in the image."""
+    for x1, y1, x2, y2 in found["boxes"]:
+        if not (x1 < x2 <= found["width"] and y1 < y2 <= found["height"]):
+            box, size = [x1, y1, x2, y2], f"{found['width']} x {found['height']} pixels"
+            return f"boxes holds {box}, not x1, y1, x2, y2 in an image of {size}"
+    return None
+
+
+OBJECTS = Format(
+    "the objects of an image",
+    "mend the line or delete it",
+    containers.read_json,  # of a list of one image
+    {
+        "path": Texts(pattern=r"[^\t\n\r\0?][^\t\n\r\0]*", called="path"),
+        "width": integers(least=1),
+        "height": integers(least=1),
+        "boxes": numbers("B* 4", least=0),
+        "labels": Texts("B*", **LABELS),
+        "difficult": Flag("B*"),
+    },
+    checks=(_within_the_image,),
     others=PLAIN,
 )
 

@@ -17,17 +17,16 @@ from conftest import Bomb
 from torch.utils.data import Dataset
 
 from ssl_common import streams
-from ssl_common.data import manifest as module
-from ssl_common.data.loading import Shuffled, batches
+from ssl_common.data import lines as module
+from ssl_common.data.batches import batches
+from ssl_common.data.lines import BLOCK, PIECE, index_files
 from ssl_common.data.manifest import (
-    BLOCK,
-    PIECE,
     Manifest,
     Row,
     format_row,
-    index_files,
     label_matrix,
 )
+from ssl_common.data.order import ShuffleSampler
 from ssl_common.streams import DataError
 
 
@@ -318,7 +317,7 @@ def test_the_next_place_where_one_cannot_be_written(tmp_path, kept, monkeypatch)
 def test_processes_that_index_at_once(tmp_path, kept):
     content = lines(50_000)
     (tmp_path / "list.tsv").write_text(content)
-    code = "import sys; from ssl_common.data import manifest as m; m.SMALL = 0;"
+    code = "import sys; from ssl_common.data import lines, manifest as m; lines.SMALL = 0;"
     code += "x = m.Manifest(sys.argv[1], sys.argv[2:]); print(x.digest(), x[49_999].path)"
     argv = [sys.executable, "-c", code, str(tmp_path / "list.tsv"), str(kept)]
     running = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(4)]
@@ -354,7 +353,7 @@ def test_a_worker_is_as_large_for_many_lines_as_for_few(tmp_path, kept):
         with open(tmp_path / "list.tsv", "w") as stream:
             stream.writelines(f"a/folder/as/yfcc/has/them/{n:020}.jpg\n" for n in range(count))
         found = Manifest(str(tmp_path / "list.tsv"), [str(kept)])
-        order = Shuffled(count, 500, 20, 0, 0)
+        order = ShuffleSampler(count, 500, 20, 0, 0)
         with contextlib.closing(batches(Weighed(found), order, 1, False)) as loaded:
             weights.append(max(int(batch[1].max()) for batch in loaded))
     assert weights[1] - weights[0] < 4000

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from ssl_common.data import images
-from ssl_common.data.loading import draws
+from ssl_common.data.order import draws
 from ssl_common.pretext import color
 from ssl_common.pretext.colorization import CROP, middles
 from ssl_common.reporting.captions import LINE, MARGIN, SPACE, caption, fitting, sheet

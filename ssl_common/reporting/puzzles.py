@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from ssl_common.data import images
-from ssl_common.data.loading import MEAN, STD, draws
+from ssl_common.data.order import draws
+from ssl_common.data.pixels import MEAN, STD
 from ssl_common.pretext import jigsaw
 from ssl_common.pretext.jigsaw import CELL, CROP, GRID, TILE, TILES
 from ssl_common.reporting.captions import FONT, INK, LINE, MARGIN, SPACE, caption, fitting, sheet
