@@ -3,7 +3,7 @@
 Letters in shapes are those of the man page: C classes, D features of an image, K costs, N images.
 """
 
-from ssl_common import containers, results
+from ssl_common import containers, fields, results, tasks
 from ssl_common.schema import (
     Each,
     Flag,
@@ -21,7 +21,7 @@ from ssl_common.schema import (
     reals,
 )
 
-LABELS = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
+CLASSES = Texts("C", pattern=r"[^\t\n\r,?][^\t\n\r,]*", called="class name", order="rising")
 DIGEST = Texts(pattern="[0-9a-f]{16}", called="digest")
 PLAIN = Plain(maybe=True)
 SHAPE = integers("3", least=1, maybe=True)  # of the features of a layer
@@ -73,7 +73,7 @@ SAMPLES = Format(
     containers.read_json,
     {
         "format": Version(1),
-        "seed": results.INDEX,
+        "seed": fields.INDEX,
         "rule": Texts(of=("single", "several"), maybe=True),
         "digests": Mapping(DIGEST),
     },
@@ -83,7 +83,7 @@ SIDECAR = Format(
     "the sidecar of features",
     "extract them again with extract-features, or remove it",
     containers.read_json,
-    {"format": Version(1, maybe=True), **results.SAID, "shape": SHAPE, "inferred": results.TEXTS},
+    {"format": Version(1, maybe=True), **results.SUBJECT, "shape": SHAPE, "inferred": fields.TEXTS},
     others=PLAIN,
 )
 
@@ -174,7 +174,7 @@ SVM = Format(
     containers.read_arrays,
     {
         "format": Version(1),
-        "classes": Texts("C", **LABELS, order="rising"),
+        "classes": CLASSES,
         "chosen": Texts("C", of=("folds", "others", "default", "none")),
         "coef": reals("C D", "float64", holes=("chosen", ("none",))),
         "intercept": reals("C", "float64", holes=("chosen", ("none",))),
@@ -218,9 +218,10 @@ def _samples_by_k(found):
     return None
 
 
+SAMPLE_FIELDS = ("sample_seed", "sample_rule", "samples_digest")
 # By k: what drew its samples, and their digest.
 DRAWN = Mapping(
-    Table({name: results.FOUND[name] for name in ("sample_seed", "sample_rule", "samples_digest")}),
+    Table({name: tasks.LOW_SHOT.conditions[name] for name in SAMPLE_FIELDS}),
     maybe=True,
 )
 
@@ -230,7 +231,7 @@ LOW_SHOT = Format(
     containers.read_arrays,
     {
         "lowshot_format": Version(1),
-        "classes": Texts("C", **LABELS, order="rising"),
+        "classes": CLASSES,
         "costs": reals("K", "float64", above=0, order="rising"),
         "scale": reals("N", "float64", above=0),
         "paths": integers("N", "uint64", order="sorted"),
@@ -257,19 +258,19 @@ LOW_SHOT = Format(
 
 # What decided a training.
 SETTINGS = {
-    **results.SAID,
+    **results.SUBJECT,
     **results.SETTINGS,
     "warm_up": numbers("2", least=0, maybe=True),
     "drops": numbers("* 2", least=0, maybe=True),
-    "inferred": results.TEXTS,
-    "task": results.TEXT,
+    "inferred": fields.TEXTS,
+    "task": fields.TEXT,
     "optimizer": Texts(of=("sgd", "adam"), maybe=True),
     "precision": Texts(of=("fp32", "bf16"), maybe=True),
-    "permutations_digest": results.TEXT,
-    "color_projection": results.FLAG,
-    "bins": results.COUNT,
-    "bins_digest": results.TEXT,
-    "rebalanced": results.FLAG,
+    "permutations_digest": fields.TEXT,
+    "color_projection": fields.FLAG,
+    "bins": fields.COUNT,
+    "bins_digest": fields.TEXT,
+    "rebalanced": fields.FLAG,
     "reads": Texts(of=("rgb", "lab"), maybe=True),
     "converted": Plain(finite=False, maybe=True),
 }
@@ -310,7 +311,7 @@ LINEAR = Format(
     _tensors("train-linear"),
     {
         "format": Version(1),
-        "classes": Texts("C", **LABELS, order="rising"),
+        "classes": CLASSES,
         "settings": Table(
             SETTINGS
             | {
@@ -345,8 +346,8 @@ CHECKPOINT = Format(
         "step": integers(least=0),
         "position": integers("2", least=0),
         "log_bytes": integers(least=0),
-        "log_lines": results.INDEX,
-        "log_digest": results.TEXT,
+        "log_lines": fields.INDEX,
+        "log_digest": fields.TEXT,
         "network": State(),
         "optimizer": Opaque(),
         "random": Opaque(),

@@ -7,6 +7,7 @@ import os
 import sys
 
 from ssl_common import containers, formats, legible, results, streams
+from ssl_common.fields import TEXT
 from ssl_common.streams import DataError
 
 
@@ -108,12 +109,12 @@ def _tag(name, text):
     option = streams.utf8(f"--tag {name}={text}")
     if option != f"--tag {name}={text}":
         raise DataError(f"{option}: not UTF-8")
-    if name in results.OURS or name.startswith("time_"):
+    if name in results.COMMANDS_OWN or name.startswith("time_"):
         raise DataError(f"{option}: {name} is for the command to say: leave it out")
     if not text:
         raise DataError(f"{option}: nothing after the =: say what it is, or leave it out")
-    kind, value = results.FIELDS.get(name, results.TEXT), text
-    if kind is not results.TEXT and text == text.strip():
+    kind, value = results.FIELDS.get(name, TEXT), text
+    if kind is not TEXT and text == text.strip():
         with contextlib.suppress(ValueError):
             value = containers.parse(text)
     if not kind.holds(value):

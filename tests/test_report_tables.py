@@ -9,7 +9,7 @@ import pytest
 from conftest import CHECKOUT
 
 from ssl_common import results
-from ssl_common.reporting import report, tables
+from ssl_common.reporting import labels, published, report, tables
 from ssl_common.streams import DataError
 from ssl_common.training import recipes
 
@@ -167,8 +167,8 @@ def test_labels_are_not_compared_in_pairs(alike):
     def compared(count):
         Counted.compared = 0
         about = [{"note": Counted(i), f"n{i}": "x", "model": Counted(-i)} for i in range(count)]
-        labels = report.told_apart([Counted(i // alike) for i in range(count)], about)
-        assert len(set(labels)) == count
+        told_apart = labels.told_apart([Counted(i // alike) for i in range(count)], about)
+        assert len(set(told_apart)) == count
         return Counted.compared
 
     assert compared(1000) < 10 * 1000
@@ -195,7 +195,7 @@ def test_the_work_grows_as_the_records(tmp_path, field):
             sys.setprofile(before)
         return found
 
-    report._published()  # once for all
+    published.publication()  # once for all
     assert calls(400) < 2.2 * calls(200)
 
 
@@ -215,8 +215,8 @@ def test_records_that_say_little_are_all_listed(tmp_path):
 
 def test_label():
     record = {"arch": "alexnet", "pretext": "jigsaw", "permutations": 100, "images": 2686}
-    assert report.label(record | {"seed": 0}) == "alexnet jigsaw P=100 (2,686 images) seed 0"
-    assert report.label({"arch": "alexnet", "pretext": "random", "seed": 0}) == (
+    assert labels.label(record | {"seed": 0}) == "alexnet jigsaw P=100 (2,686 images) seed 0"
+    assert labels.label({"arch": "alexnet", "pretext": "random", "seed": 0}) == (
         "alexnet random seed 0"
     )
 
@@ -265,24 +265,24 @@ def test_the_papers_row_under_other_spellings(tmp_path, field, spelled, name):
     same = measured("res4", 70.0, **YFCC)
     found, said = rows(tmp_path, same | {field: spelled}, same)
     assert said == "2 records, 2 rows; 1 replaced by a later one" and found[1].label == "paper"
-    assert found[0].about[field] == name
+    assert found[0].identity[field] == name
 
 
 def test_names_of_data_sets_are_those_of_the_published_rows():
     """What the Makefile tags, and what the recipes of pretrain are called, is known there."""
-    known = report._published()
-    used = {row["setting"].get(name) for some in known.rows.values() for row in some
+    known = published.publication()
+    used = {row["setting"].get(name) for some in known.entries.values() for row in some
             for name in ("data_set", "data_name")} - {None}  # fmt: skip
-    assert used == set(known.names.values())
+    assert used == set(known.spellings.values())
     tagged = re.findall(r"data_set=(\w+)", (CHECKOUT / "Makefile").read_text())
     assert set(tagged) == {"scenes", "voc2007"}
     samples = ["yfcc-1m", "yfcc-10m", "yfcc-all"]  # of the rule yfcc-%.tsv
-    assert {report._squeezed(name) for name in (*recipes.NAMES, *samples)} <= set(known.names)
+    assert {published.squeezed(name) for name in (*recipes.NAMES, *samples)} <= set(known.spellings)
 
 
 def test_published_numbers():
     """Where two sources printed the same number, and the best layers that are quoted elsewhere."""
-    every = [row for some in report._published().rows.values() for row in some]
+    every = [row for some in published.publication().entries.values() for row in some]
     found = {json.dumps(row["setting"], sort_keys=True): row for row in every}
     assert len(found) == len(every) == 64  # no setting twice
     for row in found.values():
