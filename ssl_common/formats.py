@@ -3,6 +3,9 @@
 Letters in shapes are those of the man page: C classes, D features of an image, K costs, N images.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ssl_common import containers, fields, results, tasks
 from ssl_common.schema import (
     Each,
@@ -27,12 +30,12 @@ PLAIN = Plain(maybe=True)
 SHAPE = integers("3", least=1, maybe=True)  # of the features of a layer
 
 
-def _array(name):
+def _array(name: str) -> Callable[[str], dict[str, Any]]:
     """Return the container of one array, which the table calls NAME."""
     return lambda path: {name: containers.read_array(path)}
 
 
-def _tensors(command):
+def _tensors(command: str) -> Callable[[str], Any]:
     """Return the container of tensors that COMMAND writes."""
     return lambda path: containers.read_tensors(path, f"a file of {command}")
 
@@ -90,9 +93,9 @@ SIDECAR = Format(
 # ---- Bins ---------------------------------------------------------------------------------------
 
 
-def _of_sum_one(found):
-    if abs(found["prior"].sum() - 1) > 1e-6:
-        return f"prior is of sum {found['prior'].sum():.6g}, not 1"
+def _of_sum_one(content: dict[str, Any]) -> str | None:
+    if abs(content["prior"].sum() - 1) > 1e-6:
+        return f"prior is of sum {content['prior'].sum():.6g}, not 1"
     return None
 
 
@@ -139,8 +142,8 @@ OF_THE_TRAINING = results.FIELDS | {
 }
 
 
-def _ways_to_choose(found):
-    ways = set(found["chosen"])
+def _ways_to_choose(content: dict[str, Any]) -> str | None:
+    ways = set(content["chosen"])
     if ways == {"none"}:
         return "chosen is none for all classes"
     if "others" in ways and "folds" not in ways:
@@ -150,20 +153,20 @@ def _ways_to_choose(found):
     return None
 
 
-def _best_costs(found):
+def _best_costs(content: dict[str, Any]) -> str | None:
     """See that a class with folds has the cost of its highest precision, the first of equals."""
-    folds = [how == "folds" for how in found["chosen"]]
-    best = found["costs"][found["ap"][folds].argmax(axis=1)]
-    if (found["cost"][folds] != best).any():
+    folds = [how == "folds" for how in content["chosen"]]
+    best = content["costs"][content["ap"][folds].argmax(axis=1)]
+    if (content["cost"][folds] != best).any():
         return "cost is not where ap is highest"
-    trained = [how != "none" for how in found["chosen"]]
-    if set(found["cost"][trained]) - set(found["costs"]):
+    trained = [how != "none" for how in content["chosen"]]
+    if set(content["cost"][trained]) - set(content["costs"]):
         return "cost holds one that is none of costs"
     return None
 
 
-def _fits_that_ended(found):
-    if found["fields"]["unconverged"] > found["fields"]["fits"]:
+def _fits_that_ended(content: dict[str, Any]) -> str | None:
+    if content["fields"]["unconverged"] > content["fields"]["fits"]:
         return "fields.unconverged is more than fields.fits"
     return None
 
@@ -191,9 +194,9 @@ SVM = Format(
 )
 
 
-def _rows_of_classes(found):
+def _rows_of_classes(content: dict[str, Any]) -> str | None:
     """See that the rows are as many as the counts say, and ascend in each class."""
-    counts, rows = found["counts"], found["rows"]
+    counts, rows = content["counts"], content["rows"]
     if counts.sum() != len(rows):
         return f"counts are of {counts.sum()} rows, where there are {len(rows)}"
     ends = counts.cumsum()
@@ -204,11 +207,11 @@ def _rows_of_classes(found):
     return None
 
 
-def _samples_by_k(found):
-    pairs = [(k, number) for number, k in found["samples"].tolist()]
+def _samples_by_k(content: dict[str, Any]) -> str | None:
+    pairs = [(k, number) for number, k in content["samples"].tolist()]
     if pairs != sorted(pairs):
         return "samples are not by k, then by number"
-    for (number, k), machines in found["machines"].items():
+    for (number, k), machines in content["machines"].items():
         counts = machines["counts"]
         if ((counts > 0) & (counts <= k)).any():
             return f"counts_sample{number}_k{k} holds one that is neither 0 nor above k"
@@ -276,14 +279,14 @@ SETTINGS = {
 }
 
 
-def _arrays_of_the_pretext(found):
+def _arrays_of_the_pretext(content: dict[str, Any]) -> str | None:
     """See that what was trained on a puzzle, and not converted, holds the puzzle."""
-    settings = found["settings"]
+    settings = content["settings"]
     needed = {"jigsaw": ("permutations",), "colorization": ("points", "prior")}
-    for name in needed.get(settings.get("pretext"), ()) if found["head"] else ():
-        if found.get(name) is None:
+    for name in needed.get(settings.get("pretext"), ()) if content["head"] else ():
+        if content.get(name) is None:
             return f"{name} is missing, of {settings['pretext']}"
-    if found["head"] and settings.get("pretext") == "colorization" and not settings["neighbors"]:
+    if content["head"] and settings.get("pretext") == "colorization" and not settings["neighbors"]:
         return "settings.neighbors is missing, of colorization"
     return None
 

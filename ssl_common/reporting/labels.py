@@ -66,7 +66,7 @@ def told_apart(
         for i in indices:
             for name, value in identities[i].items():
                 if name in names and value is not None:
-                    text = value if isinstance(value, str) else schema.shown(value)
+                    text = value if isinstance(value, str) else schema.display(value)
                     labels[i] += f" {name}={text[:DIGITS] if name in short else text}"
 
     def equal() -> list[list[int]]:

@@ -186,9 +186,9 @@ def _layer_axis(ax: "Axes", lines: Sequence[Line]) -> dict[Place, float]:
     for layer in tables.in_order(layers):
         name = "no layer" if layer == NO_LAYER else _cut(legible.text(layer), WIDEST)
         names[place[stage[layer]]] += f"\n{name}" if names[place[stage[layer]]] else name
-    shown = range(0, len(names), math.ceil(len(names) / TICKS))
-    names = [names[i] for i in shown]
-    ax.set_xticks(shown, names)
+    ticks = range(0, len(names), math.ceil(len(names) / TICKS))
+    names = [names[i] for i in ticks]
+    ax.set_xticks(ticks, names)
     ax.set_xlim(-0.4, len(place) - 0.6)
     if sum(map(len, names)) > 11 * _width(ax):
         ax.tick_params("x", labelrotation=45)
