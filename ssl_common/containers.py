@@ -193,7 +193,7 @@ def write_array(stream: BinaryIO, array: "np.ndarray") -> None:
 
 
 def write_arrays(stream: BinaryIO, **arrays: Any) -> None:
-    """Write named ARRAYS, or what NumPy makes arrays of, as .npz, the same bytes to a file and a pipe."""
+    """Write named ARRAYS, or what NumPy makes arrays of, as .npz: to a pipe as to a file."""
     import numpy as np
 
     buffer = io.BytesIO()  # what seeks gets other bytes than what cannot

@@ -84,9 +84,11 @@ def _types(unit: Unit) -> Table:
 def check(record: Record, where: str) -> None:
     """Raise DataError, naming WHERE, for a field of RECORD that is not of its type; null is."""
     task, metric = record.get("task"), record.get("metric")
-    unit = tasks.find(task).metric(metric).unit if isinstance(metric, str) else None
+    unit = PERCENT
+    if isinstance(task, str) and isinstance(metric, str):
+        unit = tasks.find(task).metric(metric).unit or PERCENT
     try:
-        _types(unit or PERCENT).read("", record, Letters(), {})
+        _types(unit).read("", record, Letters(), {})
     except Wrong as wrong:
         raise DataError(f"{where}: {wrong}") from None
 
