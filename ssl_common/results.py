@@ -96,12 +96,14 @@ def check(record: Record, where: str) -> None:
 def identity(record: Record) -> dict[str, Any]:
     """Return {field: value} of what decided the value of RECORD, a null as if it were not there.
 
-    That is all but the measurement itself and where the record comes from. A field of an object is
-    one by itself, inputs.svm.
+    That is all but the measurement itself, as its task declares it, and where the record comes
+    from. A field of an object is one by itself, inputs.svm.
     """
-    fields = {}
+    measured, fields = tasks.find(record.get("task")).measured, {}
     for name, value in record.items():
-        if name in MEASUREMENT or name in PROVENANCE or name.startswith("time_"):
+        if name in MEASUREMENT or name in measured:
+            continue
+        if name in PROVENANCE or name.startswith("time_"):
             continue
         inner = value if isinstance(value, dict) else {"": value}
         for key, each in inner.items():

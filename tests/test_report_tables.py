@@ -9,7 +9,7 @@ import pytest
 from conftest import CHECKOUT
 
 from ssl_common import results
-from ssl_common.reporting import labels, published, report, tables
+from ssl_common.reporting import labels, plots, published, report, tables
 from ssl_common.streams import DataError
 from ssl_common.training import recipes
 
@@ -248,6 +248,31 @@ def test_the_papers_row(tmp_path):
 def test_no_row_of_the_paper_for_another_setting(tmp_path, other):
     found, _said = rows(tmp_path, measured("res4", 70.0, **YFCC | other))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("images, found", [
+    (95_000_000, True), (105_000_000, True), (94_999_999, False), (105_000_001, False),
+])  # fmt: skip
+def test_a_copy_of_a_data_set_may_lack_a_twentieth_of_its_images(tmp_path, images, found):
+    gathered, _said = rows(tmp_path, measured("res4", 70.0, **YFCC | {"images": images}))
+    assert [row.label for row in gathered[1:]] == ["paper"] * found
+
+
+def test_the_papers_row_stands_once_below_the_last_that_it_is_for(tmp_path):
+    sizes = {"yfcc-1m": 1_000_000, "yfcc-100m": 99_200_000}
+    made = [
+        measured("res4", 70.0, data_name=name, images=images, seed=seed)
+        for seed in range(20)
+        for name, images in sizes.items()
+    ]
+    found, said = rows(tmp_path, *made, measured("res4", 1.0))
+    assert said == "41 records, 43 rows"
+    labels = [row.label for row in found]
+    assert [i for i, label in enumerate(labels) if label == "paper"] == [39, 41]
+    assert [found[i].identity["data_name"] for i in (38, 39, 40, 41)] == [
+        "yfcc-1m", "yfcc-1m", "yfcc-100m", "yfcc-100m"
+    ]  # fmt: skip
+    assert plots.figure(found)[0].axes  # the plot does not depend on where it stands
 
 
 @pytest.mark.parametrize(
