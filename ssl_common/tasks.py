@@ -51,6 +51,15 @@ class Part:
     text: Callable[[Record], str]
 
 
+def part(name: str, text: str) -> Part:
+    """Return a part that shows the field NAME by the format TEXT, if it has a value."""
+    return Part((name,), lambda record: _written(text, record, name))
+
+
+def _written(text: str, record: Record, name: str) -> str:
+    return text.format(record[name]) if record.get(name) is not None else ""
+
+
 @dataclass(frozen=True)
 class Size:
     """A number that says how large the puzzle of a pretext task was, and the paper's SYMBOL."""
@@ -61,8 +70,7 @@ class Size:
     @property
     def part(self) -> Part:
         """What a label says of it: P=100 for |P|."""
-        name = self.symbol.strip("|")
-        return Part((self.field,), lambda record: _written(f"{name}={{}}", record, self.field))
+        return part(self.field, f"{self.symbol.strip('|')}={{}}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +112,6 @@ class Task:
 PRETEXT_SIZES = (Size("permutations", "|P|"), Size("neighbors", "K"))
 
 
-def _written(text: str, record: Record, name: str) -> str:
-    return text.format(record[name]) if record.get(name) is not None else ""
-
-
 def _network(record: Record) -> str:
     names = [str(record[name]) for name in ("arch", "pretext") if record.get(name)]
     return " ".join(names) or str(record.get("model") or UNKNOWN)
@@ -129,7 +133,7 @@ NETWORK = (
     Part(("arch", "pretext"), _network),
     *(size.part for size in PRETEXT_SIZES),
     Part(("data_name", "images"), _data),
-    Part(("seed",), lambda record: _written("seed {}", record, "seed")),
+    part("seed", "seed {}"),
     Part(("steps", "cache"), _steps),
 )
 

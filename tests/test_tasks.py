@@ -8,14 +8,14 @@ from ssl_common import fields, results, tasks
 from ssl_common.fields import DEGREES, INDEX, PERCENT
 from ssl_common.reporting import plots, report, tables
 from ssl_common.streams import DataError
-from ssl_common.tasks import Metric, Part, Task
+from ssl_common.tasks import Metric, Task, part
 
 NORMALS = Task(
     "normals",
     (Metric("median error", DEGREES, "lower"), Metric("within 11.25", PERCENT)),
     conditions=fields.table({INDEX: "normals_seed width"}),
     measured=fields.table({INDEX: "valid_pixels"}),
-    label=(Part(("width",), lambda record: f"at {record['width']} pixels"),),
+    label=(part("width", "at {} pixels"),),
     seeds=("seed", "normals_seed"),
     of_a_seed=("crops_digest",),
     of_a_layer=(*tasks.LAYER, "decoder_digest"),
