@@ -19,7 +19,7 @@ from ssl_common.schema import (
 Record = Map[str, Any]  # a result: {field: value}
 Fields = dict[str, Entry]  # {field: its type}
 
-SLACK = 1e-9  # relative to the largest value of a unit: a mean may exceed it by rounding
+SLACK = 1e-11  # of the largest value of a unit: a mean of hundreds may exceed it by rounding
 
 # Null, as if the field were absent, is allowed for each of them.
 TEXT, FLAG = Texts(maybe=True), Flag(maybe=True)
@@ -43,7 +43,7 @@ class Unit:
 
     def entry(self, shape: str = "") -> Numbers:
         """Return the type of a field that holds numbers of SHAPE in this unit."""
-        slack = self.most * SLACK / 100
+        slack = self.most * SLACK
         return numbers(shape, least=-slack, most=self.most + slack, called=self.words, maybe=True)
 
 
