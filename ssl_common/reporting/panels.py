@@ -88,7 +88,7 @@ def _members(rows: Iterable[Row], against: str | None) -> tuple[list[_Member], i
         values = {
             layer: value
             for layer, value in row.values.items()
-            if against is None or number(row.records[layer].get(against)) is not None
+            if not against or number(row.records[layer].get(against)) is not None
         }
         left_out += len(row.values) - len(values)
         if values:
@@ -154,7 +154,7 @@ def _best_record(row: Row) -> Record:
 
 def _identity(row: Row, against: str | None) -> dict[str, Any]:
     """Return what decided the values of ROW, less the field AGAINST and what changes with it."""
-    if against is None:
+    if not against:
         return dict(row.identity)
     companions = COMPANIONS | dict(tasks.find(row.task).companions)
     less = (against, *companions.get(against, ()))

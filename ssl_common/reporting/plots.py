@@ -12,9 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from ssl_common import legible, schema, tasks
 from ssl_common.reporting import tables
@@ -68,10 +66,10 @@ class Legend:
         """Draw it below the panels of FIGURE, which grows; the highest line is named first."""
         room = round(figure.get_figwidth() * 11)  # characters
         texts = {label: textwrap.fill(legible.text(label), room) for label in self.lines}
-        last = {
-            label: np.asarray(line.get_ydata(), float)[-1] for label, line in self.lines.items()
+        heights = {
+            label: cast(Sequence[float], line.get_ydata())[-1] for label, line in self.lines.items()
         }
-        order = sorted(self.lines, key=lambda label: -last[label])
+        order = sorted(self.lines, key=lambda label: -heights[label])
         columns = max(1, min(3, room // (max(len(text) for text in texts.values()) + 8)))
         height = sum(text.count("\n") + 1 for text in texts.values()) / columns + bool(self.notes)
         figure.set_figheight(figure.get_figheight() + 0.19 * math.ceil(height))
