@@ -17,10 +17,10 @@ from bench import made, write_manifest
 from sklearn.model_selection import StratifiedKFold
 
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
-from ssl_common.evaluation import liblinear
-from ssl_common.evaluation.examples import read_labelled
 from ssl_common.evaluation.metrics import average_precision
-from ssl_common.evaluation.svm import COSTS, FOLDS, choose, solving
+from ssl_common.evaluation.svm import liblinear
+from ssl_common.evaluation.svm.classifiers import COSTS, FOLDS, choose, solving
+from ssl_common.evaluation.svm.examples import read_labelled
 
 
 def objective(length, scores, signs, cost):

@@ -218,7 +218,7 @@ def colours(_folder):
 
 def pretraining(folder):
     """pretrain's own figure; theirs is the same step on a batch that lies ready: its limit."""
-    from ssl_common.training.driving import lacks_bf16
+    from ssl_common.ranks.devices import lacks_bf16
 
     shell("make-permutations -q -n 100 -o p100.npy", folder)
     for precision in ("fp32",) if lacks_bf16() else ("fp32", "bf16"):
@@ -239,20 +239,20 @@ def synthetic_steps(precision, batch=64, times=10):
 
     from ssl_common.models import registry
     from ssl_common.pretext.jigsaw import Jigsaw
+    from ssl_common.pretext.recipes import JIGSAW
     from ssl_common.training.loop import optimizer
-    from ssl_common.training.recipes import RECIPES
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     task = Jigsaw(np.array([np.random.default_rng(i).permutation(9) for i in range(100)]))
     network = task.network(registry.build("alexnet", 0)).train()
     network = network.to(memory_format=torch.channels_last)
-    sgd = optimizer(network, RECIPES["jigsaw"])
+    sgd = optimizer(network, task, JIGSAW)
     pixels = torch.randint(256, (batch, 255, 255, 3), dtype=torch.uint8)
     drawn = np.random.default_rng(0).random((batch, task.draws))
 
     def step():
         with torch.autocast("cpu", torch.bfloat16, precision == "bf16"):
-            loss = task.score(network, pixels, drawn)[0] / batch
+            loss = task.score(network, pixels, drawn, None).loss / batch
         sgd.zero_grad()
         loss.backward()
         sgd.step()
@@ -322,16 +322,16 @@ def linear_svc(rows, label, fold, cost):
     from sklearn.model_selection import StratifiedKFold
     from sklearn.svm import LinearSVC
 
-    svm = LinearSVC(C=cost, dual=True, max_iter=2000, class_weight={1: 2, 0: 1}, random_state=0)
+    machine = LinearSVC(C=cost, dual=True, max_iter=2000, class_weight={1: 2, 0: 1}, random_state=0)
     kept = list(StratifiedKFold(3).split(label, label))[fold][0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it did not converge
-        svm.fit(rows[kept], label[kept])
+        machine.fit(rows[kept], label[kept])
 
 
 def svm_problems(labels, count):
     """Return COUNT of the problems of the protocol, drawn at random: (label, fold, cost)."""
-    from ssl_common.evaluation.svm import COSTS
+    from ssl_common.evaluation.svm.classifiers import COSTS
 
     every = [(c, f, k) for c in range(labels.shape[1]) for f in range(3) for k in range(len(COSTS))]
     chosen = np.random.default_rng(0).choice(len(every), count, replace=False)
@@ -342,7 +342,8 @@ def conversion(folder):
     """A Caffe2 ResNet-50; theirs is a script that trusts the pickle and checks nothing."""
     import pickle
 
-    from ssl_common.models import naming, registry
+    from ssl_common.models import registry
+    from ssl_common.models.foreign import naming
 
     rename = next(lay.name for lay in naming.LAYOUTS if lay.anchors[0].startswith("res5"))
     state = registry.build("resnet50", 0).state_dict()
@@ -414,8 +415,8 @@ def floor(folder):
 
     import torch
 
-    from ssl_common.evaluation import solver, svm
-    from ssl_common.evaluation.examples import read_labelled
+    from ssl_common.evaluation.svm import classifiers, solver
+    from ssl_common.evaluation.svm.examples import read_labelled
 
     protocol(folder, VOC07)
     cores, lock, image = len(os.sched_getaffinity(0)), threading.Lock(), solver.Gram.image
@@ -429,7 +430,7 @@ def floor(folder):
     paths = str(folder / "f.npy"), str(folder / "f.tsv")
     solver.Gram.image = counted
     try:
-        ours = seconds(lambda: svm.train(*paths, {}, 0, cores, lambda *_: None))
+        ours = seconds(lambda: classifiers.train(*paths, {}, 0, cores, lambda *_: None))
     finally:
         solver.Gram.image = image
     torch.set_num_threads(cores)

@@ -26,7 +26,7 @@ import pytest
 import torch
 from conftest import Bomb
 
-from ssl_common.models import archives
+from ssl_common.models.foreign import archives
 from ssl_common.streams import DataError
 
 # Written by safetensors 0.8.0: safetensors.numpy.save(ST, metadata={"format": "pt"}).

@@ -17,7 +17,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from ssl_common.data import augmentation
 from ssl_common.evaluation import features
-from ssl_common.models import backbones, registry, weights
+from ssl_common.models import backbones, registry
+from ssl_common.models.foreign import weights
 from ssl_common.streams import DataError
 
 # Network -> its layers, as far as they are told here, each with channels, side and grid.

@@ -10,10 +10,12 @@ import pytest
 import torch
 from tiny import Tiny
 
-from ssl_common.evaluation import linear
+from ssl_common.evaluation.linear import training
 from ssl_common.models import registry
 from ssl_common.processes import Stopped
+from ssl_common.progress import Conversation, silent
 from ssl_common.streams import DataError
+from ssl_common.training.plan import TrainingOptions
 
 
 class Twin(Tiny):
@@ -32,18 +34,20 @@ def twin():
 def train(folder, steps=None, **changes):
     """Train heads on a cache in this process, up to step STEPS; return the bytes of their file."""
     done = []
-    how = {
-        "model": "random:twin", "layers": (), "name": None, "cache": True, "root": str(folder),
-        "recipe": {"batch": 4, "lr": 0.01, "epochs": None, "iterations": 9},
-        "options": {"seed": 0, "precision": "fp32", "micro_batch": 4, "synced_ranks": 1},
-        "manifest": str(folder / "train.tsv"), "output": str(folder / "h.pt"), "gpus": 1,
-        "device": "cpu", "max_restarts": 0, "index_dir": None, "keep_epochs": False, "workers": 0,
-        "every": [(3, "step")], "max_bad": 0.01, "emit": lambda _line: None, "say": done.append,
-        "caching": lambda *_: None, "progress": lambda step, *_: done.append(step),
-        "stopping": lambda: "SIGTERM" if steps in done else None,
-    }  # fmt: skip
+    options = TrainingOptions(
+        output=str(folder / "h.pt"), batch=4, lr=0.01, iterations=9, precision="fp32",
+        device="cpu", root=str(folder), checkpoint_every=((3, "step"),),
+    )  # fmt: skip
+    talk = Conversation(
+        emit=lambda _line: None,
+        say=done.append,
+        stopping=lambda: "SIGTERM" if steps in done else None,
+        progress=lambda step, *_: done.append(step),
+    )
+    how = {"layers": (), "recipe": None, "cache": True, "caching": silent}
+    how |= {"options": options, "talk": talk}
     with contextlib.chdir(folder):  # where images lie is told from there
-        linear.train(**how | changes)
+        training.train("random:twin", str(folder / "train.tsv"), **how | changes)
     return (folder / "h.pt").read_bytes()
 
 

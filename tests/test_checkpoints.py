@@ -11,7 +11,7 @@ import torch
 
 from ssl_common.models import networks
 from ssl_common.streams import DataError
-from ssl_common.training import driving
+from ssl_common.training import session
 from ssl_common.training.checkpoints import Run
 
 runs = []  # of a test
@@ -410,7 +410,7 @@ def test_the_log_of_a_finished_network_is_told_as_far_as_it_is_left(tmp_path, ch
     path, told = tmp_path / "m.pt.state/log.jsonl", []
     changed = CHANGES[change][0](LOG)
     path.unlink() if changed is None else path.write_bytes(changed)
-    said = driving._told_again(run, told.append)
+    said = session.tell_again(run, told.append)
     assert all(each in LOG.splitlines(keepends=True) for each in told) and len(told) == left
     of = f"; of its log, {path}, {left} of 4 lines are left" if left < 4 else ""
     assert said == f"{tmp_path}/m.pt is complete already: nothing to do{of}"

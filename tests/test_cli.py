@@ -12,6 +12,7 @@ import pytest
 from conftest import environment
 
 from ssl_common import cli
+from ssl_common.cli import talk
 
 
 def program(tmp_path, body):
@@ -36,7 +37,7 @@ def call(tmp_path, body, *options, **extra):
     return subprocess.run(
         [*program(tmp_path, body), *options],
         cwd=tmp_path,
-        env=environment({"PYTHONPATH": str(pathlib.Path(cli.__file__).parents[1])}),
+        env=environment({"PYTHONPATH": str(pathlib.Path(cli.__file__).parents[2])}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -228,9 +229,9 @@ def shown(monkeypatch):
 
     def show(steps, terminal=False, quiet=False):
         clock, said = Clock(), []
-        monkeypatch.setattr(cli.time, "monotonic", clock.monotonic)
-        monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: terminal, raising=False)
-        monkeypatch.setattr(cli.click, "echo", lambda text, err, nl: said.append(text))
+        monkeypatch.setattr(talk.time, "monotonic", clock.monotonic)
+        monkeypatch.setattr(talk.sys.stderr, "isatty", lambda: terminal, raising=False)
+        monkeypatch.setattr(talk.click, "echo", lambda text, err, nl: said.append(text))
         with click.Context(click.Command("demo")) as context:
             context.meta["quiet"] = quiet
             with cli.Progress("images") as progress:
@@ -280,4 +281,4 @@ def test_progress_without_a_total(shown):
     [(12, "12 s"), (90, "2 min"), (7140, "119 min"), (18_600, "5 h 10 min"), (270_000, "3 d 3 h")],
 )
 def test_clock(seconds, text):
-    assert cli._clock(seconds) == text
+    assert talk._clock(seconds) == text

@@ -11,8 +11,8 @@ from ssl_common.data.loading import draws
 from ssl_common.models import registry
 from ssl_common.pretext import bins
 from ssl_common.pretext.colorization import CROP, Colorization, ColorNet, middles
+from ssl_common.pretext.recipes import COLORIZATION
 from ssl_common.training.loop import optimizer
-from ssl_common.training.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,8 @@ def test_score_and_its_gradient(task, batch):
     """The loss op of the authors: sum of w * CE over sum of w; gradient w (p - t) / sum of w."""
     logits = torch.randn(4, 10, 10, 313, generator=torch.Generator().manual_seed(1))
     logits.requires_grad_()
-    loss, weights, right, count = task.score(lambda _lightness: logits, *batch)
+    score = task.score(lambda _lightness: logits, *batch, None)
+    loss, weights, (right, count) = score.loss, score.weight, score.measures["accuracy"]
     (loss / weights).backward()
     nearest, share, weight = (t.numpy() for t in task.targets(task.images(*batch), (10, 10)))
     target = np.zeros((400, 313))
@@ -123,17 +124,20 @@ def test_parts_of_a_batch_add_up(task, batch):
     torch.manual_seed(0)
     network = task.network(TinyLab()).eval()
     with torch.no_grad():
-        whole = task.score(network, pixels, drawn)
-        parts = [task.score(network, pixels[s], drawn[s]) for s in (slice(1), slice(1, 4))]
-    for got, *pieces in zip(whole, *parts, strict=True):
-        assert float(got) == pytest.approx(float(sum(pieces)), rel=1e-5)
+        scores = [
+            task.score(network, pixels[s], drawn[s], None)
+            for s in (slice(4), slice(1), slice(1, 4))
+        ]
+    numbers = [(each.loss, each.weight, *each.measures["accuracy"]) for each in scores]
+    for whole, *parts in zip(*numbers, strict=True):
+        assert float(whole) == pytest.approx(float(sum(parts)), rel=1e-5)
 
 
 def test_nothing_but_gray_weighs_nothing(task, batch):
     pixels, drawn = batch
     network = task.network(TinyLab()).eval()
-    loss, weight, _right, _count = task.score(network, pixels[2:3], drawn[2:3])
-    assert float(loss.detach()) == float(weight) == 0
+    score = task.score(network, pixels[2:3], drawn[2:3], None)
+    assert float(score.loss.detach()) == float(score.weight) == 0
 
 
 def test_fc6_is_a_dilated_convolution():
@@ -171,7 +175,7 @@ def test_sixteen_photographs_are_learned(data):
     trunk.head_width = 256
     torch.manual_seed(0)
     network = task.network(trunk)
-    chosen = optimizer(network, RECIPES["colorization"])
+    chosen = optimizer(network, task, COLORIZATION)
 
     def batch(epoch):
         drawn = draws(0, [epoch] * 16, range(16), task.draws)
@@ -181,9 +185,9 @@ def test_sixteen_photographs_are_learned(data):
     for epoch in range(100):
         for group in chosen.param_groups:
             group["lr"] = 1e-3 if epoch < 70 else 1e-4
-        loss, weight, _right, _count = task.score(network.train(), *batch(epoch))
+        score = task.score(network.train(), *batch(epoch), None)
         chosen.zero_grad()
-        (loss / weight).backward()
+        (score.loss / score.weight).backward()
         chosen.step()
 
     network.eval()
@@ -200,6 +204,6 @@ def test_sixteen_photographs_are_learned(data):
     uncoloured = task.targets(images, (10, 10))[2] == 0
     assert not uncoloured.any(), "every photograph has colour"
     with torch.no_grad():
-        loss, weight, _right, _count = task.score(network, pixels, drawn)
-    excess = float(loss / weight - entropy)
+        score = task.score(network, pixels, drawn, None)
+    excess = float(score.loss / score.weight - entropy)
     assert 0 < excess < 0.7 * float(constant - entropy)

@@ -16,7 +16,8 @@ from torch.nn import functional
 from torchvision import models
 
 from ssl_common.evaluation import features
-from ssl_common.models import networks, registry, weights
+from ssl_common.models import networks, registry
+from ssl_common.models.foreign import weights
 from ssl_common.streams import DataError
 
 BGR_MEAN, BGR_STD = (0.406, 0.456, 0.485), (0.225, 0.224, 0.229)  # of the paper's data_input

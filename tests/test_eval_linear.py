@@ -13,7 +13,7 @@ from tiny import Tiny
 
 from ssl_common.data import images
 from ssl_common.data.loading import standardize
-from ssl_common.evaluation import linear
+from ssl_common.evaluation.linear import testing
 from ssl_common.models import registry
 from ssl_common.streams import DataError
 
@@ -142,7 +142,7 @@ def test_lists_it_was_not_trained_for(trained, monkeypatch, text, wrong):
     monkeypatch.chdir(trained)
     (trained / "bad.tsv").write_text(text)
     with pytest.raises(DataError) as error:
-        list(linear.evaluate("heads.pt", "bad.tsv", {}, ".", "cpu", 0, print))
+        list(testing.evaluate("heads.pt", "bad.tsv", {}, ".", "cpu", 0, print))
     assert str(error.value).startswith(wrong)
 
 
@@ -151,11 +151,13 @@ def test_another_folder_with_the_same_names(trained, monkeypatch):
     shutil.copytree("photos", "elsewhere/photos")
     (trained / "same.tsv").write_text("photos/cat/0.jpg\tclass0\n")
     found = list(
-        linear.evaluate("heads.pt", "same.tsv", {}, "elsewhere", "cpu", 0, lambda *_: None)
+        testing.evaluate("heads.pt", "same.tsv", {}, "elsewhere", "cpu", 0, lambda *_: None)
     )
     assert "seen" not in found[0]
     found = list(
-        linear.evaluate("heads.pt", "same.tsv", {}, ".", "cpu", 0, lambda *_: None, allow_seen=True)
+        testing.evaluate(
+            "heads.pt", "same.tsv", {}, ".", "cpu", 0, lambda *_: None, allow_seen=True
+        )
     )
     assert (found[0]["seen"], found[0]["seen_by"]) == (1, "places")
 
@@ -165,7 +167,7 @@ def test_tags_are_those_of_eval_svm(trained, monkeypatch):
     monkeypatch.chdir(trained)
 
     def measured(**tags):
-        return next(linear.evaluate("heads.pt", "seven-test.tsv", tags, ".", "cpu", 0, print))
+        return next(testing.evaluate("heads.pt", "seven-test.tsv", tags, ".", "cpu", 0, print))
 
     record = measured(images="1000", note="1000")
     assert (record["images"], record["note"]) == (1000, "1000")
@@ -180,7 +182,7 @@ def test_tags_are_those_of_eval_svm(trained, monkeypatch):
 def test_another_file_is_refused(tmp_path):
     torch.save({"format": 1, "trunk": {}, "settings": {}}, tmp_path / "network.pt")
     with pytest.raises(DataError, match="network.pt: not linear classifiers: "):
-        next(linear.evaluate(str(tmp_path / "network.pt"), "bad.tsv", {}, ".", "cpu", 0, print))
+        next(testing.evaluate(str(tmp_path / "network.pt"), "bad.tsv", {}, ".", "cpu", 0, print))
     (tmp_path / "text.pt").write_text("no network")
     with pytest.raises(DataError, match="text.pt: not a file of train-linear, or damaged"):
-        next(linear.evaluate(str(tmp_path / "text.pt"), "bad.tsv", {}, ".", "cpu", 0, print))
+        next(testing.evaluate(str(tmp_path / "text.pt"), "bad.tsv", {}, ".", "cpu", 0, print))

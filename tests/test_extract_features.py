@@ -24,6 +24,7 @@ from ssl_common import records
 from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
 from ssl_common.models import networks, registry
+from ssl_common.ranks.launch import Launch
 
 CONV3 = ["extract-features", "random:alexnet", "test.tsv", "--layer", "conv3"]
 
@@ -395,10 +396,13 @@ def test_a_network_that_changes_is_found_out(scratch, monkeypatch):
     """A trunk in training mode moves the statistics of its batch norm."""
     monkeypatch.setitem(registry.TRUNKS, "tiny", Tiny)
     monkeypatch.setattr(Tiny, "eval", lambda self: self.train())
-    arguments = dict(manifest=str(scratch / "train.tsv"), output=str(scratch / "f.npy"), gpus=1)
-    arguments |= dict(device="cpu", dtype="float32", root=str(scratch), batch=4, workers=0)
+    layers, reading = (
+        features.Layers("random:tiny", ["conv1"], 0),
+        features.Reading(str(scratch), 4),
+    )
+    files = (str(scratch / "train.tsv"), str(scratch / "f.npy"))
     with pytest.raises(AssertionError, match="network changed"):
-        features.extract("random:tiny", ["conv1"], 0, **arguments, progress=lambda *_: None)
+        features.extract(layers, *files, Launch(1, "cpu"), reading)
     assert not (scratch / "f.npy").exists()
 
 

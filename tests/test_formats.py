@@ -21,12 +21,17 @@ from hypothesis import strategies as st
 from ssl_common import formats, records, results, streams
 from ssl_common.data import identity, manifest
 from ssl_common.data.manifest import Manifest
-from ssl_common.evaluation import features, linear, lowshot, scoring, svm
+from ssl_common.evaluation import features
+from ssl_common.evaluation.linear import recipes
+from ssl_common.evaluation.linear.heads import Heads
+from ssl_common.evaluation.svm import classifiers, lowshot, scoring
 from ssl_common.models import networks, registry
 from ssl_common.pretext import bins, permutations
+from ssl_common.pretext import recipes as pretext_recipes
 from ssl_common.pretext.jigsaw import Jigsaw
 from ssl_common.streams import DataError
-from ssl_common.training import pretraining, recipes
+from ssl_common.training import pretraining
+from ssl_common.training.plan import resolve
 
 QUICK, LONG = 200, 5000  # examples
 RANDOM = np.random.default_rng(0)
@@ -84,14 +89,16 @@ IMAGES = identity.Images(PATHS, contents=np.sort(RANDOM.integers(0, 2**64, 6, np
 FEATURES = RANDOM.normal(size=(6, 5))
 
 
-def classifiers():
+def made_classifiers():
     """Return Classifiers of each way to choose a cost."""
-    count = len(svm.COSTS)
+    count = len(classifiers.COSTS)
     weights, ap = RANDOM.normal(size=(4, 6)), RANDOM.uniform(0, 1, (4, count))
-    cost = np.append(svm.COSTS[ap[:2].argmax(1)], [1.0, np.nan])
+    cost = np.append(classifiers.COSTS[ap[:2].argmax(1)], [1.0, np.nan])
     weights[3], ap[2:] = np.nan, np.nan
     ways = ["folds", "folds", "others", "none"]
-    return svm.Classifiers(["a", "b", "c", "\xe9"], weights, cost, ways, ap, IMAGES, TRAINED)
+    return classifiers.Classifiers(
+        ["a", "b", "c", "\xe9"], weights, cost, ways, ap, IMAGES, TRAINED
+    )
 
 
 def few():
@@ -101,7 +108,9 @@ def few():
     def coefficients(k, both):
         """Those of the first k rows of each class, its positives, are above 0."""
         signs = np.concatenate([np.where(np.arange(len(each)) < k, 1, -1) for each in both if each])
-        return (signs * RANDOM.uniform(1, 2, (len(svm.COSTS), len(signs)))).astype(np.float32)
+        return (signs * RANDOM.uniform(1, 2, (len(classifiers.COSTS), len(signs)))).astype(
+            np.float32
+        )
 
     parts = {
         key: lowshot.Machines(
@@ -113,7 +122,7 @@ def few():
     }
     fields = TRAINED | {"train_features": streams.digest(FEATURES.tobytes())}
     scale = 1 / (np.linalg.norm(FEATURES, axis=1) + 1e-5)
-    return lowshot.LowShot(["a", "b"], parts, svm.COSTS, scale, IMAGES, fields)
+    return lowshot.LowShot(["a", "b"], parts, classifiers.COSTS, scale, IMAGES, fields)
 
 
 @dataclasses.dataclass
@@ -168,10 +177,9 @@ def saved(content):
 
 def settings_of(**more):
     """Return settings as pretrain and train-linear have them."""
-    resolved = recipes.resolve("jigsaw", "in1k", images=512, batch=256)
-    known = {"arch": "tiny", "pretext": "jigsaw", "reads": "rgb", "seed": 0, "precision": "fp32"}
-    known |= {"micro_batch": 256, "synced_ranks": 1, "images": 512, "data": "0" * 16}
-    return resolved | known | {"data_name": None} | more
+    plan = resolve(pretext_recipes.RECIPES["jigsaw", "in1k"], "in1k", images=512, batch=256)
+    known = {"arch": "tiny", "pretext": "jigsaw", "reads": "rgb", "images": 512, "data": "0" * 16}
+    return plan.settings() | known | {"data_name": None} | more
 
 
 TRUNK = registry.build("tiny", 0).state_dict()
@@ -196,11 +204,10 @@ def checkpoint():
 
 def linear_file():
     layers, shapes = ["conv1", "conv3"], [[8, 2, 2], [16, 1, 1]]
-    heads = linear.Heads(shapes, 2, 0.1, False).state_dict()
+    heads = Heads(shapes, 2, 0.1, False).state_dict()
     settings = settings_of(task="linear", layers=layers, classes=2, model="0" * 16, labels="0" * 16)
-    settings |= {
-        key: recipes.LINEAR["alexnet"][key] for key in ("bn_momentum", "bn_affine", "warp")
-    }
+    recipe = recipes.RECIPES["alexnet"]
+    settings |= {key: getattr(recipe, key) for key in ("bn_momentum", "bn_affine", "warp")}
     settings |= {"crop": "center", "flip": True, "jitter": 0.0, "lighting": 0.1, "cache": False}
     about = {"format": 1, "model": "0" * 16, "arch": "tiny", "pretext": "random", "seed": 0}
     return {"format": 1, "settings": settings, "classes": ["a", "b"], "shapes": shapes,
@@ -248,7 +255,7 @@ def measure_few(folder, path):
 
 
 CASES = {
-    "svm": archive(written(svm.save, classifiers()), formats.SVM.read, measure),
+    "svm": archive(written(classifiers.save, made_classifiers()), formats.SVM.read, measure),
     "low-shot": archive(written(lowshot.save, few()), flat, measure_few),
     "bins": archive(
         written(bins.save, np.array([[-10, 0], [0, 0], [0, 10]]), np.array([0.25, 0.5, 0.25])),

@@ -83,11 +83,13 @@ def test_the_loss_is_the_sum_of_cross_entropies():
     pixels = torch.randint(0, 256, (6, 255, 255, 3), dtype=torch.uint8)
     drawn = draws(3, [1] * 6, range(6), task.draws)
     with torch.no_grad():
-        loss, weight, right, count = task.score(network, pixels, drawn)
+        score = task.score(network, pixels, drawn, None)
         tiles, label = task.puzzle(pixels, drawn)
         chances = network(tiles).softmax(1).numpy()
-    assert np.isclose(loss, -np.log(chances[np.arange(6), label]).sum(), rtol=1e-5)
-    assert (weight, count) == (6, 6) and right == (chances.argmax(1) == label.numpy()).sum()
+    assert np.isclose(score.loss, -np.log(chances[np.arange(6), label]).sum(), rtol=1e-5)
+    right, count = score.measures["accuracy"]
+    assert (score.weight, count) == (6, 6)
+    assert right == (chances.argmax(1) == label.numpy()).sum()
     assert task.chance == pytest.approx(np.log(5))
 
 

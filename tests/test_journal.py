@@ -1,21 +1,28 @@
 """What a run says of itself and what ends it, without the run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ssl_common.data.manifest import Manifest
+from ssl_common.pretext.colorization import Colorization
+from ssl_common.pretext.recipes import JIGSAW
+from ssl_common.progress import Conversation, silent
 from ssl_common.streams import DataError
-from ssl_common.training import watch
+from ssl_common.task import Score, Task
+from ssl_common.training import guards
 from ssl_common.training.journal import Journal
+from ssl_common.training.plan import TrainingOptions, resolve
+
+GRAY = Colorization.weightless
 
 
 class Run:
     """A run of 5,000 steps of 4 images, of which there are 40, that keeps its log in a list."""
 
-    command = "pretrain"
-    settings = {"steps": 5000, "batch": 4, "micro_batch": 2, "seed": 0}
+    command, settings = "pretrain", {}
 
     def __init__(self):
         self.lines, self.saved = [], []
@@ -36,23 +43,29 @@ class Run:
 @pytest.fixture
 def journal(tmp_path):
     (tmp_path / "m.tsv").write_text("".join(f"{n}.jpg\n" for n in range(40)))
-    said, network = [], torch.nn.Linear(2, 1)
+    said, task = [], Task()
+    task.chance, task.weightless = 1.386, GRAY
+    plan = resolve(JIGSAW, "in1k", 40, batch=4, iterations=5000)
     made = Journal(
-        *(Run(), network, torch.optim.SGD(network.parameters(), 0.1)),
-        *(Manifest(str(tmp_path / "m.tsv")), 1.386, torch.device("cpu")),
-        every=[(1, "epoch")], max_bad=0.01, emit=lambda _line: None, say=said.append,
-        stopping=lambda: None, progress=lambda *_: None,
-    )  # fmt: skip
+        *(Run(), replace(plan, micro_batch=2), task, Manifest(str(tmp_path / "m.tsv"))),
+        *(torch.device("cpu"), TrainingOptions("m.pt", checkpoint_every=((1, "epoch"),))),
+        Conversation(lambda _line: None, said.append, lambda: None, silent),
+    )
     made.said = said
-    assert made.resume() == 0
+    assert resumed(made) == 0
     return made
+
+
+def resumed(journal):
+    network = torch.nn.Linear(2, 1)
+    return journal.resume(network, torch.optim.SGD(network.parameters(), 0.1))
 
 
 def test_a_checkpoint_of_another_network_is_one_line(journal):
     journal.run.resumed = "m.pt.state/step-000000000001.pt"
     journal.run.resume = lambda: {"network": {"weight": torch.ones(3, 3)}}
     with pytest.raises(DataError, match="step-.*pt: not the weights of this run: weight is") as e:
-        journal.resume()
+        resumed(journal)
     assert "\n" not in str(e.value)
 
 
@@ -60,8 +73,8 @@ def step(journal, number, loss=1.0, lost=(), weight=2.0):
     """Let step NUMBER, of two micro-batches of mean LOSS, be done; the first LOST lines."""
     weighed = torch.tensor(float(weight))
     for part, gone in ((0, torch.tensor(lost, dtype=torch.int64)), (1, torch.tensor([]).long())):
-        right = torch.tensor(1)
-        journal.add(2 * (number - 1) + part, torch.tensor(2 * loss), weighed, right, 2, gone)
+        score = Score(torch.tensor(2 * loss), weighed, {"accuracy": (torch.tensor(1), 2)})
+        journal.add(2 * (number - 1) + part, score, gone)
     return journal.after(number, 0.1)
 
 
@@ -75,7 +88,7 @@ def test_chance_is_said_once_after_2000_steps(journal, loss, says):
 
 def test_when_chance_is_judged():
     """After 2,000 steps or 2 epochs, whichever is later, and at most 20,000 steps."""
-    assert [watch.chance_step(n) for n in (3, 1000, 5004, 390_390)] == [2000, 2000, 10_008, 20_000]
+    assert [guards.chance_step(n) for n in (3, 1000, 5004, 390_390)] == [2000, 2000, 10_008, 20_000]
 
 
 def test_means_and_lines_of_the_log(journal):
@@ -149,7 +162,7 @@ def test_a_small_list_is_judged_between_its_passes(journal):
 @pytest.mark.parametrize("steps, last", [(5000, 10), (4, 4)])
 def test_a_small_list_is_judged_at_its_end(journal, steps, last):
     """After each of its 40 images was asked for once, or where the run ends before."""
-    journal.steps = steps
+    journal.plan = replace(journal.plan, steps=steps)
     step(journal, 1, lost=[5])
     for number in range(2, last):
         step(journal, number)
@@ -163,9 +176,7 @@ def test_nothing_but_gray_images(journal):
     journal.epoch_steps = 60
     for number in range(1, 60):
         step(journal, number, weight=0)
-    assert [line.split(": ")[:2] for line in journal.said] == [
-        ["step 1", watch.GRAY.split(": ")[0]]
-    ]
+    assert [line.split(": ")[:2] for line in journal.said] == [["step 1", GRAY.split(": ")[0]]]
     assert journal.run.lines[-1]["step"] == 50
     assert journal.run.lines[-1]["loss"] is None and journal.run.lines[-1]["accuracy"] is None
     with pytest.raises(DataError, match="m.tsv: step 60: all images so far are gray"):

@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from tiny import Tiny
 from ssl_common.data import augmentation, images
 from ssl_common.data.loading import draws
 from ssl_common.data.manifest import Manifest, single_labels
-from ssl_common.evaluation import linear
+from ssl_common.evaluation.linear import recipes, training
+from ssl_common.evaluation.linear.heads import Heads, Linear
 from ssl_common.evaluation.metrics import places
 from ssl_common.models import registry
+from ssl_common.ranks import devices
 from ssl_common.streams import DataError
-from ssl_common.training import loop, memory, recipes
+from ssl_common.training import loop
+from ssl_common.training.plan import resolve
 from ssl_common.training.schedules import rate
 
 SHAPES = {"a": (3, 2, 2), "b": (5, 1, 1)}
@@ -27,7 +31,7 @@ def task(**settings):
     """The task on a trunk of three layers, by the recipe of the ResNet-50 but for SETTINGS."""
     trunk = Tiny().eval()
     names, labels = list(trunk.pooling), np.arange(40, dtype=np.int32) % 3
-    return linear.Linear(trunk, names, labels, 3, recipes.LINEAR["resnet50"] | settings)
+    return Linear(trunk, names, labels, 3, replace(recipes.RECIPES["resnet50"], **settings))
 
 
 def softmax(x):
@@ -39,20 +43,20 @@ def softmax(x):
 def test_heads_against_their_formulas(recipe):
     """Three steps: batch norm, softmax, momentum and decay written out."""
     rng = np.random.default_rng(1)
-    settings = recipes.LINEAR[recipe] | {"bn_momentum": 0.3}
+    recipe = replace(recipes.RECIPES[recipe], bn_momentum=0.3)
     labels = rng.integers(0, 4, 50).astype(np.int32)
-    work = linear.Linear(None, list(SHAPES), labels, 4, settings, SHAPES)
-    heads = linear.Heads(SHAPES.values(), 4, 0.3, settings["bn_affine"]).train()
+    work = Linear(None, list(SHAPES), labels, 4, recipe, SHAPES)
+    heads = Heads(SHAPES.values(), 4, 0.3, recipe.bn_affine).train()
     assert all(0.005 < head[2].weight.std() < 0.02 for head in heads.heads)
     state = [
         {"w": h[2].weight.detach().numpy().astype(float), "b": np.zeros(4)} for h in heads.heads
     ]
     for each, shape in zip(state, SHAPES.values(), strict=True):
         each |= {"vw": 0.0, "vb": 0.0, "mean": np.zeros(shape[0]), "var": np.ones(shape[0])}
-    chosen, lr, m, wd = loop.optimizer(heads, settings), 0.05, 0.9, settings["weight_decay"]
+    chosen, lr, m, wd = loop.optimizer(heads, work, recipe), 0.05, 0.9, recipe.weight_decay
     for group in chosen.param_groups:
         group["lr"] = lr
-    if settings["bn_affine"]:  # its own arithmetic is torch's: here it stays as it was
+    if recipe.bn_affine:  # its own arithmetic is torch's: here it stays as it was
         for head in heads.heads:
             head[0].requires_grad_(False)
     for step in range(3):
@@ -60,7 +64,8 @@ def test_heads_against_their_formulas(recipe):
         rows = [rng.normal(1, 2, (8, *shape)) for shape in SHAPES.values()]
         pixels = torch.from_numpy(np.concatenate([r.reshape(8, -1) for r in rows], 1)).float()
         chosen.zero_grad()
-        loss, weight, right, count = work.score(heads, pixels, None, torch.from_numpy(lines))
+        score = work.score(heads, pixels, None, torch.from_numpy(lines))
+        loss, weight, (right, count) = score.loss, score.weight, score.measures["accuracy"]
         (loss / weight).backward()
         chosen.step()
         want_loss = want_right = 0
@@ -75,12 +80,12 @@ def test_heads_against_their_formulas(recipe):
             y = np.eye(4)[labels[lines]]
             want_loss -= np.log((p * y).sum(1)).sum()
             want_right += (p.argmax(1) == labels[lines]).sum()
-            decays = wd * settings["decay_biases"]
+            decays = wd * recipe.decay_biases
             gradients = {"w": (p - y).T @ x / 8 + wd * each["w"]}
             gradients["b"] = (p - y).mean(0) + decays * each["b"]
             for name, g in gradients.items():
                 each[f"v{name}"] = v = m * each[f"v{name}"] + g
-                each[name] = each[name] - lr * (g + m * v if settings["nesterov"] else v)
+                each[name] = each[name] - lr * (g + m * v if recipe.nesterov else v)
         assert loss.item() == pytest.approx(want_loss, rel=1e-5), step
         assert (weight.item(), right.item(), count) == (8, want_right, 16)
     for head, each in zip(heads.heads, state, strict=True):
@@ -91,15 +96,15 @@ def test_heads_against_their_formulas(recipe):
 
 
 def test_the_published_settings():
-    settings = recipes.resolve_linear("resnet50", 1_281_167)
-    assert (settings["steps"], settings["batch"]) == (140_000, 256)
-    assert settings["epochs"] == pytest.approx(28, abs=0.1)  # ImageNet's, as the authors count
+    plan = resolve(recipes.RECIPES["resnet50"], "resnet50", 1_281_167)
+    assert (plan.steps, plan.batch) == (140_000, 256)
+    assert plan.epochs == pytest.approx(28, abs=0.1)  # ImageNet's, as the authors count
     for step, want in ((0, 1e-2), (39_999, 1e-2), (40_000, 1e-3), (80_000, 1e-4), (120_000, 1e-5)):
-        assert rate(step, 140_000, settings) == pytest.approx(want)
-    own = recipes.resolve_linear("alexnet", 1000, batch=100, epochs=7)
-    assert own["steps"] == 70 and own["lr"] == pytest.approx(0.01 * 100 / 256)
+        assert rate(step, plan) == pytest.approx(want)
+    own = resolve(recipes.RECIPES["alexnet"], "alexnet", 1000, batch=100, epochs=7)
+    assert own.steps == 70 and own.lr == pytest.approx(0.01 * 100 / 256)
     for name in registry.TRUNKS:
-        assert name in recipes.LINEAR or name.startswith("tiny")
+        assert name in recipes.RECIPES or name.startswith("tiny")
 
 
 def test_a_crop_of_any_size_and_shape():
@@ -182,9 +187,8 @@ def test_the_trunk_is_frozen():
     drawn = draws(0, [0] * 6, range(6), work.draws)
     shapes = [tuple(each.shape[1:]) for each in work.features(pixels, drawn)]
     assert [shape[0] for shape in shapes] == [8, 16, 16]
-    heads = linear.Heads(shapes, 3, 0.1, False)
-    loss, *_ = work.score(heads, pixels, drawn, torch.arange(6))
-    loss.backward()
+    heads = Heads(shapes, 3, 0.1, False)
+    work.score(heads, pixels, drawn, torch.arange(6)).loss.backward()
     assert all(p.grad is not None for p in heads.parameters())
     assert all(p.grad is None for p in work.trunk.parameters())
     assert registry.weights_digest(work.trunk) == digest  # the statistics of its batch norm too
@@ -239,9 +243,8 @@ def test_labels_that_are_not_one_class(tmp_path, line, wrong):
 
 def test_memory_is_what_the_optimizer_holds():
     """Weights, gradients and momentum of two steps of SGD, counted in torch's own tensors."""
-    settings = recipes.LINEAR["resnet50"] | {"bn_affine": False}
-    heads = linear.Heads(SHAPES.values(), 40, 0.1, False).train()
-    chosen = loop.optimizer(heads, settings)
+    heads = Heads(SHAPES.values(), 40, 0.1, False).train()
+    chosen = loop.optimizer(heads, task(), recipes.RECIPES["resnet50"])
     for _step in range(2):
         sum(out.sum() for out in heads([torch.randn(4, *s) for s in SHAPES.values()])).backward()
         chosen.step()
@@ -249,7 +252,7 @@ def test_memory_is_what_the_optimizer_holds():
     held = [*weights, *(w.grad for w in weights)]
     held += [chosen.state[w]["momentum_buffer"] for w in weights]
     assert sum(t.numel() * t.element_size() for t in held) == sum(
-        linear.memory(SHAPES, 40).values()
+        training.memory(SHAPES, 40).values()
     )
 
 
@@ -258,8 +261,8 @@ GIGABYTES = (2.304, 2.304, 2.212)  # 3 x 4 bytes x 20,000 classes x (9,600, 9,60
 
 
 def test_memory_is_told_where_it_is_much():
-    assert linear.memory_in_words(ALEXNET, 2900, 0) is None  # 0.99 GB
-    said = linear.memory_in_words(ALEXNET, 20_000, sum(GIGABYTES) * 1e9 + 1e6)
+    assert training.memory_in_words(ALEXNET, 2900, 0) is None  # 0.99 GB
+    said = training.memory_in_words(ALEXNET, 20_000, sum(GIGABYTES) * 1e9 + 1e6)
     assert said == (
         "the classifiers of 20,000 classes take 6.8 GB of memory for weights, gradients and "
         "momentum (conv1 2.3, pool1 2.3, conv5 2.2): less with fewer --layer"
@@ -276,7 +279,7 @@ def test_memory_is_told_where_it_is_much():
 )
 def test_memory_that_is_not_there_is_refused(free, advice):
     with pytest.raises(DataError) as error:
-        linear.memory_in_words(ALEXNET, 20_000, free)
+        training.memory_in_words(ALEXNET, 20_000, free)
     assert str(error.value).endswith(advice)
 
 
@@ -284,16 +287,16 @@ def test_what_memory_there_is(tmp_path, monkeypatch):
     """That of the machine, unless a control group or ulimit -v holds the process to less."""
     cpu = torch.device("cpu")
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    free = memory.available(cpu)
+    free = devices.available(cpu)
     assert 0 < free < 2 * machine
     job = tmp_path / "slurm/job_7/step_0"
     job.mkdir(parents=True)
     (job / "memory.max").write_text("max\n")
     (job.parent / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.max").write_text("7\n")  # the whole machine is no group
-    monkeypatch.setattr(memory, "GROUPS", {"": (str(tmp_path), "memory.max")})
+    monkeypatch.setattr(devices, "GROUPS", {"": (str(tmp_path), "memory.max")})
     (tmp_path / "cgroup").write_text("9:cpu:/x\n0::/slurm/job_7/step_0\n")
-    monkeypatch.setattr(memory, "MEMBERSHIPS", str(tmp_path / "cgroup"))
-    assert memory.available(cpu) == 1_000_000
-    monkeypatch.setattr(memory.resource, "getrlimit", lambda _kind: (400_000, 500_000))
-    assert memory.available(cpu) == 400_000
+    monkeypatch.setattr(devices, "MEMBERSHIPS", str(tmp_path / "cgroup"))
+    assert devices.available(cpu) == 1_000_000
+    monkeypatch.setattr(devices.resource, "getrlimit", lambda _kind: (400_000, 500_000))
+    assert devices.available(cpu) == 400_000

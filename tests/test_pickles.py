@@ -13,7 +13,7 @@ import caffe2
 import numpy as np
 import pytest
 
-from ssl_common.models import pickles
+from ssl_common.models.foreign import pickles
 from ssl_common.streams import DataError
 
 ARRAYS = [

@@ -16,7 +16,7 @@ from test_extract_features import oddities
 
 from ssl_common.data.loading import Shuffled
 from ssl_common.models import networks
-from ssl_common.training.driving import lacks_bf16
+from ssl_common.ranks.devices import lacks_bf16
 
 ARGV = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--batch", "4"]
 EPOCHS = 60  # of 3 steps

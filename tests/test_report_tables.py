@@ -9,9 +9,9 @@ import pytest
 from conftest import CHECKOUT
 
 from ssl_common import results
+from ssl_common.pretext import recipes
 from ssl_common.reporting import labels, plots, published, report, tables
 from ssl_common.streams import DataError
-from ssl_common.training import recipes
 
 VOC = {"task": "svm", "data_set": "voc2007", "metric": "mAP", "test_images": 4952}
 JIGSAW = {"arch": "resnet50", "pretext": "jigsaw", "permutations": 2000, "seed": 0, "model": "ab"}

@@ -14,7 +14,8 @@ from test_contract import COMMANDS, EXAMPLES, module, one_line
 from ssl_common import records, results
 from ssl_common.data import lowshot as few
 from ssl_common.data.manifest import Manifest
-from ssl_common.evaluation import linear, lowshot, scoring, svm
+from ssl_common.evaluation.linear import testing
+from ssl_common.evaluation.svm import classifiers, lowshot, scoring
 from ssl_common.streams import DataError
 
 TAGGED = [
@@ -122,7 +123,7 @@ def test_every_command_refuses_a_wrong_tag(command, run, scratch):
 EVALUATE = {
     "eval-svm": lambda path, tags: scoring.evaluate("svm.npz", "test.npy", path, tags)[0],
     "eval-linear": lambda path, tags: next(
-        linear.evaluate("linear.pt", path, tags, ".", "cpu", 0, print)
+        testing.evaluate("linear.pt", path, tags, ".", "cpu", 0, print)
     ),
 }
 
@@ -168,7 +169,7 @@ def test_records_hold_what_decided_them(scratch, monkeypatch):
 
     def measured(train, labels, test):
         with open("svm.npz", "wb") as stream:
-            svm.save(stream, svm.train(train, labels, {}, 0, 1, lambda *_: None))
+            classifiers.save(stream, classifiers.train(train, labels, {}, 0, 1, lambda *_: None))
         (record,) = scoring.evaluate("svm.npz", test, "test.tsv", {})
         results.check(record, "the record")
         return record

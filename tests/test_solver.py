@@ -7,8 +7,8 @@ from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
 from ssl_common import containers, threads
-from ssl_common.evaluation import newton, solver
-from ssl_common.evaluation.svm import COSTS as COSTS_OF_PAPER
+from ssl_common.evaluation.svm import newton, solver
+from ssl_common.evaluation.svm.classifiers import COSTS as COSTS_OF_PAPER
 
 
 @pytest.fixture(autouse=True)

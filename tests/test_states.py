@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_common.evaluation import features, linear
+from ssl_common.evaluation import features
+from ssl_common.evaluation.linear import testing
 from ssl_common.models import networks, registry, states
 from ssl_common.pretext import jigsaw
 from ssl_common.streams import DataError
@@ -151,7 +152,7 @@ def test_classifiers_are_not_measured_on_spoilt_weights(scratch):
     def measure(changes):
         networks.save(str(scratch / "w.pt"), content | changes)
         files = (str(scratch / name) for name in ("w.pt", "test.tsv"))
-        rows = linear.evaluate(*files, {}, str(scratch), "cpu", 0, lambda _done, _total: None)
+        rows = testing.evaluate(*files, {}, str(scratch), "cpu", 0, lambda _done, _total: None)
         return json.dumps(list(rows))
 
     assert "top-1" in measure({})

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import BIN, environment, plant_modules
 
-from ssl_common import ranks
+from ssl_common.ranks import placement
 from ssl_common.streams import DataError
 
 
@@ -57,7 +57,7 @@ def variables(monkeypatch):
     """Set the variables of a rank to those given, and none else."""
 
     def give(**given):
-        for name in (*WHOLE, ranks.FOLDER):
+        for name in (*WHOLE, placement.FOLDER):
             monkeypatch.delenv(name, raising=False)
         for name, value in given.items():
             monkeypatch.setenv(name, str(value))
@@ -67,18 +67,18 @@ def variables(monkeypatch):
 
 def test_a_rank_knows_its_place(variables):
     variables(**WHOLE)
-    assert ranks.place() == ranks.Place(5, 8, 1, 4, restarted=1)
+    assert placement.place() == placement.Place(5, 8, 1, 4, restarted=1)
     variables(**WHOLE | {"TORCHELASTIC_RUN_ID": ""})
-    assert ranks.place() is None
+    assert placement.place() is None
     variables(RANK=5, WORLD_SIZE=8)  # those that others set
-    assert ranks.place() is None
+    assert placement.place() is None
 
 
 @pytest.mark.parametrize("lacking", sorted(set(WHOLE) - {"TORCHELASTIC_RUN_ID"}))
 def test_half_the_variables_are_no_rank(variables, lacking):
     variables(**{name: value for name, value in WHOLE.items() if name != lacking})
     with pytest.raises(DataError, match=f"^TORCHELASTIC_RUN_ID is set.* {lacking} is not"):
-        ranks.place()
+        placement.place()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_half_the_variables_are_no_rank(variables, lacking):
 def test_variables_that_contradict_each_other_are_no_rank(variables, wrong):
     variables(**WHOLE | wrong)
     with pytest.raises(DataError, match="unset it, or start the command by torchrun$"):
-        ranks.place()
+        placement.place()
 
 
 def test_only_the_folder_of_this_run_is_believed(variables, tmp_path):
@@ -99,10 +99,10 @@ def test_only_the_folder_of_this_run_is_believed(variables, tmp_path):
     folder.mkdir()
     for left in ({}, WHOLE, WHOLE | {"TORCHELASTIC_RUN_ID": ""}):
         variables(**left, SSL_BENCH_RANKS=folder)
-        assert ranks.folder() is None and ranks.last_words(True) is None
+        assert placement.folder() is None and placement.last_words(True) is None
     variables(**WHOLE | {"TORCHELASTIC_RUN_ID": "ranks-1"}, SSL_BENCH_RANKS=folder)
-    assert ranks.last_words(True) == folder / "5.said"
-    assert ranks.last_words(False) == folder / "5.unsure"
+    assert placement.last_words(True) == folder / "5.said"
+    assert placement.last_words(False) == folder / "5.unsure"
 
 
 @pytest.mark.parametrize(

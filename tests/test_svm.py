@@ -13,9 +13,9 @@ from test_solver import newtons
 from threadpoolctl import threadpool_limits
 
 from ssl_common import threads
-from ssl_common.evaluation import liblinear, lowshot, newton, solver, svm
-from ssl_common.evaluation.examples import read_examples
 from ssl_common.evaluation.metrics import average_precision
+from ssl_common.evaluation.svm import classifiers, liblinear, lowshot, newton, solver
+from ssl_common.evaluation.svm.examples import read_examples
 from ssl_common.streams import DataError
 
 
@@ -37,7 +37,7 @@ def made(count=60, width=12, seed=0):
 def on(rows, tmp_path, solver="liblinear"):
     """Return a solver for ROWS, which are of length 1."""
     files = write(tmp_path, ["a"] * len(rows), features=rows)
-    return svm.solving(solver, read_examples(*files, {}), 0, 0, "cpu")
+    return classifiers.solving(solver, read_examples(*files, {}), 0, 0, "cpu")
 
 
 def ignore(_costs):
@@ -71,8 +71,8 @@ def test_exact_fits_that_stop_early_are_counted(tmp_path, monkeypatch, few):
 
 def test_costs_are_the_papers():
     expected = {10.0**-e for e in range(1, 8)} | {1, 10, 100} | {2.0**-e for e in range(4, 20)}
-    assert len(svm.COSTS) == 26
-    np.testing.assert_allclose(svm.COSTS, sorted(expected), rtol=1e-15)
+    assert len(classifiers.COSTS) == 26
+    np.testing.assert_allclose(classifiers.COSTS, sorted(expected), rtol=1e-15)
 
 
 @pytest.mark.parametrize("solver", ["exact", "liblinear"])
@@ -80,10 +80,12 @@ def test_cross_validation_equals_scikit_learns(tmp_path, solver):
     """cross_val_score with cv=3, as the published code calls it, of LIBLINEAR run to the end."""
     rows, signs = made()
     with on(rows, tmp_path, solver) as solve:
-        ap, unconverged = svm.cross_validate(signs[None], solve, ignore)
+        ap, unconverged = classifiers.cross_validate(signs[None], solve, ignore)
     assert unconverged == 0 or solver == "liblinear"
     for index in (0, 9, 16, 23, 25):
-        one = LinearSVC(C=svm.COSTS[index], class_weight={1: 2, -1: 1}, max_iter=10**6, tol=1e-8)
+        one = LinearSVC(
+            C=classifiers.COSTS[index], class_weight={1: 2, -1: 1}, max_iter=10**6, tol=1e-8
+        )
         scores = cross_val_score(one, rows, signs, cv=3, scoring="average_precision")
         assert ap[0, index] == pytest.approx(scores.mean(), abs=1e-3 if solver == "exact" else 5e-3)
 
@@ -100,7 +102,7 @@ def test_folds_are_scikit_learns():
             asked.append(signs.copy())
             yield from [(np.zeros(signs.shape), 0)] * len(costs)
 
-    svm.cross_validate(np.stack([signs, -signs]), Spy, ignore)
+    classifiers.cross_validate(np.stack([signs, -signs]), Spy, ignore)
     expected = [set(fit) for fit, _test in StratifiedKFold(3).split(rows, signs)]
     for sign, found in zip((signs, -signs), asked, strict=True):
         assert [set(np.flatnonzero(kept)) for kept in found] == expected
@@ -112,17 +114,17 @@ def test_the_smallest_of_equal_costs_and_the_commonest_for_the_few():
     ap = np.full((5, 26), np.nan)
     ap[0], ap[1], ap[2] = 0.5, 0.5, 0.5
     ap[0, [4, 9]] = ap[1, 9] = ap[2, 4] = 0.75
-    cost, chosen = svm.choose(ap, np.array([3, 9, 4, 2, 0]))
-    assert cost[:4].tolist() == [svm.COSTS[i] for i in (4, 9, 4, 4)]
+    cost, chosen = classifiers.choose(ap, np.array([3, 9, 4, 2, 0]))
+    assert cost[:4].tolist() == [classifiers.COSTS[i] for i in (4, 9, 4, 4)]
     assert np.isnan(cost[4])
     assert chosen == ["folds", "folds", "folds", "others", "none"]
     ap[0] = 0.5
     ap[0, 11] = 1  # now 4, 9 and 11 once each
-    assert svm.choose(ap, np.array([3, 9, 4, 2, 0]))[0][3] == svm.COSTS[4]
+    assert classifiers.choose(ap, np.array([3, 9, 4, 2, 0]))[0][3] == classifiers.COSTS[4]
 
 
 def test_no_class_for_the_folds():
-    cost, chosen = svm.choose(np.full((2, 26), np.nan), np.array([2, 0]))
+    cost, chosen = classifiers.choose(np.full((2, 26), np.nan), np.array([2, 0]))
     assert (cost[0], chosen) == (1, ["default", "none"])
 
 
@@ -139,7 +141,7 @@ def write(folder, labels, features=None):
 
 def trained(folder, labels, solver="exact", **extra):
     files = write(folder, labels, **extra)
-    return svm.train(*files, {}, 0, 0, lambda *_: None, solver=solver)
+    return classifiers.train(*files, {}, 0, 0, lambda *_: None, solver=solver)
 
 
 def test_difficult_images_are_negatives(tmp_path):
@@ -194,7 +196,7 @@ def test_shape_changes_nothing(tmp_path, width, solver):
     files = write(tmp_path, labels, features=features)
     examples = read_examples(*files, {})
     whole = np.concatenate(list(examples.normalised()))
-    found = svm.train(*files, {}, 0, 0, lambda *_: None, solver=solver)
+    found = classifiers.train(*files, {}, 0, 0, lambda *_: None, solver=solver)
     for c in range(2):
         signs = np.where(examples.labels[:, c] == 1, 1, -1)
         direct, _ = liblinear.fit(whole, signs, found.cost[c], 0)
@@ -212,12 +214,13 @@ def test_the_solvers_agree_on_the_protocol(tmp_path, width, monkeypatch):
     names = [",".join(np.array(["a", "b", "c"])[row]) for row in labels]
     files = write(tmp_path, names, features=features)
     ours, theirs = (
-        svm.train(*files, {}, 0, 0, lambda *_: None, solver=name) for name in ("exact", "liblinear")
+        classifiers.train(*files, {}, 0, 0, lambda *_: None, solver=name)
+        for name in ("exact", "liblinear")
     )
     assert ours.fields["unconverged"] == 0
     np.testing.assert_allclose(ours.ap, theirs.ap, atol=0.02)
     for c in range(3):
-        at = np.flatnonzero(ours.cost[c] == svm.COSTS)[0]
+        at = np.flatnonzero(ours.cost[c] == classifiers.COSTS)[0]
         assert theirs.ap[c].max() - theirs.ap[c, at] < 1e-3
 
 
@@ -257,12 +260,12 @@ def test_order_and_costs_at_the_least_costs(tmp_path, monkeypatch, width, few):
         for fold, (fit, test) in enumerate(StratifiedKFold(3).split(rows, signs)):
             some = np.zeros(48, int)
             some[fit] = signs[fit]
-            for k, w in enumerate(newtons(features, some, svm.COSTS)):
+            for k, w in enumerate(newtons(features, some, classifiers.COSTS)):
                 scores = rows[test] @ w
                 expected[c, fold, k] = average_precision(scores, signs[test] == 1, "steps")
     expected = expected.mean(axis=1)
     np.testing.assert_allclose(found.ap, expected, atol=1e-12)
-    np.testing.assert_array_equal(found.cost, svm.choose(expected, np.array([16] * 3))[0])
+    np.testing.assert_array_equal(found.cost, classifiers.choose(expected, np.array([16] * 3))[0])
 
 
 @pytest.mark.parametrize(
@@ -302,7 +305,7 @@ def test_features_cut_short_while_in_use(tmp_path, monkeypatch, few):
         os.truncate(files[0], 10_000)
 
     with pytest.raises(DataError, match=r"f\.npy: cut short while in use"):
-        svm.train(*files, {}, 0, 0, progress)
+        classifiers.train(*files, {}, 0, 0, progress)
 
 
 def few_shot(folder, features, draws=2, k=2):
@@ -324,12 +327,12 @@ def test_threads_are_as_they_were(tmp_path):
         for count in (1, 3):
             torch.set_num_threads(count)
             files = write(tmp_path, ["a", "b"] * 6)
-            svm.train(*files, {}, 0, 2, lambda *_: None)
+            classifiers.train(*files, {}, 0, 2, lambda *_: None)
             assert torch.get_num_threads() == count
             few_shot(tmp_path, np.eye(12))
             assert torch.get_num_threads() == count
             with pytest.raises(ZeroDivisionError):
-                svm.train(*files, {}, 0, 2, lambda *_: 1 / 0)
+                classifiers.train(*files, {}, 0, 2, lambda *_: 1 / 0)
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(before)
@@ -349,7 +352,7 @@ def test_low_shot_is_liblinears(tmp_path, monkeypatch, few, shape):
             assert (coefficients[0] > 0).tolist() == [row % 3 == c for row in some]
             for k in (0, 15, 25):
                 one = LinearSVC(
-                    C=svm.COSTS[k], class_weight={1: 2, -1: 1}, max_iter=10**6, tol=1e-9
+                    C=classifiers.COSTS[k], class_weight={1: 2, -1: 1}, max_iter=10**6, tol=1e-9
                 ).fit(rows[some], np.where(some % 3 == c, 1, -1))
                 w = coefficients[k] @ np.column_stack([rows[some], np.ones(len(some))])
                 theirs = np.append(one.coef_[0], one.intercept_)
@@ -382,7 +385,7 @@ def measured(folder, labels, **options):
     found = trained(folder, ["a", "b"] * 20, features=features)
     files = write(folder, labels, features=rng.normal(size=(len(labels), 6)))
     scores = io.BytesIO()
-    record = svm.evaluate("svm", found, read_examples(*files, {}), scores, **options)
+    record = classifiers.evaluate("svm", found, read_examples(*files, {}), scores, **options)
     return record, np.load(io.BytesIO(scores.getvalue()))
 
 
@@ -425,7 +428,7 @@ def test_measured_alike_in_pieces(tmp_path, monkeypatch):
     labels = ["a", "b", "?a", "b,a", ""] * 5
     whole = measured(tmp_path, labels, bootstrap=30)
     for name in ("SCORES", "COUNTS"):
-        monkeypatch.setattr(svm, name, 1)
+        monkeypatch.setattr(classifiers, name, 1)
     parts = measured(tmp_path, labels, bootstrap=30)
     assert parts[0] == whole[0]
     np.testing.assert_array_equal(parts[1], whole[1])

@@ -11,7 +11,8 @@ from conftest import save_bomb
 from torchvision import models
 
 from ssl_common.evaluation import features
-from ssl_common.models import registry, weights
+from ssl_common.models import registry
+from ssl_common.models.foreign import weights
 from ssl_common.streams import DataError
 
 

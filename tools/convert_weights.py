@@ -41,7 +41,7 @@ def main(file, form, inspect, prefix, channels, tags, output):
     """
     if tags and (inspect or form == "torchvision"):
         raise click.UsageError("--tag: only a network of ours has settings")
-    from ssl_common.models import weights
+    from ssl_common.models.foreign import weights
 
     found = weights.Weights(file, prefix, channels)
     if inspect:

@@ -22,11 +22,11 @@ def main(model, manifest, output, **running):
 
     The images must be others than those of the training.
     """
-    from ssl_common.evaluation import linear
+    from ssl_common.evaluation.linear import testing
 
     made = records.stamp("eval-linear")
     with streams.writing(output, binary=False) as stream, cli.Progress("images") as progress:
-        found = list(linear.evaluate(model, manifest, progress=progress, **running))
+        found = list(testing.evaluate(model, manifest, progress=progress, **running))
         for record in found:
             stream.write(records.line(record | made))
     best = max(found, key=lambda record: record["value"])

@@ -37,7 +37,7 @@ def main(svm, features, manifest, train_features, scores, bootstrap, output, **r
         raise click.UsageError("only one operand can be standard input")
     if scores == output:
         raise click.UsageError("--scores and the record need two files")
-    from ssl_common.evaluation import scoring
+    from ssl_common.evaluation.svm import scoring
 
     writing_scores = streams.writing(scores) if scores else contextlib.nullcontext()
     with streams.writing(output, binary=False) as stream, writing_scores as values:

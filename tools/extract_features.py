@@ -34,7 +34,7 @@ from ssl_common import cli, streams, values
 @cli.root_option
 @cli.seed_option
 @cli.workers_option
-def main(model, manifest, layers, output, show_layers, gpus, device, seed, **running):
+def main(model, manifest, layers, output, show_layers, gpus, device, seed, **reading):
     """Write the features of layers of MODEL for each image of MANIFEST, row i from line i.
 
     \b
@@ -48,16 +48,20 @@ def main(model, manifest, layers, output, show_layers, gpus, device, seed, **run
     if not show_layers and len(set(layers)) != 1 and not streams.is_folder(output):
         raise click.UsageError("a file takes one layer: give one --layer, or a folder, -o DIR/")
     from ssl_common.evaluation import features
+    from ssl_common.ranks.launch import Launch
 
     if show_layers:
         with streams.writing(output, binary=False) as stream:
             stream.writelines(features.Layers(model, layers, seed).table())
         return
+    launch = Launch(gpus, device)
+    launch.share([manifest])
     with cli.Progress("images") as progress:
-        running |= {"progress": progress}
-        said = features.extract(model, layers, seed, manifest, output, gpus, device, **running)
-    if said:
-        cli.say(said)
+        how = features.Reading(**reading, progress=progress)
+        frozen = features.Layers(model, layers, seed)
+        message = features.extract(frozen, manifest, output, launch, how)
+    if message:
+        cli.say(message)
 
 
 if __name__ == "__main__":

@@ -2,25 +2,26 @@
 
 import click
 
-from ssl_common import cli, values
-from ssl_common.training import recipes
-
-# The options that one pretext task alone takes.
-TAKES = {"jigsaw": ("permutations", "color_projection"), "colorization": ("bins", "neighbors")}
-NEEDS = ("permutations",)
+from ssl_common import cli
+from ssl_common.pretext.options import OPTIONS
+from ssl_common.pretext.recipes import NAMES, RECIPES
+from ssl_common.ranks import placement
+from ssl_common.training import plan
 
 
 @cli.command("pretrain")
-@click.argument("pretext", type=click.Choice(list(TAKES)))
+@click.argument("pretext", type=click.Choice(list(OPTIONS)))
 @cli.input_argument("manifest")
-@click.option("--permutations", metavar="FILE", help="Of jigsaw, from make-permutations.")
-@click.option("--color-projection", is_flag=True, help="Project half of the colours, in jigsaw.")
-@click.option("--bins", metavar="FILE", help="Of colorization, from make-color-bins.")
-@click.option("--neighbors", type=values.Whole(2, 313), help="Bins of a label.  [default: 10]")
+@cli.declared_by_kind(OPTIONS, by="pretext", name="task_options")
 @click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
-@click.option("--recipe", type=click.Choice(recipes.NAMES), default="in1k", help="Of the paper.")
-@cli.training_options
-def main(pretext, arch, recipe, **given):
+@click.option(
+    "--recipe",
+    type=click.Choice(NAMES),
+    default="in1k",
+    help="Data set whose recipe in the paper gives epochs, batch, rate and their schedule.",
+)
+@cli.declared(plan.TrainingOptions, name="options")
+def main(pretext, manifest, arch, recipe, task_options, options):
     """Train a network by PRETEXT on the images of MANIFEST; no label is read.
 
     \b
@@ -29,15 +30,14 @@ def main(pretext, arch, recipe, **given):
     The log goes to standard output, one JSON object a line. A run that was stopped goes on from
     MODEL.pt.state/ when the same command is given again.
     """
-    task = cli.taken(given, pretext, TAKES, NEEDS)
-    settings, options, is_rank = cli.training(given, recipes.RECIPES[pretext]["batch"])
+    plan.pieces(options, RECIPES[pretext, recipe])  # a wrong one is told before torch is imported
+    is_rank = placement.place() is not None
     from ssl_common.training import pretraining
 
-    given |= {"pretext": pretext, "task": task, "recipe": settings | {"recipe": recipe}}
-    with cli.journal("steps", patient=is_rank) as running:
-        said = pretraining.pretrain(options=options | {"arch": arch}, **given, **running)
-    if said:
-        cli.say(said)
+    with cli.conversation("steps", patient=is_rank) as talk:
+        message = pretraining.pretrain(pretext, manifest, arch, recipe, task_options, options, talk)
+    if message:
+        cli.say(message)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import click
 
 from ssl_common import cli
-from ssl_common.training import recipes
+from ssl_common.evaluation.linear.recipes import RECIPES
+from ssl_common.ranks import placement
+from ssl_common.training import plan
 
 
 @cli.command("train-linear")
@@ -11,17 +13,20 @@ from ssl_common.training import recipes
 @cli.input_argument("manifest")
 @click.option(
     "--recipe",
-    "name",
-    type=click.Choice(list(recipes.LINEAR)),
+    type=click.Choice(list(RECIPES)),
     show_default="that of the network, or of resnet50",
-    help="Settings of the paper.",
+    help="Network whose recipe in the paper gives the schedule and how images are shown.",
 )
 @click.option(
-    "--layer", "layers", multiple=True, metavar="LAYER", help="Layer; may be repeated [all]."
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="LAYER",
+    help="Layer to train on, as conv5; may be repeated.  [default: all]",
 )
 @click.option("--cache", is_flag=True, help="No augmentation: the network sees each image once.")
-@cli.training_options
-def main(cache, **given):
+@cli.declared(plan.TrainingOptions, name="options")
+def main(model, manifest, recipe, layers, cache, options):
     """Train a linear classifier on each layer of MODEL, for the class of each image of MANIFEST.
 
     \b
@@ -30,17 +35,14 @@ def main(cache, **given):
     MODEL is as extract-features takes it. The log goes to standard output, one JSON object a line.
     A run that was stopped goes on from linear.pt.state/ when the same command is given again.
     """
-    recipe, options, is_rank = cli.training(given, recipes.LINEAR["resnet50"]["batch"])
-    from ssl_common.evaluation import linear
+    plan.pieces(options, RECIPES["resnet50"])  # a wrong one is told before torch is imported
+    is_rank = placement.place() is not None
+    from ssl_common.evaluation.linear import training
 
-    given |= {"recipe": recipe, "options": options, "cache": cache}
-    with (
-        cli.journal("steps", patient=is_rank) as running,
-        cli.Progress("images") as caching,
-    ):
-        said = linear.train(caching=caching, **given, **running)
-    if said:
-        cli.say(said)
+    with cli.conversation("steps", patient=is_rank) as talk, cli.Progress("images") as caching:
+        message = training.train(model, manifest, layers, recipe, cache, options, talk, caching)
+    if message:
+        cli.say(message)
 
 
 if __name__ == "__main__":

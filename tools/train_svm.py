@@ -38,7 +38,7 @@ def main(features, manifest, tags, output, seed, solver, low_shot, device, worke
         raise click.UsageError("FEATURES and MANIFEST cannot both be standard input")
     if low_shot and solver != "exact":
         raise click.UsageError("--low-shot is for --solver exact")
-    from ssl_common.evaluation import lowshot, svm
+    from ssl_common.evaluation.svm import classifiers, lowshot
 
     with streams.writing(output) as stream:
         with cli.Progress("%") as progress:
@@ -46,8 +46,8 @@ def main(features, manifest, tags, output, seed, solver, low_shot, device, worke
             if low_shot:
                 trained = lowshot.train(features, manifest, low_shot, *work, device=device)
             else:
-                trained = svm.train(features, manifest, *work, solver=solver, device=device)
-        (lowshot if low_shot else svm).save(stream, trained)
+                trained = classifiers.train(features, manifest, *work, solver=solver, device=device)
+        (lowshot if low_shot else classifiers).save(stream, trained)
     cli.say(trained.summary())
 
 

@@ -4,6 +4,9 @@ import contextlib
 import itertools
 import math
 import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +16,15 @@ from ssl_common import containers, legible, records, streams, tasks
 from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import Known, batches
 from ssl_common.data.manifest import Manifest
-from ssl_common.models import networks, registry, weights
+from ssl_common.models import networks, registry
+from ssl_common.models.foreign import weights
 from ssl_common.processes import Stopped, deferring_stop
+from ssl_common.progress import Progress, silent
+from ssl_common.ranks import mailbox
+from ssl_common.ranks.launch import Launch
+from ssl_common.ranks.placement import IS_RANK, LOCAL_RANKS, RANK, RANKS
 from ssl_common.stored import Filled
 from ssl_common.streams import DataError
-from ssl_common.training import torchrun
 
 SHORT_SIDE = 256  # pixels at least, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
@@ -109,50 +116,59 @@ class Layers:
             yield "\t".join([legible.text(name), *sizes]).encode() + b"\n"
 
 
-def extract(model, names, seed, manifest, output, gpus, device, dtype, **running):
-    """Write the features of the layers NAMES of MODEL for the images of MANIFEST to OUTPUT.
+@dataclass(frozen=True)
+class Reading:
+    """How images are read and written: BATCH at a time, as DTYPE, by WORKERS, below ROOT."""
 
-    In one pass; each layer is a .npy of DTYPE (N, D). Returns what was written, in words; None in a
-    rank: more GPUS than one are ranks of a torchrun, which write into the same files. Raises
-    DataError for what Layers and Manifest refuse, and naming the line of an unreadable image.
+    root: str = "."
+    batch: int = 64
+    dtype: str = "float32"
+    workers: int = 0
+    progress: Progress = silent
+
+
+def extract(
+    layers: Layers, manifest: str, output: str, launch: Launch, reading: Reading
+) -> str | None:
+    """Write the features of LAYERS for the images of MANIFEST to OUTPUT.
+
+    In one pass; each layer is a .npy (N, D). Returns what was written, in words; None in a rank:
+    where LAUNCH is of more GPUS than one they are ranks of a torchrun, which write into the same
+    files. Raises DataError for what Manifest refuses, and naming the line of an unreadable image.
     """
-    torchrun.settle()
-    leads = gpus > 1 and not torchrun.IS_RANK
-    device = torchrun.chosen(device, gpus if leads else torchrun.LOCAL_RANKS, leads)
-    if manifest == "-":
-        torchrun.share_input(leads)
-    images, layers = Manifest(manifest), Layers(model, names, seed)
+    images = Manifest(manifest)
     warp = Warp(layers.trunk.input_size)
-    running |= {"dtype": dtype}
-    if torchrun.IS_RANK:
-        with torchrun.joined(device) as device:
-            outputs = [Filled(path) for path in torchrun.told()]
-            write_rows(outputs, layers, images, warp, device, **running)
+    if IS_RANK:
+        with launch.join() as here:
+            outputs: list[Any] = [Filled(path) for path in mailbox.message()]
+            write_rows(outputs, layers, images, warp, here, reading)
         return None
     filled = streams.is_folder(output) or not streams.is_special(output)
-    if gpus > 1 and not filled:
-        raise DataError(f"--gpus {gpus}: every rank writes into the output: name a file with -o")
-    said = {"manifest": images.digest()}
+    if launch.leads and not filled:
+        asked = f"--gpus {launch.gpus}"
+        raise DataError(f"{asked}: every rank writes into the output: name a file with -o")
+    of_images = {"manifest": images.digest()}
     fields = {
-        name: layers.of_the_model | {"layer": name, "shape": shape} | said
+        name: layers.of_the_model | {"layer": name, "shape": shape} | of_images
         for name, shape in layers.shapes.items()
     }
     widths = {name: math.prod(shape) for name, shape in layers.shapes.items()}
     with records.writing_features(output, fields) as files:
         shapes = [(len(images), width) for width in widths.values()]
-        arrays = [(dtype, shape) for shape in shapes] + [("uint64", (len(images),))] * len(shapes)
+        arrays: list[Any] = [(reading.dtype, shape) for shape in shapes]
+        arrays += [("uint64", (len(images),))] * len(shapes)
         partials = begin(zip(files, arrays, strict=False), filled)
-        if gpus > 1:
+        if launch.leads:
             with deferring_stop(patient=True) as stopping:
-                error = torchrun.lead(gpus, 0, stopping, partials, resumable=False)
+                error = launch.lead(stopping, message=partials, resumable=False)
                 if stopping():
                     raise Stopped(stopping())
             if error:
                 raise error
         else:
-            with torchrun.joined(device) as device:
+            with launch.join() as here:
                 outputs = [Filled(path) for path in partials] if filled else files
-                write_rows(outputs, layers, images, warp, device, **running)
+                write_rows(outputs, layers, images, warp, here, reading)
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
     return f"{len(images):,} images, features: {written}{layers.left_out}"
 
@@ -174,12 +190,19 @@ def begin(files, filled):
     return names
 
 
-def write_rows(outputs, layers, images, transform, device, **how):
+def write_rows(
+    outputs: Sequence[Any],
+    layers: Layers,
+    images: Manifest,
+    transform: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device,
+    reading: Reading,
+) -> None:
     """Put what rows() gives into OUTPUTS: an array or stream a layer, then the arrays of contents.
 
     Those are as many as layers, or none.
     """
-    for first, blocks, contents in rows(layers, images, transform, device, **how):
+    for first, blocks, contents in rows(layers, images, transform, device, reading):
         for output, block in zip(
             outputs, [*blocks.values(), *[contents] * len(blocks)], strict=False
         ):
@@ -189,32 +212,39 @@ def write_rows(outputs, layers, images, transform, device, **how):
                 output.write(np.ascontiguousarray(block).data)
 
 
-def rows(layers, images, transform, device, *, root, batch, dtype, workers, progress):
-    """Yield (line, {layer: features of it and the next, DTYPE N x D}, contents) of this rank.
+def rows(
+    layers: Layers,
+    images: Manifest,
+    transform: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device,
+    reading: Reading,
+) -> Iterator[tuple[int, dict[str, np.ndarray], np.ndarray]]:
+    """Yield (line, {layer: features of it and the next, N x D}, contents) of this rank.
 
     Lines are from 0; contents, uint64 (N,), are by what the files are known. TRANSFORM makes of an
-    image, uint8 H x W x 3, what LAYERS reads. Calls PROGRESS(done, total).
+    image, uint8 H x W x 3, what LAYERS reads.
     """
+    batch, dtype = reading.batch, reading.dtype
     layers.trunk.to(device)
-    dataset = Known(images, root, transform)
+    dataset = Known(images, reading.root, transform)
     # Every RANKS-th batch of the manifest: the same batches, and so the same bytes, on any number.
     order = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
-    order = itertools.islice(order, torchrun.RANK, None, torchrun.RANKS)
-    workers = -(-workers // torchrun.LOCAL_RANKS)
+    order = itertools.islice(order, RANK, None, RANKS)
+    workers = -(-reading.workers // LOCAL_RANKS)
     with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:
         for number, (pixels, contents) in enumerate(loaded):
-            first = (number * torchrun.RANKS + torchrun.RANK) * batch
-            found = layers(pixels.to(device, non_blocking=True))
+            first = (number * RANKS + RANK) * batch
+            features = layers(pixels.to(device, non_blocking=True))
             blocks = {}
-            for name, features in found.items():
+            for name, whole in features.items():
                 with np.errstate(over="ignore"):
-                    block = features.flatten(1).cpu().numpy().astype(np.dtype(dtype))
+                    block = whole.flatten(1).cpu().numpy().astype(np.dtype(dtype))
                 bad = np.flatnonzero(~np.isfinite(block).all(1))
                 if len(bad):
                     message = f"{name} is NaN, or too large for {dtype}: see the network"
                     raise images.error(first + bad[0] + 1, message)
                 blocks[name] = block
             yield first, blocks, contents.numpy().view(np.uint64)
-            progress(first + len(pixels), len(images))
+            reading.progress(first + len(pixels), len(images))
     if registry.weights_digest(layers.trunk) != layers.of_the_model["model"]:
         raise AssertionError("the network changed while its features were taken")

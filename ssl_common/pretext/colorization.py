@@ -13,32 +13,37 @@ from ssl_common import streams
 from ssl_common.data.images import crop, resize_short
 from ssl_common.pretext import bins as ab_bins
 from ssl_common.pretext import color
+from ssl_common.pretext.options import ColorizationOptions
+from ssl_common.task import Score, Task
 
 SHORT_SIDE, CROP = 256, 179  # pixels; Zhang et al. cropped 176 and 180
 STRIDE = 16  # pixels from one place of the last map to the next, of both networks
-USUAL_NEIGHBORS = 10  # of the paper's sweep from 2 to 313 (and of Zhang et al.'s code)
 
 
-class Colorization:
+class Colorization(Task):
     """The pretext task over BINS (ab_bins.Bins); workers crop, the rest is done for a batch."""
 
     name, reads = "colorization", "lab"
-    file = "bins"  # the argument of load() that is one
     draws = 2 + 1  # the crop, the mirror
+    weightless = "all images so far are gray: they have no colours to learn"
 
     def __init__(self, bins, neighbors):
         self.bins, self.neighbors = bins, neighbors
         self.chance = bins.constant()  # the loss of a network that only guesses
 
     @classmethod
-    def load(cls, bins, neighbors):
-        """Return the task with the NEIGHBORS (or 10) nearest of the BINS in that file as label.
+    def load(cls, options: ColorizationOptions) -> "Colorization":
+        """Return the task of OPTIONS.
 
         Without a file the bins are those of Zhang et al., and every place counts the same.
         """
-        points, prior = ab_bins.load(bins) if bins else (ab_bins.hull(), None)
-        neighbors = neighbors or USUAL_NEIGHBORS
-        return cls(ab_bins.Bins(points, prior, neighbors), neighbors)
+        points, prior = ab_bins.load(options.bins) if options.bins else (ab_bins.hull(), None)
+        return cls(ab_bins.Bins(points, prior, options.neighbors), options.neighbors)
+
+    @staticmethod
+    def file(options: ColorizationOptions) -> str | None:
+        """Return the file that OPTIONS name, None where they name none."""
+        return options.bins
 
     @classmethod
     def restore(cls, content):
@@ -96,7 +101,7 @@ class Colorization:
         return ColorNet(trunk, len(self.bins.points))
 
     def score(self, network, pixels, drawn, _lines=None):
-        """Return (sum of the losses, their weight, number right, number) of NETWORK on a batch.
+        """Return the Score of NETWORK on a batch.
 
         PIXELS is uint8 N x 179 x 179 x 3 where the network is, DRAWN float64 (N, draws). A loss is
         that of a place of the map, and right is the bin nearest to its colour.
@@ -108,7 +113,7 @@ class Colorization:
         log_probability = logits.float().log_softmax(1).gather(1, nearest)  # M x K
         loss = -(weight * (share * log_probability).sum(1)).sum()
         right = (logits.argmax(1) == nearest[:, 0]).sum()
-        return loss, weight.sum(), right, len(weight)
+        return Score(loss, weight.sum(), {"accuracy": (right, len(weight))})
 
 
 def middles(count):

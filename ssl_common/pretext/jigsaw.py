@@ -14,8 +14,10 @@ from torch.nn import functional
 from ssl_common import streams
 from ssl_common.data import images
 from ssl_common.data.loading import standardize
+from ssl_common.pretext.options import JigsawOptions
 from ssl_common.pretext.permutations import load as load_permutations
 from ssl_common.streams import DataError
+from ssl_common.task import Score, Task
 
 SHORT_SIDE, CROP, GRID, CELL, TILE = 256, 255, 3, 85, 64  # pixels, but GRID
 TILES = GRID * GRID
@@ -25,7 +27,7 @@ AXIS = (-1.0, 2.0, -1.0)  # green against magenta: what lens aberration shifts a
 FC6 = 1024
 
 
-class Jigsaw:
+class Jigsaw(Task):
     """The pretext task over PERMUTATIONS, int64 (|P|, 9), 0-based.
 
     With COLOR_PROJECTION half of the images that are not gray lose the colour along AXIS. Workers
@@ -33,7 +35,6 @@ class Jigsaw:
     """
 
     name, reads = "jigsaw", "rgb"
-    file = "permutations"  # the argument of load() that is one
     draws = 2 + 1 + 2 * TILES + 1  # the crop, the permutation, the jitter, gray
 
     def __init__(self, permutations, color_projection=False):
@@ -41,14 +42,19 @@ class Jigsaw:
         self.chance = math.log(len(permutations))  # the loss of a network that only guesses
 
     @classmethod
-    def load(cls, permutations, color_projection=False):
-        """Return the task over the file PERMUTATIONS; raise DataError unless it has 9 tiles."""
-        chosen = load_permutations(permutations)
-        if chosen.shape[1] != TILES:
-            message = f"{chosen.shape[1]} tiles, but the puzzle has {TILES}"
+    def load(cls, options: JigsawOptions) -> "Jigsaw":
+        """Return the task of OPTIONS; raise DataError unless its permutations have 9 tiles."""
+        permutations = load_permutations(options.permutations)
+        if permutations.shape[1] != TILES:
+            message = f"{permutations.shape[1]} tiles, but the puzzle has {TILES}"
             fix = f"make-permutations -t {TILES}"
-            raise DataError(f"{streams.name(permutations)}: {message}: {fix}")
-        return cls(chosen, color_projection)
+            raise DataError(f"{streams.name(options.permutations)}: {message}: {fix}")
+        return cls(permutations, options.color_projection)
+
+    @staticmethod
+    def file(options: JigsawOptions) -> str:
+        """Return the file that OPTIONS name."""
+        return options.permutations
 
     @classmethod
     def restore(cls, content):
@@ -99,14 +105,15 @@ class Jigsaw:
         return JigsawNet(trunk, len(self.permutations))
 
     def score(self, network, pixels, drawn, _lines=None):
-        """Return (sum of the losses, their weight, number right, number) of NETWORK on a batch.
+        """Return the Score of NETWORK on a batch; its accuracy is that of the permutation.
 
         PIXELS is uint8 N x 255 x 255 x 3 where the network is, DRAWN float64 (N, draws).
         """
         tiles, label = self.puzzle(pixels, drawn)
         logits = network(tiles)
         loss = functional.cross_entropy(logits.float(), label, reduction="sum")
-        return loss, torch.tensor(float(len(label))), (logits.argmax(1) == label).sum(), len(label)
+        right = (logits.argmax(1) == label).sum()
+        return Score(loss, torch.tensor(float(len(label))), {"accuracy": (right, len(label))})
 
 
 def cut(pixels, order, jitter):

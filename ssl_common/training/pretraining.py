@@ -1,64 +1,81 @@
 """Pre-training: a puzzle, a trunk, images without labels, and a run that can be interrupted."""
 
+from typing import Any
+
+import torch
+from torch import nn
+
 from ssl_common.data.loading import Drawn
+from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, states
 from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.jigsaw import Jigsaw
+from ssl_common.pretext.recipes import RECIPES
+from ssl_common.progress import Conversation
 from ssl_common.streams import DataError
-from ssl_common.training import recipes
-from ssl_common.training.driving import drive
+from ssl_common.training.plan import Plan, TrainingOptions
+from ssl_common.training.session import Session
 
 PRETEXTS = {"jigsaw": Jigsaw, "colorization": Colorization}
 
 
-def pretrain(*, pretext, task, recipe, root, **driving):
-    """Pre-train by PRETEXT; return a line that says what is done, None where another rank says it.
+def pretrain(
+    pretext: str,
+    manifest: str,
+    arch: str,
+    recipe: str,
+    task_options: Any,
+    options: TrainingOptions,
+    talk: Conversation,
+) -> str | None:
+    """Pre-train ARCH by PRETEXT on MANIFEST; return a line that says what is done.
 
-    TASK is what the pretext's load() takes: the permutations of jigsaw. RECIPE is what
-    recipes.resolve() takes besides the images. They and the options (arch, and those of drive())
-    decide the result; DRIVING is as drive() takes it.
+    It is None where another rank says it. RECIPE is one of pretext.recipes.NAMES; TASK_OPTIONS are
+    of the class that pretext.options has for PRETEXT. Raises DataError for bad input, Stopped where
+    a signal stopped it.
     """
-    kind, arch = PRETEXTS[pretext], driving["options"]["arch"]
+    kind = PRETEXTS[pretext]
     if arch not in (known := registry.trainable()):
         raise DataError(f"--arch {arch}: choose from {', '.join(known)}")
+    session = Session("pretrain", options, manifest, [kind.file(task_options)], talk)
+    plan = session.plan(RECIPES[pretext, recipe], recipe)
+    task = kind.load(task_options)
+    return session.run(plan, Pretraining(task, arch, session.images, plan, options.root))
 
-    def make(images, options):
-        return _Pretraining(kind.load(**task), images, recipe, options, root)
 
-    return drive(make, [task[kind.file]], batch=recipe["batch"], **driving)
+class Pretraining:
+    """The Work of pretrain: the pretext TASK of the trunk ARCH on IMAGES, below ROOT, by PLAN."""
 
+    def __init__(
+        self, task: Jigsaw | Colorization, arch: str, images: Manifest, plan: Plan, root: str
+    ) -> None:
+        self.task, self.arch, self.images, self.plan, self.root = task, arch, images, plan, root
+        self.settings = {"pretext": task.name, "reads": task.reads, "arch": arch}
+        self.settings |= task.settings()
 
-class _Pretraining:
-    """The work of drive(): the pretext TASK on IMAGES."""
-
-    command = "pretrain"
-
-    def __init__(self, task, images, recipe, options, root):
-        self.task, self.images, self.root = task, images, root
-        resolved = recipes.resolve(task.name, images=len(images), **recipe) | options
-        self.settings = {"pretext": task.name, "reads": task.reads, **resolved, **task.settings()}
-
-    def foretell(self, device):
+    def notice(self, device: torch.device) -> None:
         """Return what is worth a line before the training on DEVICE: nothing."""
 
-    def network(self):
-        arch, seed = self.settings["arch"], self.settings["seed"]
-        self.trunk = registry.build(arch, seed, self.task.reads)
-        with registry.seeded(seed):
+    def network(self) -> nn.Module:
+        self.trunk = registry.build(self.arch, self.plan.seed, self.task.reads)
+        with registry.seeded(self.plan.seed):
             return self.task.network(self.trunk)
 
-    def dataset(self, _folder, _device, workers, _stopping):
-        return Drawn(self.images, self.root, self.task, self.settings["seed"]), workers
+    def dataset(
+        self, folder: str, device: torch.device, workers: int, stopping: Any
+    ) -> tuple[Drawn, int]:
+        return Drawn(self.images, self.root, self.task, self.plan.seed), workers
 
-    def tidy(self, folder):
-        """Take away what is left in the FOLDER of the run: nothing."""
+    def tidy(self, folder: str) -> None:
+        """Remove what is left in the FOLDER of the run: nothing."""
 
-    def finished(self, state):
-        trunk = {key: state.pop(f"trunk.{key}") for key in self.trunk.state_dict()}
-        return {"trunk": trunk, "head": state, **self.task.arrays()}
+    def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
+        trunk = {key: state[f"trunk.{key}"] for key in self.trunk.state_dict()}
+        head = {key: value for key, value in state.items() if not key.startswith("trunk.")}
+        return {"trunk": trunk, "head": head, **self.task.arrays()}
 
 
-def load(path, kind):
+def load(path: str, kind: str) -> tuple[nn.Module, Jigsaw | Colorization]:
     """Return (network in eval mode, pretext) of the finished network PATH, trained by KIND.
 
     Raises DataError for a file that is not a finished network of the pretext task KIND.

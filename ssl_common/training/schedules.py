@@ -1,28 +1,31 @@
 """Learning rates as pure functions of the step, and when a checkpoint is due."""
 
 import time
+from collections.abc import Callable, Sequence
+
+from ssl_common.training.plan import Interval, Plan
 
 
-def rate(step, steps, settings):
-    """Return the learning rate at STEP of STEPS, by "lr", "drops" and "warm_up" of SETTINGS."""
-    warm, begin = settings["warm_up"]
-    if step < warm * steps:
-        return settings["lr"] * (begin + (1 - begin) * step / (warm * steps))
-    factor = 1
-    for drop, part in settings["drops"]:
-        if step >= drop * steps:
+def rate(step: int, plan: Plan) -> float:
+    """Return the learning rate of PLAN at STEP, from 0."""
+    warm, begin = plan.warm_up
+    if step < warm * plan.steps:
+        return plan.lr * (begin + (1 - begin) * step / (warm * plan.steps))
+    factor = 1.0
+    for drop, part in plan.recipe.drops:
+        if step >= drop * plan.steps:
             factor = part
-    return settings["lr"] * factor
+    return plan.lr * factor
 
 
-def checkpoints_due(every, epoch_steps):
+def checkpoints_due(every: Sequence[Interval], epoch_steps: int) -> Callable[[int], bool]:
     """Return a function of the step that tells when a checkpoint is due.
 
     EVERY holds one or more (count, unit), the unit "step", "epoch" or "min".
     """
     last = time.monotonic()
 
-    def due(step):
+    def due(step: int) -> bool:
         nonlocal last
         wanted = False
         for count, unit in every:

@@ -11,7 +11,7 @@ never come back, and the steps end: the scores are exact but for rounding.
 import torch
 
 from ssl_common import stored
-from ssl_common.evaluation import solver
+from ssl_common.evaluation.svm import solver
 
 FEW = 256  # numbers of a row, or rows, up to which this is the quicker way
 EXACT = 1e-9  # of the spread of the scores

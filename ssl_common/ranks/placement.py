@@ -35,7 +35,7 @@ class Place(NamedTuple):
 ALONE = Place(0, 1, 0, 1, 0)
 
 
-def place():
+def place() -> Place | None:
     """Return the Place that torchrun gave this process, None where no torchrun started it.
 
     Raises DataError where the environment is only in part that of a rank.
@@ -55,7 +55,7 @@ def place():
     raise DataError(f"{message}: unset it, or start the command by torchrun")
 
 
-def folder():
+def folder() -> pathlib.Path | None:
     """Return the folder where the command that leads this rank listens; None where none does."""
     path = os.environ.get(FOLDER, "")
     if not path or os.path.basename(path) != os.environ.get(RUN):
@@ -63,7 +63,7 @@ def folder():
     return pathlib.Path(path)
 
 
-def last_words(sure):
+def last_words(sure: bool) -> pathlib.Path | None:
     """Return the file where this rank leaves its complaint, None for a process of its own.
 
     Unless it is SURE, the reason may be that another rank died.
@@ -72,3 +72,13 @@ def last_words(sure):
         if (here := place()) and (listens := folder()):
             return listens / f"{here.rank}.{'said' if sure else UNSURE}"
     return None
+
+
+def _known() -> Place | None:
+    with contextlib.suppress(DataError):  # mailbox.enter() says it, where it matters
+        return place()
+    return None
+
+
+IS_RANK = _known() is not None
+RANK, RANKS, LOCAL_RANK, LOCAL_RANKS, RESTARTED = _known() or ALONE

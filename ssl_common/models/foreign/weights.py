@@ -10,8 +10,9 @@ import torch
 
 from ssl_common import legible, records, schema, streams
 from ssl_common.data.loading import STD
-from ssl_common.models import archives, backbones, naming, networks, registry, states
-from ssl_common.models.naming import COUNTS
+from ssl_common.models import backbones, networks, registry, states
+from ssl_common.models.foreign import archives, naming
+from ssl_common.models.foreign.naming import COUNTS
 from ssl_common.streams import DataError
 
 FIRST = "conv1.0.weight"

@@ -12,9 +12,9 @@ from ssl_common import containers, formats, stored, streams, threads
 from ssl_common.data import identity, lowshot
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE
-from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision
-from ssl_common.evaluation.svm import COSTS
+from ssl_common.evaluation.svm.classifiers import COSTS
+from ssl_common.evaluation.svm.examples import BLOCK, read_labelled
 from ssl_common.streams import DataError
 
 PRODUCTS = 1 << 30  # bytes of inner products of training and test rows
@@ -59,7 +59,7 @@ class LowShot(NamedTuple):
 
 def train(features, manifest, folder, tags, seed, workers, progress, device=None):
     """Train on each sample in FOLDER of the files FEATURES and MANIFEST; return LowShot."""
-    from ssl_common.evaluation.exact import Exact
+    from ssl_common.evaluation.svm.exact import Exact
 
     examples = read_labelled(features, manifest, tags)
     samples = lowshot.read(folder, examples.labels, examples.manifest)
@@ -202,7 +202,7 @@ class Decisions:
     def __init__(self, trained, features, examples):
         import torch
 
-        from ssl_common.evaluation import solver
+        from ssl_common.evaluation.svm import solver
 
         self.features, self.scale = features, torch.from_numpy(trained.scale)
         scale = torch.from_numpy(examples.scale())

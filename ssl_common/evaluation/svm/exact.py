@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from ssl_common import threads
-from ssl_common.evaluation import newton, solver
-from ssl_common.evaluation.svm import FOLDS
-from ssl_common.training import torchrun
+from ssl_common.evaluation.svm import newton, solver
+from ssl_common.evaluation.svm.classifiers import FOLDS
+from ssl_common.ranks import devices
 
 GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
 SCORES = 20_000_000  # problems x rows that are held at a time, 100 bytes each at most
@@ -32,7 +32,7 @@ class Exact:
     def __init__(self, examples, seed, count, device):
         self.threads = count
         self.features = examples.features
-        self.device = torchrun.chosen(device, 1, False)
+        self.device = devices.choose(device, 1, False)
         self.scale = torch.from_numpy(examples.scale())
         self.seed, self.space, self.blocks = seed, None, count
 

@@ -4,8 +4,8 @@ import os
 
 from ssl_common import containers, records, streams
 from ssl_common.data import identity
-from ssl_common.evaluation import lowshot, svm
-from ssl_common.evaluation.examples import read_examples
+from ssl_common.evaluation.svm import classifiers, lowshot
+from ssl_common.evaluation.svm.examples import read_examples
 from ssl_common.streams import DataError
 
 
@@ -28,7 +28,7 @@ def evaluate(
     if few and (scores or bootstrap):
         option = "--scores" if scores else "--bootstrap"
         raise DataError(f"{streams.name(path)}: low-shot classifiers: leave out {option}")
-    trained = (lowshot if few else svm).load(arrays, streams.name(path))
+    trained = (lowshot if few else classifiers).load(arrays, streams.name(path))
     # The test may have a data set of its own; it is of the same network and layer.
     told = {name: text for name, text in tags.items() if name != "data_set"}
     records.tagged(trained.fields, told, streams.name(path))
@@ -38,7 +38,7 @@ def evaluate(
     if few:
         found = list(lowshot.evaluate(path, trained, train_features, examples))
     else:
-        found = [svm.evaluate(path, trained, examples, scores, bootstrap, seed)]
+        found = [classifiers.evaluate(path, trained, examples, scores, bootstrap, seed)]
     same = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
     same.pop("drawn", None)  # of all k: each record has its own
     inputs = {

@@ -15,8 +15,8 @@ from ssl_common import containers, formats, streams, threads
 from ssl_common.data import identity
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
-from ssl_common.evaluation.examples import BLOCK, read_labelled
 from ssl_common.evaluation.metrics import average_precision, levels
+from ssl_common.evaluation.svm.examples import BLOCK, read_labelled
 from ssl_common.streams import DataError
 
 # The published command line asks for the powers of ten, the published code adds those of a half.
@@ -100,13 +100,13 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
 def solving(solver, examples, seed, workers, device):
     """Yield the SOLVER of that name for EXAMPLES."""
     if solver == "exact":
-        from ssl_common.evaluation.exact import Exact
+        from ssl_common.evaluation.svm.exact import Exact
 
         count = max(1, workers)
         with threads.sharing(count):
             yield Exact(examples, seed, count, device).on_all()
     else:
-        from ssl_common.evaluation.liblinear import Liblinear
+        from ssl_common.evaluation.svm.liblinear import Liblinear
 
         rows = np.empty(examples.features.shape)
         for index, block in enumerate(examples.normalised()):

@@ -15,8 +15,9 @@ import zlib
 import torch
 
 from ssl_common import streams
-from ssl_common.models import pickles, states
-from ssl_common.models.pickles import Storage, Tensor
+from ssl_common.models import states
+from ssl_common.models.foreign import pickles
+from ssl_common.models.foreign.pickles import Storage, Tensor
 from ssl_common.streams import DataError
 
 KINDS = "a file of torch.save, of safetensors or a pickle of arrays"

@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 from ssl_common import containers, records, streams
 from ssl_common.evaluation import features
 from ssl_common.processes import Stopped
+from ssl_common.ranks import collectives
 from ssl_common.stored import Filled
 from ssl_common.streams import DataError
-from ssl_common.training import torchrun
 
 DIGESTS = "digests"
 BATCH = 64  # images
@@ -58,21 +58,21 @@ class Cache:
         with contextlib.suppress(OSError):  # none there, or somebody else put something in it
             os.rmdir(self.folder)
 
-    def make(self, transform, device, **how):
-        """Have the features written, by all ranks; TRANSFORM and HOW are as features.rows() has it.
+    def make(self, transform, device, reading):
+        """Have the features written, by all ranks; the arguments are those of features.rows().
 
-        Raises Stopped on all ranks where the progress that HOW has does on any.
+        Raises Stopped on all ranks where the progress of READING does on any.
         """
         with contextlib.ExitStack() as stack:
-            partials = torchrun.of_the_first(lambda: self._reserve(stack))
+            partials = collectives.from_first(lambda: self._reserve(stack))
             stopped = False
             try:
-                self._write([Filled(path) for path in partials], transform, device, **how)
+                self._write([Filled(path) for path in partials], transform, device, reading)
             except Stopped:
                 stopped = True
-            if any(torchrun.gathered(stopped)):  # here all ranks have written their rows
+            if any(collectives.gather(stopped)):  # here all ranks have written their rows
                 raise Stopped
-        torchrun.gathered(None)  # the first has put the files in their place
+        collectives.gather(None)  # the first has put the files in their place
 
     def _reserve(self, stack):
         """Return the names of the files to be, of full size; they take their place with STACK."""
@@ -84,13 +84,12 @@ class Cache:
         arrays.append(("uint64", (count, len(arrays))))  # of the digests
         return features.begin(zip(files, arrays, strict=True), True)
 
-    def _write(self, arrays, transform, device, **how):
-        how |= {"batch": BATCH, "dtype": "float32"}
-        for first, found, contents in features.rows(
-            self.layers, self.images, transform, device, **how
+    def _write(self, arrays, transform, device, reading):
+        for first, blocks, contents in features.rows(
+            self.layers, self.images, transform, device, reading
         ):
             lines, digests = range(first, first + len(contents)), []
-            for array, (name, block) in zip(arrays, found.items(), strict=False):
+            for array, (name, block) in zip(arrays, blocks.items(), strict=False):
                 array.write(first, block)
                 digests.append(list(map(self.digest, [name] * len(block), lines, block)))
             arrays[-1].write(first, np.array(digests, np.uint64).T)

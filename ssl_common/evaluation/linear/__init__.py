@@ -1,0 +1,1 @@
+"""Linear classifiers on frozen layers, trained by steps."""

@@ -1,0 +1,127 @@
+"""The task: name the class of an image, by a linear classifier on each layer of a frozen trunk.
+
+Task 3 of the paper (section 6.1, after Zhang et al., 2017): Places205, ImageNet, or any images with
+one class each. All layers are trained at once.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ssl_common.data import augmentation
+from ssl_common.evaluation import features
+from ssl_common.evaluation.linear.recipes import LinearRecipe
+from ssl_common.task import Score, Task
+
+# Where in its draws an image finds its own: crop (10 tries of 5), mirror, colour, order, light.
+CROP, FLIP, JITTER, ORDER, LIGHT = slice(0, 50), 50, slice(51, 54), 54, slice(55, 58)
+Shapes = Mapping[str, tuple[int, int, int]]  # layer: channels, height, width of its features
+
+
+class Linear(Task):
+    """The task: name the class of an image, by a classifier for each of the layers NAMES of TRUNK.
+
+    LABELS, int32 (N,), are those of the lines of the manifest, below CLASSES; RECIPE says how an
+    image is shown (warp, crop, flip, jitter, lighting). Workers crop; all else is drawn and done
+    for a whole batch, where the network is. With SHAPES, {layer: of its features}, what comes for
+    pixels is the features themselves.
+    """
+
+    draws = LIGHT.stop
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        names: Sequence[str],
+        labels: np.ndarray,
+        classes: int,
+        recipe: LinearRecipe,
+        shapes: Shapes | None = None,
+    ) -> None:
+        self.trunk, self.names, self.recipe, self.shapes = trunk, names, recipe, shapes
+        self.labels = torch.from_numpy(labels)
+        self.chance = len(names) * math.log(classes)
+
+    def crop(self, image, drawn):
+        """Return the part of an RGB IMAGE that is shown, as uint8 S x S x 3."""
+        size, how = self.trunk.input_size, self.recipe.crop
+        if how == "sized":
+            return augmentation.sized_crop(image, size, drawn[CROP].reshape(-1, 5))
+        where = drawn[CROP][:2] if how == "random" else None
+        return augmentation.shown(image, size, self.recipe.warp, where)
+
+    def augmented(self, pixels, drawn):
+        """Return uint8 PIXELS (N x S x S x 3) as N x 3 x S x S, 0 to 255, as they are shown."""
+        pixels = pixels.permute(0, 3, 1, 2)
+        drawn = torch.from_numpy(drawn).to(pixels.device, non_blocking=True)
+        if self.recipe.flip:
+            mirrored = (drawn[:, FLIP] < 0.5).view(-1, 1, 1, 1)
+            pixels = torch.where(mirrored, pixels.flip(3), pixels)
+        if strength := self.recipe.jitter:
+            pixels = augmentation.jittered(pixels, drawn[:, JITTER], drawn[:, ORDER], strength)
+        if deviation := self.recipe.lighting:
+            pixels = pixels + 255 * augmentation.light(drawn[:, LIGHT], deviation)
+        return pixels
+
+    def features(self, pixels, drawn):
+        """Return the features of each layer, float32 N x C x h x w."""
+        if self.shapes:
+            parts = pixels.split([math.prod(shape) for shape in self.shapes.values()], 1)
+            return [p.unflatten(1, s) for p, s in zip(parts, self.shapes.values(), strict=True)]
+        return read(self.trunk, self.names, self.augmented(pixels, drawn))
+
+    def score(self, network, pixels, drawn, lines):
+        """Return the Score of the heads NETWORK, their accuracies taken together.
+
+        PIXELS is uint8 N x S x S x 3 where the network is, DRAWN float64 (N, draws), LINES those of
+        the manifest. A loss is that of an image, summed over the heads.
+        """
+        label = self.labels[lines].long().to(pixels.device)
+        logits = network(self.features(pixels, drawn))
+        losses = [functional.cross_entropy(x.float(), label, reduction="sum") for x in logits]
+        right = torch.stack([(each.argmax(1) == label).sum() for each in logits]).sum()
+        weight = torch.tensor(float(len(label)))
+        return Score(sum(losses), weight, {"accuracy": (right, len(label) * len(logits))})
+
+
+def read(trunk, names, pixels):
+    """Return the features of the layers NAMES of TRUNK, N x C x h x w each; PIXELS as it reads."""
+    return list(features.pooled_maps(trunk, features.maps(trunk, names, pixels)).values())
+
+
+class Heads(nn.Module):
+    """A classifier for each of SHAPES, channels x height x width: batch norm, then one product.
+
+    Batch norm is over a channel's places; it has scale and shift only with AFFINE.
+    """
+
+    def __init__(self, shapes, classes, momentum, affine):
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.BatchNorm2d(shape[0], momentum=momentum, affine=affine),
+                nn.Flatten(),
+                nn.Linear(math.prod(shape), classes),
+            )
+            for shape in shapes
+        )
+        for _norm, _flatten, product in self.heads:
+            nn.init.normal_(product.weight, std=0.01)
+            nn.init.zeros_(product.bias)
+
+    def forward(self, features):
+        return [head(each) for head, each in zip(self.heads, features, strict=True)]
+
+
+class Shown:
+    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: its middle, as augmentation.shown() does."""
+
+    def __init__(self, size, warp):
+        self.size, self.warp = size, warp
+
+    def __call__(self, image):
+        return augmentation.shown(image, self.size, self.warp).permute(2, 0, 1)

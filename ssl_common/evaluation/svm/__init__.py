@@ -1,0 +1,1 @@
+"""Linear SVMs on features, on all of the labels and on few."""

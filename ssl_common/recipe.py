@@ -1,0 +1,25 @@
+"""What a recipe of the paper says; the recipes stand beside their tasks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the paper trains.
+
+    LR is the rate at BATCH images a step; from each part of the steps in DROPS on it is that part
+    of LR. It ends after STEPS, or EPOCHS where there are none. DECAY_BIASES tells whether weight
+    decay is for biases too.
+    """
+
+    optimizer: str  # "sgd" or "adam"
+    momentum: Any  # a list of two for adam
+    weight_decay: float
+    decay_biases: bool
+    batch: int
+    lr: float
+    drops: list[list[float]]
+    epochs: float | None = None
+    steps: int | None = None
+    nesterov: bool | None = None  # of sgd

@@ -1,0 +1,187 @@
+"""A training from its command to its end: files, ranks, the loop among them, and the last word."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ssl_common import streams
+from ssl_common.data.manifest import Manifest, index_files
+from ssl_common.processes import Stopped
+from ssl_common.progress import Conversation
+from ssl_common.ranks import collectives, devices
+from ssl_common.ranks.launch import Launch
+from ssl_common.ranks.placement import IS_RANK, RANK
+from ssl_common.recipe import Recipe
+from ssl_common.streams import DataError
+from ssl_common.task import Task
+from ssl_common.training import plan as plans
+from ssl_common.training.checkpoints import Run
+from ssl_common.training.journal import LOG_EVERY, Journal
+from ssl_common.training.loop import train
+from ssl_common.training.plan import Plan, TrainingOptions
+
+
+class Work(Protocol):
+    """What a command trains; one is made for a manifest and a Plan."""
+
+    task: Task
+    settings: dict[str, Any]  # what decides the result, besides the plan and the images
+
+    def notice(self, device: torch.device) -> str | None:
+        """Return what is worth a line before training on DEVICE; raise DataError if it cannot."""
+
+    def network(self) -> nn.Module:
+        """Return the network to train, as it begins."""
+
+    def dataset(
+        self, folder: str, device: torch.device, workers: int, stopping: Callable[[], str | None]
+    ) -> tuple[Any, int] | None:
+        """Return the data set and how many WORKERS read it, None where STOPPING() ended it.
+
+        FOLDER is that of the run, in which it may keep files.
+        """
+
+    def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Return what the output is to hold, of STATE, that of the trained network."""
+
+    def tidy(self, folder: str) -> None:
+        """Remove what dataset() kept in the FOLDER of the run: the output is written."""
+
+
+class Session:
+    """One training by COMMAND, of OPTIONS, on MANIFEST; FILES are the other inputs.
+
+    TALK is how it speaks and hears of signals. More GPUs than one are ranks of a torchrun that this
+    process leads. It is opened when it is made: `images` are those of the manifest. Raises
+    DataError for what can be refused early.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        options: TrainingOptions,
+        manifest: str,
+        files: Sequence[str | None],
+        talk: Conversation,
+    ) -> None:
+        self.command, self.options, self.manifest, self.talk = command, options, manifest, talk
+        output = options.output
+        self.launch = Launch(options.gpus, options.device)
+        if streams.is_special(output) or not os.path.exists(output):  # else it may be complete
+            streams.check_output(output)
+        several = plans.side_by_side(options) > 1
+        if options.sync_bn and several and self.launch.device == "cpu":
+            raise DataError("--sync-bn: torch synchronises batch norm between GPUs only")
+        self.precision = self._precision()
+        self.launch.share([manifest, *files])
+        self.images = Manifest(manifest, index_files(manifest, options.index_dir))
+
+    def plan(self, recipe: Recipe, name: str) -> Plan:
+        """Return the plan of RECIPE, called NAME; raise DataError for less than a batch."""
+        count, options = len(self.images), self.options
+        batch, pieces = options.batch or recipe.batch, plans.pieces(options, recipe)
+        if count < batch:
+            raise DataError(_too_few(streams.name(self.manifest), count, batch, pieces))
+        return plans.plan(options, recipe, name, count, self.precision)
+
+    def run(self, plan: Plan, work: Work) -> str | None:
+        """Train WORK by PLAN; return a line that says what is done, None where another rank does.
+
+        Raises DataError for bad input, and Stopped where a signal stopped it, but in a rank: its
+        torchrun takes any status but 0 amiss.
+        """
+        run = self._run(plan, work)
+        if self.launch.leads and not run.complete():
+            return self._lead(run)
+        with self.launch.join() as device:
+            if collectives.from_first(lambda: run.settings) != run.settings:
+                message = f"rank {RANK} has another manifest, other files or options"
+                raise DataError(f"{message} than the first: give all the same")
+            message = f"{run.output}: {plan.epochs:g} epochs of {plan.images} images"
+            complete = collectives.from_first(run.complete)
+            if not complete:
+                with contextlib.closing(run):
+                    complete = self._train(run, plan, work, device)
+            elif RANK == 0:
+                work.tidy(run.folder)  # what one that was killed at its end left
+                message = tell_again(run, self.talk.emit)
+        if not complete and not IS_RANK:
+            raise Stopped(run.stopped())
+        return message if complete and RANK == 0 else None
+
+    def _precision(self) -> str:
+        device = self.launch.device
+        precision = self.options.precision or ("bf16" if device == "cuda" else "fp32")
+        slow = device == "cpu" and precision == "bf16" and devices.lacks_bf16()
+        if slow and self.launch.speaks:
+            self.talk.say("this processor has no instructions for bf16: fp32 is faster")
+        return precision
+
+    def _run(self, plan: Plan, work: Work) -> Run:
+        of_images = {"images": plan.images, "data": self.images.digest()}
+        of_images["data_name"] = streams.stem(self.manifest)
+        settings = plan.settings() | work.settings | of_images
+        keeping = plan.images // plan.batch if self.options.keep_epochs else 0
+        return Run(self.options.output, settings, keeping, self.command, self.talk.say)
+
+    def _lead(self, run: Run) -> None:
+        """Run the ranks to their end; the first of them says what is done."""
+        run.forget_stop()
+        error = self.launch.lead(self.talk.stopping, self.options.max_restarts)
+        if reason := run.stopped():
+            raise Stopped(reason)
+        if error:
+            raise error
+
+    def _train(self, run: Run, plan: Plan, work: Work, device: torch.device) -> bool:
+        """Train the network of WORK to its end and write it; return whether it got there."""
+        if (line := work.notice(device)) and RANK == 0:
+            self.talk.say(line)
+        collectives.from_first(run.open)  # before anything is made in its folder
+        network, stopping = work.network(), self.talk.stopping
+        try:
+            ready = work.dataset(run.folder, device, self.options.workers, stopping)
+            if ready is None:
+                collectives.from_first(lambda: run.stop(stopping() or "a signal to another rank"))
+                return False
+            dataset, workers = ready
+            journal = Journal(run, plan, work.task, self.images, device, self.options, self.talk)
+            if not train(network, work.task, dataset, plan, journal, device, workers):
+                return False
+        except torch.OutOfMemoryError as error:
+            advice = "raise --accumulate, or lower --batch"
+            raise DataError(f"the memory of the GPU is too small: {advice} ({error})") from error
+        state = {key: value.cpu() for key, value in network.state_dict().items()}
+        output = work.finished(state)
+        collectives.from_first(lambda: run.finish(output))
+        if RANK == 0:
+            work.tidy(run.folder)
+        return True
+
+
+def tell_again(run: Run, emit: Callable[[bytes], object]) -> str:
+    """Let EMIT have the log of RUN, which is complete; return the line that says so."""
+    lines = list(run.log_lines())
+    for line in lines:
+        emit(line)
+    message = f"{run.output} is complete already: nothing to do"
+    whole = 1 + math.ceil(run.settings["steps"] / LOG_EVERY)  # the settings come first
+    if len(lines) < whole:
+        message += f"; of its log, {run.log.path}, {len(lines):,} of {whole:,} lines are left"
+    return message
+
+
+def _too_few(name: str, count: int, batch: int, pieces: int) -> str:
+    """Return what to say of a manifest NAME of COUNT images, less than a BATCH of PIECES."""
+    fitting = count // pieces * pieces
+    message = f"{name}: {count} images are less than one batch of {batch}"
+    if fitting > 1:
+        return f"{message}: give --batch {fitting}"
+    if pieces > 1 and count > 1:
+        return f"{message}, of {pieces} pieces: lower --gpus or --accumulate, or list more images"
+    return f"{name}: {count} image, but batch norm needs 2 in a batch or more: list more images"
