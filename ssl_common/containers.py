@@ -12,9 +12,17 @@ import math
 import os
 import warnings
 import zipfile
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from ssl_common import legible, shortage, streams
 from ssl_common.streams import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
+
+    from ssl_common.stored import Stored
 
 # An archive may unpack to so many times its size, and always to so many bytes: weights and features
 # do not shrink to a half.
@@ -25,7 +33,7 @@ PIECE = 1 << 20  # bytes
 
 
 @contextlib.contextmanager
-def understanding(path, kind):
+def understanding(path: str, kind: str) -> Iterator[None]:
     """Read KIND in this block: what a parser raises on other bytes is a DataError that names PATH.
 
     It may be almost anything. What the machine lacks or a disk does not give is no fault of the
@@ -43,11 +51,11 @@ def understanding(path, kind):
             of_the_system = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
             if of_the_system or shortage.lacking(error):
                 raise
-            message = f"not {kind}, or damaged ({_said(error)})"
+            message = f"not {kind}, or damaged ({_reason(error)})"
             raise DataError(f"{streams.name(path)}: {message}") from error
 
 
-def _said(error):
+def _reason(error: Exception) -> str:
     """Return what ERROR says, in one line of a bounded length."""
     text = legible.line(str(error)) or type(error).__name__
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
@@ -58,7 +66,7 @@ def _said(error):
 ARRAY, ARRAYS = "a .npy array", "a .npz archive"
 
 
-def read_array(path):
+def read_array(path: str) -> "Stored | np.ndarray":
     """Return the array of a .npy file, as Stored, or of a pipe, in memory; refuse pickles."""
     if path != "-" and os.path.isfile(path):
         return stored_array(path)
@@ -68,7 +76,7 @@ def read_array(path):
         return _array(data)
 
 
-def stored_array(path):
+def stored_array(path: str) -> "Stored":
     """Return the array in the .npy file PATH, which stays there; no pipe is waited for."""
     from ssl_common.stored import Stored
 
@@ -77,13 +85,13 @@ def stored_array(path):
         return Stored(path, dtype, shape, order, stream.tell(), stream.fileno())
 
 
-def read_arrays(path):
+def read_arrays(path: str) -> "dict[str, np.ndarray]":
     """Read the named arrays of a .npz file or pipe as a dict; refuse pickles."""
     with streams.reading(path) as stream:
         return _arrays(path, io.BytesIO(stream.read()))
 
 
-def read_either(path):
+def read_either(path: str) -> "np.ndarray | dict[str, np.ndarray]":
     """Return what read_array() or read_arrays() gives of the file or pipe PATH, in memory."""
     with streams.reading(path) as stream:
         data = stream.read()
@@ -93,18 +101,18 @@ def read_either(path):
         return _array(bytearray(data))
 
 
-def _arrays(path, data):
+def _arrays(path: str, data: BinaryIO) -> "dict[str, np.ndarray]":
     """Return the named arrays that DATA, of PATH, holds."""
     with understanding(path, ARRAYS), _archive(data) as archive:
-        found = {}
+        arrays = {}
         for member in archive.infolist():
             with understanding(f"{streams.name(path)}: {member.filename}", "an array"):
                 array = _array(_unpacked(archive, member))
-            found[member.filename.removesuffix(".npy")] = array
-        return found
+            arrays[member.filename.removesuffix(".npy")] = array
+        return arrays
 
 
-def _archive(stream):
+def _archive(stream: BinaryIO) -> zipfile.ZipFile:
     """Return the zip archive in STREAM, whose members can be read: there once and of a right size.
 
     Raises ValueError for another; the checksum of a member is looked at as it is read.
@@ -124,7 +132,7 @@ def _archive(stream):
     return archive
 
 
-def _unpacked(archive, member):
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytearray:
     """Return what MEMBER of ARCHIVE holds, a bytearray, with no copy of it in between."""
     data = bytearray(member.file_size)
     with archive.open(member) as stream:
@@ -136,17 +144,17 @@ def _unpacked(archive, member):
     return data
 
 
-def _array(data):
+def _array(data: bytearray) -> "np.ndarray":
     """Return the array that the .npy in DATA, a bytearray, holds: native, C order, writable."""
     import numpy as np
 
     start = io.BytesIO(data[:LONGEST_HEADER])
     dtype, shape, order = _header(start, len(data))
-    found = np.frombuffer(data, dtype, offset=start.tell()).reshape(shape, order=order)
-    return np.require(found, dtype.newbyteorder("="), ["C", "A", "W"])
+    array = np.frombuffer(data, dtype, offset=start.tell()).reshape(shape, order=order)
+    return np.require(array, dtype.newbyteorder("="), ["C", "A", "W"])
 
 
-def _header(stream, size):
+def _header(stream: BinaryIO, size: int) -> "tuple[np.dtype, tuple[int, ...], Literal['C', 'F']]":
     """Return (dtype, shape, order) of the .npy in STREAM; the rest of its SIZE bytes is the array.
 
     Raises ValueError where it is not.
@@ -167,7 +175,7 @@ def _header(stream, size):
     return dtype, tuple(map(int, shape)), "F" if fortran else "C"
 
 
-def write_array_header(stream, dtype, shape):
+def write_array_header(stream: BinaryIO, dtype: "DTypeLike", shape: Iterable[int]) -> None:
     """Write the header of a .npy array (C order, little endian); its bytes follow in any pieces."""
     import numpy as np
 
@@ -176,7 +184,7 @@ def write_array_header(stream, dtype, shape):
     np.lib.format.write_array_header_1_0(stream, header)
 
 
-def write_array(stream, array):
+def write_array(stream: BinaryIO, array: "np.ndarray") -> None:
     """Write ARRAY as .npy: C order, little endian, never pickled."""
     import numpy as np
 
@@ -184,8 +192,8 @@ def write_array(stream, array):
     stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
 
-def write_arrays(stream, **arrays):
-    """Write named ARRAYS as .npz, the same bytes to a file and a pipe."""
+def write_arrays(stream: BinaryIO, **arrays: Any) -> None:
+    """Write named ARRAYS, or what NumPy makes arrays of, as .npz: to a pipe as to a file."""
     import numpy as np
 
     buffer = io.BytesIO()  # what seeks gets other bytes than what cannot
@@ -196,7 +204,7 @@ def write_arrays(stream, **arrays):
 # ---- Tensors ------------------------------------------------------------------------------------
 
 
-def read_tensors(path, kind):
+def read_tensors(path: str, kind: str) -> Any:
     """Return what torch.save wrote to the file PATH of ours, on the CPU; run no code.
 
     Raises DataError for what is not KIND, or damaged. The checksums of the archive are looked at
@@ -222,7 +230,7 @@ def read_tensors(path, kind):
 DIGITS = 400  # of a whole number in JSON; Python refuses to read ten times that
 
 
-def parse(text):
+def parse(text: str | bytes) -> Any:
     """Return what the JSON TEXT, str or UTF-8 bytes, says; raise ValueError for what is none.
 
     That is stricter than Python: no NaN or infinity, by name or by size, no key twice in an object,
@@ -232,34 +240,34 @@ def parse(text):
     if not text.strip():
         raise ValueError("it is empty: delete it")
     try:
-        found = _DECODER.decode(text)
+        value = _DECODER.decode(text)
         if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos + 1}") from error
     except UnicodeEncodeError as error:
         raise ValueError("half of a surrogate pair") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    return found
+    return value
 
 
-def _object(pairs):
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
         names = [name for name, _value in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{json.dumps(twice)} stands there twice")
-    return found
+    return value
 
 
-def _whole(text):
+def _whole(text: str) -> int:
     if len(text) > DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)
 
 
-def _finite(text):
+def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text} is not a finite number")
     return number
@@ -270,18 +278,18 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def json_object(data, where):
+def json_object(data: bytes, where: str) -> dict[str, Any]:
     """Return the JSON object in DATA, bytes, as a dict; raise DataError that names WHERE."""
     try:
-        found = parse(data)
+        value = parse(data)
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({legible.line(error)})") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise DataError(f"{where}: not a JSON object")
-    return found
+    return value
 
 
-def read_json(path):
+def read_json(path: str) -> dict[str, Any]:
     """Return the JSON object in the file PATH, as a dict."""
     with streams.regular(path) as stream:
         return json_object(stream.read(), streams.name(path))

@@ -3,9 +3,10 @@
 Letters in shapes are those of the man page: C classes, D features of an image, K costs, N images.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from ssl_common import containers, results
+from ssl_common import containers, fields, results, tasks
 from ssl_common.schema import (
     Each,
     Flag,
@@ -24,17 +25,18 @@ from ssl_common.schema import (
 )
 
 LABELS: dict[str, Any] = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
+CLASSES = Texts("C", order="rising", **LABELS)
 DIGEST = Texts(pattern="[0-9a-f]{16}", called="digest")
 PLAIN = Plain(maybe=True)
 SHAPE = integers("3", least=1, maybe=True)  # of the features of a layer
 
 
-def _array(name):
+def _array(name: str) -> Callable[[str], dict[str, Any]]:
     """Return the container of one array, which the table calls NAME."""
     return lambda path: {name: containers.read_array(path)}
 
 
-def _tensors(command):
+def _tensors(command: str) -> Callable[[str], Any]:
     """Return the container of tensors that COMMAND writes."""
     return lambda path: containers.read_tensors(path, f"a file of {command}")
 
@@ -75,7 +77,7 @@ SAMPLES = Format(
     containers.read_json,
     {
         "format": Version(1),
-        "seed": results.INDEX,
+        "seed": fields.INDEX,
         "rule": Texts(of=("single", "several"), maybe=True),
         "digests": Mapping(DIGEST),
     },
@@ -85,7 +87,7 @@ SIDECAR = Format(
     "the sidecar of features",
     "extract them again with extract-features, or remove it",
     containers.read_json,
-    {"format": Version(1, maybe=True), **results.SAID, "shape": SHAPE, "inferred": results.TEXTS},
+    {"format": Version(1, maybe=True), **results.SUBJECT, "shape": SHAPE, "inferred": fields.TEXTS},
     others=PLAIN,
 )
 
@@ -120,9 +122,9 @@ OBJECTS = Format(
 # ---- Bins ---------------------------------------------------------------------------------------
 
 
-def _of_sum_one(found):
-    if abs(found["prior"].sum() - 1) > 1e-6:
-        return f"prior is of sum {found['prior'].sum():.6g}, not 1"
+def _of_sum_one(content: dict[str, Any]) -> str | None:
+    if abs(content["prior"].sum() - 1) > 1e-6:
+        return f"prior is of sum {content['prior'].sum():.6g}, not 1"
     return None
 
 
@@ -169,8 +171,8 @@ OF_THE_TRAINING = results.FIELDS | {
 }
 
 
-def _ways_to_choose(found):
-    ways = set(found["chosen"])
+def _ways_to_choose(content: dict[str, Any]) -> str | None:
+    ways = set(content["chosen"])
     if ways == {"none"}:
         return "chosen is none for all classes"
     if "others" in ways and "folds" not in ways:
@@ -180,20 +182,20 @@ def _ways_to_choose(found):
     return None
 
 
-def _best_costs(found):
+def _best_costs(content: dict[str, Any]) -> str | None:
     """See that a class with folds has the cost of its highest precision, the first of equals."""
-    folds = [how == "folds" for how in found["chosen"]]
-    best = found["costs"][found["ap"][folds].argmax(axis=1)]
-    if (found["cost"][folds] != best).any():
+    folds = [how == "folds" for how in content["chosen"]]
+    best = content["costs"][content["ap"][folds].argmax(axis=1)]
+    if (content["cost"][folds] != best).any():
         return "cost is not where ap is highest"
-    trained = [how != "none" for how in found["chosen"]]
-    if set(found["cost"][trained]) - set(found["costs"]):
+    trained = [how != "none" for how in content["chosen"]]
+    if set(content["cost"][trained]) - set(content["costs"]):
         return "cost holds one that is none of costs"
     return None
 
 
-def _fits_that_ended(found):
-    if found["fields"]["unconverged"] > found["fields"]["fits"]:
+def _fits_that_ended(content: dict[str, Any]) -> str | None:
+    if content["fields"]["unconverged"] > content["fields"]["fits"]:
         return "fields.unconverged is more than fields.fits"
     return None
 
@@ -204,7 +206,7 @@ SVM = Format(
     containers.read_arrays,
     {
         "format": Version(1),
-        "classes": Texts("C", **LABELS, order="rising"),
+        "classes": CLASSES,
         "chosen": Texts("C", of=("folds", "others", "default", "none")),
         "coef": reals("C D", "float64", holes=("chosen", ("none",))),
         "intercept": reals("C", "float64", holes=("chosen", ("none",))),
@@ -221,9 +223,9 @@ SVM = Format(
 )
 
 
-def _rows_of_classes(found):
+def _rows_of_classes(content: dict[str, Any]) -> str | None:
     """See that the rows are as many as the counts say, and ascend in each class."""
-    counts, rows = found["counts"], found["rows"]
+    counts, rows = content["counts"], content["rows"]
     if counts.sum() != len(rows):
         return f"counts are of {counts.sum()} rows, where there are {len(rows)}"
     ends = counts.cumsum()
@@ -234,11 +236,11 @@ def _rows_of_classes(found):
     return None
 
 
-def _samples_by_k(found):
-    pairs = [(k, number) for number, k in found["samples"].tolist()]
+def _samples_by_k(content: dict[str, Any]) -> str | None:
+    pairs = [(k, number) for number, k in content["samples"].tolist()]
     if pairs != sorted(pairs):
         return "samples are not by k, then by number"
-    for (number, k), machines in found["machines"].items():
+    for (number, k), machines in content["machines"].items():
         counts = machines["counts"]
         if ((counts > 0) & (counts <= k)).any():
             return f"counts_sample{number}_k{k} holds one that is neither 0 nor above k"
@@ -248,9 +250,10 @@ def _samples_by_k(found):
     return None
 
 
+SAMPLE_FIELDS = ("sample_seed", "sample_rule", "samples_digest")
 # By k: what drew its samples, and their digest.
 DRAWN = Mapping(
-    Table({name: results.FOUND[name] for name in ("sample_seed", "sample_rule", "samples_digest")}),
+    Table({name: tasks.LOW_SHOT.conditions[name] for name in SAMPLE_FIELDS}),
     maybe=True,
 )
 
@@ -260,7 +263,7 @@ LOW_SHOT = Format(
     containers.read_arrays,
     {
         "lowshot_format": Version(1),
-        "classes": Texts("C", **LABELS, order="rising"),
+        "classes": CLASSES,
         "costs": reals("K", "float64", above=0, order="rising"),
         "scale": reals("N", "float64", above=0),
         "paths": integers("N", "uint64", order="sorted"),
@@ -287,32 +290,32 @@ LOW_SHOT = Format(
 
 # What decided a training.
 SETTINGS = {
-    **results.SAID,
+    **results.SUBJECT,
     **results.SETTINGS,
     "warm_up": numbers("2", least=0, maybe=True),
     "drops": numbers("* 2", least=0, maybe=True),
-    "inferred": results.TEXTS,
-    "task": results.TEXT,
+    "inferred": fields.TEXTS,
+    "task": fields.TEXT,
     "optimizer": Texts(of=("sgd", "adam"), maybe=True),
     "precision": Texts(of=("fp32", "bf16"), maybe=True),
-    "permutations_digest": results.TEXT,
-    "color_projection": results.FLAG,
-    "bins": results.COUNT,
-    "bins_digest": results.TEXT,
-    "rebalanced": results.FLAG,
+    "permutations_digest": fields.TEXT,
+    "color_projection": fields.FLAG,
+    "bins": fields.COUNT,
+    "bins_digest": fields.TEXT,
+    "rebalanced": fields.FLAG,
     "reads": Texts(of=("rgb", "lab"), maybe=True),
     "converted": Plain(finite=False, maybe=True),
 }
 
 
-def _arrays_of_the_pretext(found):
+def _arrays_of_the_pretext(content: dict[str, Any]) -> str | None:
     """See that what was trained on a puzzle, and not converted, holds the puzzle."""
-    settings = found["settings"]
+    settings = content["settings"]
     needed = {"jigsaw": ("permutations",), "colorization": ("points", "prior")}
-    for name in needed.get(settings.get("pretext"), ()) if found["head"] else ():
-        if found.get(name) is None:
+    for name in needed.get(settings.get("pretext"), ()) if content["head"] else ():
+        if content.get(name) is None:
             return f"{name} is missing, of {settings['pretext']}"
-    if found["head"] and settings.get("pretext") == "colorization" and not settings["neighbors"]:
+    if content["head"] and settings.get("pretext") == "colorization" and not settings["neighbors"]:
         return "settings.neighbors is missing, of colorization"
     return None
 
@@ -340,7 +343,7 @@ LINEAR = Format(
     _tensors("train-linear"),
     {
         "format": Version(1),
-        "classes": Texts("C", **LABELS, order="rising"),
+        "classes": CLASSES,
         "settings": Table(
             SETTINGS
             | {
@@ -375,8 +378,8 @@ CHECKPOINT = Format(
         "step": integers(least=0),
         "position": integers("2", least=0),
         "log_bytes": integers(least=0),
-        "log_lines": results.INDEX,
-        "log_digest": results.TEXT,
+        "log_lines": fields.INDEX,
+        "log_digest": fields.TEXT,
         "network": State(),
         "optimizer": Opaque(),
         "random": Opaque(),

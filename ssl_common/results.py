@@ -1,58 +1,41 @@
-"""The fields of a result: their types, who says them, and which of them decide what it measured.
+"""The fields of a result: their types, who sets them, and which of them decide what it measured.
 
-ssl-formats(5) has the same table in words.
+ssl-formats(5) has the same table in words. What a single task adds stands in its declaration, in
+tasks.
 """
 
-from ssl_common.schema import (
-    FARTHEST,
-    Either,
-    Flag,
-    Letters,
-    Mapping,
-    Table,
-    Texts,
-    Wrong,
-    integers,
-    numbers,
+import functools
+from typing import Any
+
+from ssl_common import tasks
+from ssl_common.fields import (
+    COUNT,
+    DIGESTS,
+    FLAG,
+    INDEX,
+    MOMENTUM,
+    NUMBER,
+    PERCENT,
+    POSITIVE,
+    TEXT,
+    TEXTS,
+    Fields,
+    Record,
+    Unit,
+    table,
 )
+from ssl_common.schema import Letters, Mapping, Table, Wrong, integers, numbers
 from ssl_common.streams import DataError
 
-SLACK = 1e-9  # of a percentage: a mean of hundreds may be a bit more than a hundred
-
-
-def is_number(value):
-    """Tell whether VALUE is a number, and neither NaN nor too large to count with."""
-    is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_numeric and abs(value) <= FARTHEST
-
-
-# Null, as if the field were not there, may stand for any of them.
-TEXT, FLAG = Texts(maybe=True), Flag(maybe=True)
-NUMBER, POSITIVE = numbers(maybe=True), numbers(above=0, maybe=True)
-_PERCENT = {"least": -SLACK, "most": 100 + SLACK, "called": "a percentage, 0 to 100"}
-PERCENT = numbers(**_PERCENT, maybe=True)
-COUNT, INDEX = integers(least=1, maybe=True), integers(least=0, maybe=True)
-DIGESTS = Mapping(TEXT, maybe=True)
-TEXTS = Texts("*", maybe=True)
-MOMENTUM = Either((numbers(), numbers("*")), maybe=True)
-
-# The field that tells how large the puzzle of a pretext task was, and what the paper calls it.
-SIZES = {"permutations": "|P|", "neighbors": "K"}
-
-
-def _fields(names):
-    return {name: kind for kind, text in names.items() for name in text.split()}
-
-
-# What was measured: --tag may say it, where no file does.
-SAID = _fields({
+# What was measured: --tag may set it, where no file does.
+SUBJECT = table({
     TEXT: "data_set layer model arch pretext data data_name manifest",
-    COUNT: " ".join([*SIZES, "images"]),
+    COUNT: " ".join([*(size.field for size in tasks.PRETEXT_SIZES), "images"]),
     INDEX: "seed",
     integers("*", least=1, maybe=True): "shape",
 })  # fmt: skip
 # How something was trained: the classifiers of train-linear, or what --tag says of a network.
-SETTINGS = _fields({
+SETTINGS = table({
     TEXT: "recipe precision optimizer crop",
     POSITIVE: "lr epochs",
     COUNT: "batch steps micro_batch synced_ranks",
@@ -62,56 +45,68 @@ SETTINGS = _fields({
     numbers("*", maybe=True): "warm_up",
     numbers("* 2", maybe=True): "drops",
 })  # fmt: skip
+
+
+def in_unit(unit: Unit) -> Fields:
+    """Return {field: type} of the fields that are in UNIT, that of the metric, as `value` is."""
+    return {
+        **dict.fromkeys(("min", "max", "std"), unit.entry()),
+        "per_class": Mapping(unit.entry(), maybe=True),
+        "interval": unit.entry("*"),
+    }
+
+
 # What follows from all the rest: the measurement.
-MEASURED = _fields({
-    NUMBER: "value",
-    PERCENT: "top_5 min max std",
-    Mapping(PERCENT, maybe=True): "per_class",
-    numbers("*", **_PERCENT, maybe=True): "interval",
-    COUNT: "bootstrap",
-    INDEX: "classes fits unconverged bootstrap_left_out bootstrap_seed",
-    POSITIVE: "cost",
-    TEXTS: "unseen",
-    TEXT: "seen_by",
-})  # fmt: skip
-# Where a record comes from, and which of its fields nobody said; time_* are of it too.
-PROVENANCE = _fields({TEXTS: "argv inferred", TEXT: "version time_utc"})
-# What a command finds in its input, or is told by its options.
-FOUND = _fields({
-    TEXT: "task metric cost_from solver train_manifest train_labels train_features train_dtype"
-    " dtype test_manifest sample_rule samples_digest",
-    COUNT: "train_images test_images seen k samples",
-    INDEX: "svm_seed linear_seed sample_seed",
+MEASUREMENT = (
+    table({NUMBER: "value", INDEX: "classes", TEXTS: "unseen", TEXT: "seen_by"})
+    | in_unit(PERCENT)
+    | tasks.OTHER.measured
+)
+# Where a record comes from, and which of its fields are inferred; time_* are of it too.
+PROVENANCE = table({TEXTS: "argv inferred", TEXT: "version time_utc"})
+# What a command finds in its input, or its options decide.
+CONDITIONS = tasks.OTHER.conditions | table({
+    TEXT: "task metric train_manifest train_labels dtype test_manifest",
+    COUNT: "train_images test_images seen",
     DIGESTS: "inputs",
 })  # fmt: skip
-FIELDS = SAID | SETTINGS | MEASURED | PROVENANCE | FOUND
-# What --tag cannot say: that, and what is of a file rather than of a result.
-OURS = {*MEASURED, *PROVENANCE, *FOUND, "format", "converted", "left_out", "drawn"}
+FIELDS = SUBJECT | SETTINGS | MEASUREMENT | PROVENANCE | CONDITIONS
+# What --tag cannot set: that, and what is of a file rather than of a result.
+COMMANDS_OWN = {*MEASUREMENT, *PROVENANCE, *CONDITIONS, "format", "converted", "left_out", "drawn"}
 
 
-TABLE = Table(FIELDS)
+@functools.cache
+def _types(unit: Unit) -> Table:
+    """Return the types of the fields of a record whose metric is in UNIT."""
+    return Table(FIELDS | in_unit(unit))
 
 
-def check(record, where):
+def check(record: Record, where: str) -> None:
     """Raise DataError, naming WHERE, for a field of RECORD that is not of its type; null is."""
+    task, metric = record.get("task"), record.get("metric")
+    unit = PERCENT
+    if isinstance(task, str) and isinstance(metric, str):
+        unit = tasks.find(task).metric(metric).unit or PERCENT
     try:
-        TABLE.read("", record, Letters(), {})
+        _types(unit).read("", record, Letters(), {})
     except Wrong as wrong:
         raise DataError(f"{where}: {wrong}") from None
 
 
-def identity(record):
+def identity(record: Record) -> dict[str, Any]:
     """Return {field: value} of what decided the value of RECORD, a null as if it were not there.
 
-    That is all but the measurement itself and where the record comes from. A field of an object is
-    one by itself, inputs.svm.
+    That is all but the measurement itself, as its task declares it, and where the record comes
+    from. A field of an object is one by itself, inputs.svm.
     """
-    found = {}
+    measured, fields = tasks.find(record.get("task")).measured, {}
     for name, value in record.items():
-        if name in MEASURED or name in PROVENANCE or name.startswith("time_"):
+        if name in MEASUREMENT or name in measured:
+            continue
+        if name in PROVENANCE or name.startswith("time_"):
             continue
         inner = value if isinstance(value, dict) else {"": value}
         for key, each in inner.items():
             if each is not None:
-                found[f"{name}.{key}" if key else name] = each
-    return found
+                fields[f"{name}.{key}" if key else name] = each
+    return fields

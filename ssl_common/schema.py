@@ -5,19 +5,27 @@ number wherever it stands in the table, at least 1, or with a star, "C*", 0; a s
 number, a number itself; "" is a single value.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ssl_common import containers, legible, streams
 from ssl_common.streams import DataError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 LARGEST = 2**63 - 1  # of a whole number of Python's own
 FARTHEST = 1e300  # from 0 that a number of Python's own may be: sums of them are finite
+Limits = dict[str, tuple[int, int]]  # {letter: (least, most)}
+# Of a table's entries: what is wrong with them, or None.
+Check = Callable[[dict[str, Any]], str | None]
 DEEPEST = 32  # lists in lists, and tables in tables
 
 
@@ -31,11 +39,15 @@ class Letters(dict):
     LIMITS, {letter: (least, most)}, are those of letters not known yet.
     """
 
-    def __init__(self, known=(), limits=None):
-        super().__init__(known)
+    def __init__(
+        self,
+        known: dict[str, tuple[int, str]] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(known or {})
         self.limits = limits or {}
 
-    def fit(self, name, shape, wanted):
+    def fit(self, name: str, shape: Sequence[int], wanted: str) -> bool:
         """Return whether SHAPE, of entry NAME, is as WANTED; take down the letters new in it."""
         sides = wanted.split()
         if len(sides) != len(shape):
@@ -50,7 +62,7 @@ class Letters(dict):
                 self.setdefault(letter, (number, f"of {name}"))
         return True
 
-    def said(self, wanted, several):
+    def phrase(self, wanted: str, several: str) -> str:
         """Return in words what is WANTED, a shape, of SEVERAL: C x D texts (C = 3 of classes)."""
         if wanted == "*":
             return f"a list of {several}"
@@ -58,8 +70,8 @@ class Letters(dict):
         known = [f"{side} = {self[side][0]} {self[side][1]}" for side in sides if side in self]
         limits = {side: self.limits[side] for side in sides if side in self.limits}
         known += [f"{side} from {least} to {most}" for side, (least, most) in limits.items()]
-        known = f" ({', '.join(dict.fromkeys(known))})" if known else ""
-        return f"{' x '.join(sides)} {several}{known}"
+        notes = f" ({', '.join(dict.fromkeys(known))})" if known else ""
+        return f"{' x '.join(sides)} {several}{notes}"
 
 
 # ---- Entries ------------------------------------------------------------------------------------
@@ -68,39 +80,45 @@ class Letters(dict):
 class Entry:
     """What may stand under a name. A MAYBE one may be absent, or None."""
 
-    maybe = False
-    repeats = False  # it stands in a table for entries of other names, which names() gives
+    maybe: bool = False
+    repeats: ClassVar[bool] = False  # it stands for entries of other names: names() has them
 
-    def wanted(self, letters):
+    def requirement(self, letters: Letters) -> str:
         """Return in words what it must be, with what is known of LETTERS."""
         raise NotImplementedError
 
-    def passes(self, _value):
+    def passes(self, _value: Any) -> bool:
         """Tell whether VALUE is at once seen to be right: for the many fields of many records."""
         return False
 
-    def read(self, name, value, letters, found):
+    def read(self, name: str, value: Any, letters: Letters, earlier: dict[str, Any]) -> Any:
         """Return VALUE, which stands under NAME, in the form in which it is used.
 
-        LETTERS are the numbers known so far, FOUND the entries before it. Raises Wrong.
+        LETTERS are the numbers known so far, EARLIER the entries before it. Raises Wrong.
         """
         raise NotImplementedError
 
-    def take(self, name, content, letters, found):
+    def take(
+        self, name: str, content: dict[str, Any], letters: Letters, earlier: dict[str, Any]
+    ) -> Any:
         """Return what read() makes of what stands in CONTENT under NAME."""
         value = content.get(name)
         if (value is None and self.maybe) or self.passes(value):
             return value
         if name not in content:
             raise Wrong(f"{name} is missing")
-        return self.read(name, value, letters, found)
+        return self.read(name, value, letters, earlier)
+
+    def names(self, _value: Any) -> list[str]:
+        """Return the names in the file of what it stands for, where it repeats."""
+        return []
 
     @property
-    def words(self):
+    def words(self) -> str:
         """What it must be, in words."""
-        return self.wanted(Letters())
+        return self.requirement(Letters())
 
-    def holds(self, value):
+    def holds(self, value: Any) -> bool:
         """Tell whether VALUE, alone, is right."""
         try:
             self.read("it", value, Letters(), {})
@@ -108,9 +126,9 @@ class Entry:
             return False
         return True
 
-    def other(self, name, value, letters):
+    def other(self, name: str, value: Any, letters: Letters) -> Wrong:
         """Return what is Wrong with VALUE under NAME where it is something else."""
-        return Wrong(f"{name} is {shown(value)}, not {self.wanted(letters)}")
+        return Wrong(f"{name} is {display(value)}, not {self.requirement(letters)}")
 
 
 NOUNS = {"iu": "whole number", "f": "real number", "iuf": "number"}
@@ -134,29 +152,29 @@ class Numbers(Entry):
     called: str = ""  # one of them, with its limits
     below: str = ""  # a letter: these are indices
     letter: str = ""  # the one that this number is
-    of: tuple = ()  # the only ones
+    of: tuple[float, ...] = ()  # the only ones
     order: str = ""  # "rising", no two alike, or "sorted"
     unique: bool = False  # no row stands there twice
     holes: tuple = ()
     maybe: bool = False
     lazy: bool = False
 
-    def wanted(self, letters):
+    def requirement(self, letters: Letters) -> str:
         if self.letter in letters:
             return " ".join(map(str, letters[self.letter]))
-        return letters.said(self.shape, self._several) if self.shape else self._one
+        return letters.phrase(self.shape, self._several) if self.shape else self._one
 
     @property
-    def _one(self):
+    def _one(self) -> str:
         return self.called or f"a {NOUNS[self.kinds]}{self._limits}"
 
     @property
-    def _several(self):
+    def _several(self) -> str:
         limits = f", each {self.called}" if self.called else self._limits
         return f"{NOUNS[self.kinds]}s{limits}"
 
     @property
-    def _limits(self):
+    def _limits(self) -> str:
         if self.of:
             return f" of {', '.join(map(str, self.of))}"
         if self.below:
@@ -165,10 +183,10 @@ class Numbers(Entry):
         begins += f" from {self.least:g}" if self.least > -math.inf else ""
         return begins + (f" to {self.most:g}" if self.most < math.inf else " on" * ("f" in begins))
 
-    def passes(self, value):
+    def passes(self, value: Any) -> bool:
         return not self.shape and not self.letter and self._allows(value)
 
-    def _allows(self, value):
+    def _allows(self, value: Any) -> bool:
         """Tell whether VALUE, a single one of Python's own, is within all limits."""
         if type(value) is int and "u" in self.kinds:
             right = abs(value) <= (FARTHEST if "f" in self.kinds else LARGEST)
@@ -177,9 +195,9 @@ class Numbers(Entry):
         right = right and self.above < value <= self.most and self.least <= value
         return right and (not self.of or value in self.of)
 
-    def read(self, name, value, letters, found):
+    def read(self, name: str, value: Any, letters: Letters, earlier: dict[str, Any]) -> Any:
         if hasattr(value, "dtype"):
-            return self._array(name, value, letters, found)
+            return self._array(name, value, letters, earlier)
         sides, inner = _sides(value, len(self.shape.split())), self.shape.split()[1:]
         if sides == (0,) and all(side.isdigit() for side in inner):
             sides = (0, *map(int, inner))  # an empty list is as wide as it is to be
@@ -188,7 +206,7 @@ class Numbers(Entry):
             raise self.other(name, value, letters)
         return value
 
-    def _array(self, name, value, letters, found):
+    def _array(self, name: str, value: Any, letters: Letters, earlier: dict[str, Any]) -> Any:
         """Return VALUE, an array or a tensor, which stands under NAME; a single one as Python's."""
         import numpy as np
 
@@ -198,9 +216,9 @@ class Numbers(Entry):
         if self.letter and not letters.fit(name, (array.item(),), self.letter):
             raise self.other(name, array.item(), letters)
         if self.type and not np.can_cast(array.dtype, self.type, "safe"):
-            raise Wrong(f"{name} is {shown(value)}, more than {self.type} can hold")
+            raise Wrong(f"{name} is {display(value)}, more than {self.type} can hold")
         if not self.lazy:
-            self._within(name, self._without_holes(name, array, found), letters)
+            self._within(name, self._without_holes(name, array, earlier), letters)
             self._arranged(name, array)
         if array.ndim == 0:
             return array.item()
@@ -209,7 +227,7 @@ class Numbers(Entry):
             return sys.modules["torch"].from_numpy(array) if _is_tensor(value) else array
         return value
 
-    def _without_holes(self, name, array, found):
+    def _without_holes(self, name: str, array: np.ndarray, earlier: dict[str, Any]) -> np.ndarray:
         """Return the numbers of ARRAY but for the rows that are to be NaN."""
         import numpy as np
 
@@ -217,19 +235,19 @@ class Numbers(Entry):
             return array
         if self.holes:
             entry, words = self.holes
-            empty = np.isin(found[entry], words)
+            empty = np.isin(earlier[entry], words)
             holes = np.isnan(array).reshape(len(array), -1)
             wrong = np.flatnonzero((holes.all(axis=1) != empty) | (holes.any(axis=1) != empty))
             if len(wrong):
                 row, there = wrong[0], "numbers" if empty[wrong[0]] else "NaN"
-                why = f"whose {entry} is {found[entry][row]}"
+                why = f"whose {entry} is {earlier[entry][row]}"
                 raise Wrong(f"{name} holds {there} in row {row}, {why}")
             array = array[~empty]
         if not np.isfinite(array).all():
             raise Wrong(f"{name} holds NaN or infinity")
         return array
 
-    def _within(self, name, values, letters):
+    def _within(self, name: str, values: np.ndarray, letters: Letters) -> None:
         """Raise Wrong where one of VALUES is outside of the limits."""
         import numpy as np
 
@@ -243,7 +261,7 @@ class Numbers(Entry):
         if wrong:
             raise Wrong(f"{name} holds {wrong[0]}, not {self._one}")
 
-    def _arranged(self, name, array):
+    def _arranged(self, name: str, array: np.ndarray) -> None:
         """Raise Wrong where the rows of ARRAY are not in order, or one stands there twice."""
         import numpy as np
 
@@ -260,26 +278,26 @@ class Texts(Entry):
     """A text, or texts of SHAPE: those OF a few, or of a PATTERN, CALLED so; as Python's own."""
 
     shape: str = ""
-    of: tuple = ()
+    of: tuple[str, ...] = ()
     pattern: str = ""
     called: str = "text"
     order: str = ""  # "rising": by their bytes, no two alike
     maybe: bool = False
 
-    def wanted(self, letters):
-        return letters.said(self.shape, f"{self.called}s") if self.shape else self._one
+    def requirement(self, letters: Letters) -> str:
+        return letters.phrase(self.shape, f"{self.called}s") if self.shape else self._one
 
     @property
-    def _one(self):
+    def _one(self) -> str:
         if self.of:
             return f"one of {', '.join(self.of)}"
         return f"a {self.called}" if self.pattern else self.called
 
-    def passes(self, value):
+    def passes(self, value: Any) -> bool:
         free = not (self.shape or self.of or self.pattern)
         return free and isinstance(value, str) and value.isascii()
 
-    def read(self, name, value, letters, _found):
+    def read(self, name: str, value: Any, letters: Letters, _earlier: dict[str, Any]) -> Any:
         plain = _plain_texts(name, value)
         texts = [plain] if isinstance(plain, str) else plain
         shape = () if isinstance(plain, str) else (len(plain or ()),)
@@ -303,13 +321,13 @@ class Flag(Entry):
     shape: str = ""
     maybe: bool = False
 
-    def wanted(self, letters):
-        return letters.said(self.shape, "of true or false") if self.shape else "true or false"
+    def requirement(self, letters: Letters) -> str:
+        return letters.phrase(self.shape, "of true or false") if self.shape else "true or false"
 
-    def passes(self, value):
+    def passes(self, value: Any) -> bool:
         return not self.shape and isinstance(value, bool)
 
-    def read(self, name, value, letters, _found):
+    def read(self, name: str, value: Any, letters: Letters, _earlier: dict[str, Any]) -> Any:
         right = all(isinstance(each, bool) for each in _leaves(value))
         if not right or not letters.fit(name, _sides(value, len(self.shape.split())), self.shape):
             raise self.other(name, value, letters)
@@ -323,8 +341,8 @@ class Version(Entry):
     number: int
     maybe: bool = False
 
-    def read(self, name, value, letters, found):
-        number = integers().read(name, value, letters, found)
+    def read(self, name: str, value: Any, letters: Letters, earlier: dict[str, Any]) -> Any:
+        number = integers().read(name, value, letters, earlier)
         if number != self.number:
             raise Wrong(f"{name} {number}, where this version reads {self.number}")
         return number
@@ -334,13 +352,13 @@ class Version(Entry):
 class Either(Entry):
     """What one of several ENTRIES says."""
 
-    entries: tuple
+    entries: tuple[Entry, ...]
     maybe: bool = False
 
-    def wanted(self, letters):
-        return ", or ".join(entry.wanted(letters) for entry in self.entries)
+    def requirement(self, letters: Letters) -> str:
+        return ", or ".join(entry.requirement(letters) for entry in self.entries)
 
-    def read(self, name, value, letters, _found):
+    def read(self, name: str, value: Any, letters: Letters, _earlier: dict[str, Any]) -> Any:
         if not any(entry.holds(value) for entry in self.entries):
             raise self.other(name, value, letters)
         return value
@@ -353,7 +371,7 @@ class Plain(Entry):
     finite: bool = True
     maybe: bool = False
 
-    def read(self, name, value, _letters, _found):
+    def read(self, name: str, value: Any, _letters: Letters, _earlier: dict[str, Any]) -> Any:
         _check_plain(name, value, self.finite)
         return value
 
@@ -365,7 +383,7 @@ class Opaque(Entry):
     Its tensors are plain ones all the same: of another kind, many an operation is an error.
     """
 
-    def read(self, name, value, _letters, _found):
+    def read(self, name: str, value: Any, _letters: Letters, _earlier: dict[str, Any]) -> Any:
         _check_all_dense(name, value)
         return value
 
@@ -376,16 +394,16 @@ class State(Entry):
 
     maybe: bool = False
 
-    def wanted(self, _letters):
+    def requirement(self, _letters: Letters) -> str:
         return "names with tensors"
 
-    def read(self, name, value, letters, _found):
+    def read(self, name: str, value: Any, letters: Letters, _earlier: dict[str, Any]) -> Any:
         torch = sys.modules["torch"]  # which read them
         _check_names(name, value)
         for key, tensor in value.items():
             where = f"{name}: {_short(key)}"
             if not _is_tensor(tensor):
-                raise Wrong(f"{where} is {shown(tensor)}, not a tensor")
+                raise Wrong(f"{where} is {display(tensor)}, not a tensor")
             _check_dense(where, tensor)
             if not bool(torch.isfinite(tensor).all()):
                 raise Wrong(f"{where} holds NaN or infinity")
@@ -400,37 +418,38 @@ class Table(Entry):
     it are known in it.
     """
 
-    entries: dict
-    checks: tuple = ()
+    entries: dict[str, Entry]
+    checks: tuple[Check, ...] = ()
     others: Entry | None = field(default_factory=lambda: Plain(maybe=True))
     maybe: bool = False
-    repeated: tuple = field(init=False)
+    repeated: tuple[str, ...] = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         repeated = tuple(key for key, entry in self.entries.items() if entry.repeats)
         object.__setattr__(self, "repeated", repeated)
 
-    def read(self, name, value, letters, _found):
-        letters, found = Letters(letters, letters.limits), {}
+    def read(self, name: str, value: Any, letters: Letters, _earlier: dict[str, Any]) -> Any:
+        letters = Letters(letters, letters.limits)
+        earlier: dict[str, Any] = {}
         _check_names(name or "it", value)
         try:
             for key, entry in self.entries.items():
                 if key in value or not entry.maybe:
-                    found[key] = entry.take(key, value, letters, found)
-            others = value.keys() - found.keys()
+                    earlier[key] = entry.take(key, value, letters, earlier)
+            others = value.keys() - earlier.keys()
             for key in self.repeated:
-                others -= set(self.entries[key].names(found[key]))
+                others -= set(self.entries[key].names(earlier[key]))
             for key in sorted(others):
                 if self.others is None:
                     raise Wrong(f"{_short(key)} is none of its entries")
                 if value[key] is not None:
-                    self.others.read(_short(key), value[key], letters, found)
+                    self.others.read(_short(key), value[key], letters, earlier)
             for check in self.checks:
-                if wrong := check(found):
+                if wrong := check(earlier):
                     raise Wrong(wrong)
         except Wrong as error:
             raise Wrong(f"{name}.{error}" if name else str(error)) from None
-        return value | found
+        return value | earlier
 
 
 @dataclass(frozen=True)
@@ -440,16 +459,16 @@ class Mapping(Entry):
     entry: Entry
     maybe: bool = False
 
-    def wanted(self, letters):
-        return f"names, each with {self.entry.wanted(letters)}, or null"
+    def requirement(self, letters: Letters) -> str:
+        return f"names, each with {self.entry.requirement(letters)}, or null"
 
-    def read(self, name, value, letters, found):
+    def read(self, name: str, value: Any, letters: Letters, earlier: dict[str, Any]) -> Any:
         if not isinstance(value, dict):
             raise self.other(name, value, letters)
         _check_names(name, value)
         for key, each in value.items():
             if each is not None and not self.entry.passes(each):
-                self.entry.read(f"{name}.{_short(key)}", each, letters, found)
+                self.entry.read(f"{name}.{_short(key)}", each, letters, earlier)
         return value
 
 
@@ -459,13 +478,13 @@ class Json(Entry):
 
     table: Table
 
-    def read(self, name, value, letters, found):
-        text = Texts().read(name, value, letters, found)
+    def read(self, name: str, value: Any, letters: Letters, earlier: dict[str, Any]) -> Any:
+        text = Texts().read(name, value, letters, earlier)
         try:
             content = containers.json_object(text.encode(), name)
         except DataError as error:
             raise Wrong(str(error)) from error
-        return self.table.read(name, content, letters, found)
+        return self.table.read(name, content, letters, earlier)
 
 
 @dataclass(frozen=True)
@@ -478,20 +497,22 @@ class Each(Entry):
     over: str
     naming: str
     table: Table
-    repeats: ClassVar = True
+    repeats: ClassVar[bool] = True
 
-    def take(self, _name, content, letters, found):
-        rows = map(tuple, found[self.over].tolist())
+    def take(
+        self, _name: str, content: dict[str, Any], letters: Letters, earlier: dict[str, Any]
+    ) -> Any:
+        rows = map(tuple, earlier[self.over].tolist())
         return {row: self._of(row, content, letters) for row in rows}
 
-    def names(self, rows):
+    def names(self, rows: Any) -> list[str]:
         """Return the names in the file of what stands there for the ROWS."""
         return [name for row in rows for name in self._named(row).values()]
 
-    def _named(self, row):
+    def _named(self, row: tuple) -> dict[str, str]:
         return {key: self.naming.format(*row, name=key) for key in self.table.entries}
 
-    def _of(self, row, content, letters):
+    def _of(self, row: tuple, content: dict[str, Any], letters: Letters) -> dict[str, Any]:
         names = self._named(row)
         there = {key: content[name] for key, name in names.items() if name in content}
         try:
@@ -501,17 +522,17 @@ class Each(Entry):
             raise Wrong(f"{names.get(key, key)} {rest}") from None
 
 
-def integers(shape="", type=None, **rules):
+def integers(shape: str = "", type: str | None = None, **rules: Any) -> Numbers:
     """Return an entry of whole numbers; of Numbers, without its kinds."""
     return Numbers("iu", shape, type, **rules)
 
 
-def reals(shape="", type=None, **rules):
+def reals(shape: str = "", type: str | None = None, **rules: Any) -> Numbers:
     """Return an entry of real numbers; of Numbers, without its kinds."""
     return Numbers("f", shape, type, **rules)
 
 
-def numbers(shape="", type=None, **rules):
+def numbers(shape: str = "", type: str | None = None, **rules: Any) -> Numbers:
     """Return an entry of numbers, whole or real; of Numbers, without its kinds."""
     return Numbers("iuf", shape, type, **rules)
 
@@ -521,7 +542,7 @@ def numbers(shape="", type=None, **rules):
 PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
 
 
-def shown(value):
+def display(value: Any) -> str:
     """Return VALUE as messages show it: as JSON has it, cut short; or 3 x 20 of bool."""
     if hasattr(value, "dtype"):
         shape = " x ".join(map(str, value.shape)) or "one"
@@ -533,12 +554,12 @@ def shown(value):
     return _short(text)
 
 
-def _short(text):
+def _short(text: str) -> str:
     """Return TEXT as messages show it, cut short."""
     return legible.text(text if len(text) <= legible.WIDE else f"{text[: legible.WIDE - 1]}\u2026")
 
 
-def _numpy(name, value):
+def _numpy(name: str, value: Any) -> np.ndarray:
     """Return VALUE, an array or tensor, as an array that shares its memory where it can."""
     import numpy as np
 
@@ -550,7 +571,7 @@ def _numpy(name, value):
     return value.detach().numpy()
 
 
-def _leaves(value):
+def _leaves(value: Any) -> Iterator[Any]:
     """Yield what stands in VALUE, lists in lists."""
     if not isinstance(value, list | tuple):
         yield value
@@ -559,7 +580,7 @@ def _leaves(value):
         yield from _leaves(each)
 
 
-def _sides(value, deepest):
+def _sides(value: Any, deepest: int) -> tuple[int, ...]:
     """Return the shape of lists in lists, -1 where it lies below DEEPEST or is of several."""
     if not isinstance(value, list | tuple):
         return ()
@@ -567,7 +588,7 @@ def _sides(value, deepest):
     return (len(value), *(inside.pop() if len(inside) == 1 else (-1,) if inside else ()))
 
 
-def _plain_texts(name, value):
+def _plain_texts(name: str, value: Any) -> str | list[str] | None:
     """Return VALUE, of texts, as a str or a list of them; None for another."""
     import numpy as np
 
@@ -583,12 +604,12 @@ def _plain_texts(name, value):
     return value if isinstance(value, str) else None
 
 
-def _is_tensor(value):
+def _is_tensor(value: Any) -> bool:
     torch = sys.modules.get("torch")  # without it nothing is one
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _whole(name, text):
+def _whole(name: str, text: str) -> None:
     """Raise Wrong where TEXT cannot be written: it holds half of a pair of surrogates."""
     try:
         text.encode()
@@ -596,17 +617,17 @@ def _whole(name, text):
         raise Wrong(f"{name} holds what is no text: {legible.quoted(text)}") from None
 
 
-def _check_dense(name, tensor):
+def _check_dense(name: str, tensor: Any) -> None:
     """Raise Wrong where TENSOR is no plain one whose numbers all stand in the file."""
     torch = sys.modules["torch"]
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise Wrong(f"{name} is a tensor of another kind than those of a network")
     # One that repeats itself could claim any size.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise Wrong(f"{name} is {shown(tensor)}, more than its bytes hold")
+        raise Wrong(f"{name} is {display(tensor)}, more than its bytes hold")
 
 
-def _check_all_dense(name, value, deepest=DEEPEST):
+def _check_all_dense(name: str, value: Any, deepest: int = DEEPEST) -> None:
     """Raise Wrong where a tensor in VALUE is none that _check_dense() passes."""
     if not deepest:
         raise Wrong(f"{name} is nested too deeply")
@@ -617,21 +638,21 @@ def _check_all_dense(name, value, deepest=DEEPEST):
             _check_all_dense(name, each, deepest - 1)
 
 
-def _check_names(name, value):
+def _check_names(name: str, value: Any) -> None:
     """Raise Wrong where VALUE is no dict whose keys are texts."""
     if not isinstance(value, dict):
-        raise Wrong(f"{name} is {shown(value)}, not names with values")
+        raise Wrong(f"{name} is {display(value)}, not names with values")
     for key in value:
         if type(key) is not str:
-            raise Wrong(f"{name} has {shown(key)} for a name")
+            raise Wrong(f"{name} has {display(key)} for a name")
         if not key.isascii():
             _whole(name, key)
 
 
-def _check_plain(name, value, finite, deepest=DEEPEST):
+def _check_plain(name: str, value: Any, finite: bool, deepest: int = DEEPEST) -> None:
     """Raise Wrong where something in VALUE is not plain, or a number in it is not FINITE."""
     if not deepest:
-        raise Wrong(f"{name} holds {shown(value)}, nested too deeply")
+        raise Wrong(f"{name} holds {display(value)}, nested too deeply")
     if isinstance(value, dict):
         _check_names(name, value)
         for key, each in value.items():
@@ -642,7 +663,7 @@ def _check_plain(name, value, finite, deepest=DEEPEST):
     elif isinstance(value, str):
         _whole(name, value)
     elif type(value) not in PLAIN:
-        raise Wrong(f"{name} holds {shown(value)}, not a plain value")
+        raise Wrong(f"{name} holds {display(value)}, not a plain value")
     elif finite and isinstance(value, float) and not math.isfinite(value):
         raise Wrong(f"{name} holds {value}")
 
@@ -660,22 +681,22 @@ class Format:
     what: str
     fix: str
     container: Callable[[str], Any]
-    entries: dict
-    checks: tuple = ()
+    entries: dict[str, Entry]
+    checks: tuple[Check, ...] = ()
     others: Entry | None = None
-    limits: dict = field(default_factory=dict)
-    known: ClassVar[list] = []
+    limits: Limits = field(default_factory=dict)
+    known: ClassVar[list[Format]] = []
     table: Table = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "table", Table(self.entries, self.checks, self.others))
         self.known.append(self)
 
-    def read(self, path, **sides):
+    def read(self, path: str, **sides: tuple[int, str]) -> dict[str, Any]:
         """Return what the file PATH holds, {name: value}, checked; see check()."""
         return self.check(self.container(path), path, **sides)
 
-    def check(self, content, path, **sides):
+    def check(self, content: Any, path: str, **sides: tuple[int, str]) -> dict[str, Any]:
         """Return CONTENT, which was read from PATH, checked, in the form in which it is used.
 
         SIDES are letters of shapes known from elsewhere, as N=(12, "lines of train.tsv"). Raises
@@ -692,15 +713,15 @@ class Format:
             raise DataError(f"{streams.name(path)}: {wrong}: {self.fix}") from None
 
     @property
-    def version(self):
+    def version(self) -> int:
         """The number of the form, which its files hold."""
         return next(e.number for e in self.entries.values() if isinstance(e, Version))
 
     @property
-    def needed(self):
+    def needed(self) -> set[str]:
         """The names that its files must have."""
         return {key for key, e in self.entries.items() if not (e.maybe or e.repeats)}
 
-    def known_by(self, content):
+    def known_by(self, content: Any) -> bool:
         """Tell whether CONTENT has all the names that it must have."""
         return isinstance(content, dict) and self.needed <= content.keys()

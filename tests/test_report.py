@@ -150,7 +150,11 @@ def test_an_old_plot_survives_bad_records_and_a_full_disk(run, scratch):
 
 def test_low_shot_rows_stand_side_by_side(run, scratch):
     record = json.loads((scratch / "results.jsonl").read_text())
-    lines = [json.dumps(record | {"k": k, "samples": s}) for k in (1, 2) for s in (3, 5)]
+    lines = [
+        json.dumps(record | {"task": "low-shot", "k": k, "samples": s})
+        for k in (1, 2)
+        for s in (3, 5)
+    ]
     done = run("report", stdin="\n".join(lines).encode(), check=0)
     assert done.stderr == b"report: 4 records, 4 rows\n"
     assert b" k=2 (5 samples) |" in done.stdout

@@ -8,6 +8,7 @@ import pytest
 from matplotlib import colors
 
 from ssl_common.reporting import plots, report
+from ssl_common.reporting.published import publication
 from ssl_common.streams import DataError
 
 SVM = {"task": "svm", "data_set": "voc2007", "metric": "mAP", "test_images": 4952, "svm_seed": 0}
@@ -139,7 +140,7 @@ def test_panels(tmp_path):
 
 
 def published(**fields):
-    every = [row for some in report._published().rows.values() for row in some]
+    every = [row for some in publication().entries.values() for row in some]
     (match,) = [row for row in every if fields.items() <= row["setting"].items()]
     return match["values"]
 

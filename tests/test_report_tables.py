@@ -10,7 +10,7 @@ from conftest import CHECKOUT
 
 from ssl_common import results
 from ssl_common.pretext import recipes
-from ssl_common.reporting import report, tables
+from ssl_common.reporting import labels, plots, published, report, tables
 from ssl_common.streams import DataError
 
 VOC = {"task": "svm", "data_set": "voc2007", "metric": "mAP", "test_images": 4952}
@@ -167,8 +167,8 @@ def test_labels_are_not_compared_in_pairs(alike):
     def compared(count):
         Counted.compared = 0
         about = [{"note": Counted(i), f"n{i}": "x", "model": Counted(-i)} for i in range(count)]
-        labels = report.told_apart([Counted(i // alike) for i in range(count)], about)
-        assert len(set(labels)) == count
+        told_apart = labels.told_apart([Counted(i // alike) for i in range(count)], about)
+        assert len(set(told_apart)) == count
         return Counted.compared
 
     assert compared(1000) < 10 * 1000
@@ -195,7 +195,7 @@ def test_the_work_grows_as_the_records(tmp_path, field):
             sys.setprofile(before)
         return found
 
-    report._published()  # once for all
+    published.publication()  # once for all
     assert calls(400) < 2.2 * calls(200)
 
 
@@ -215,8 +215,8 @@ def test_records_that_say_little_are_all_listed(tmp_path):
 
 def test_label():
     record = {"arch": "alexnet", "pretext": "jigsaw", "permutations": 100, "images": 2686}
-    assert report.label(record | {"seed": 0}) == "alexnet jigsaw P=100 (2,686 images) seed 0"
-    assert report.label({"arch": "alexnet", "pretext": "random", "seed": 0}) == (
+    assert labels.label(record | {"seed": 0}) == "alexnet jigsaw P=100 (2,686 images) seed 0"
+    assert labels.label({"arch": "alexnet", "pretext": "random", "seed": 0}) == (
         "alexnet random seed 0"
     )
 
@@ -250,6 +250,31 @@ def test_no_row_of_the_paper_for_another_setting(tmp_path, other):
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("images, found", [
+    (95_000_000, True), (105_000_000, True), (94_999_999, False), (105_000_001, False),
+])  # fmt: skip
+def test_a_copy_of_a_data_set_may_lack_a_twentieth_of_its_images(tmp_path, images, found):
+    gathered, _said = rows(tmp_path, measured("res4", 70.0, **YFCC | {"images": images}))
+    assert [row.label for row in gathered[1:]] == ["paper"] * found
+
+
+def test_the_papers_row_stands_once_below_the_last_that_it_is_for(tmp_path):
+    sizes = {"yfcc-1m": 1_000_000, "yfcc-100m": 99_200_000}
+    made = [
+        measured("res4", 70.0, data_name=name, images=images, seed=seed)
+        for seed in range(20)
+        for name, images in sizes.items()
+    ]
+    found, said = rows(tmp_path, *made, measured("res4", 1.0))
+    assert said == "41 records, 43 rows"
+    labels = [row.label for row in found]
+    assert [i for i, label in enumerate(labels) if label == "paper"] == [39, 41]
+    assert [found[i].identity["data_name"] for i in (38, 39, 40, 41)] == [
+        "yfcc-1m", "yfcc-1m", "yfcc-100m", "yfcc-100m"
+    ]  # fmt: skip
+    assert plots.figure(found)[0].axes  # the plot does not depend on where it stands
+
+
 @pytest.mark.parametrize(
     "field, spelled, name",
     [
@@ -265,24 +290,24 @@ def test_the_papers_row_under_other_spellings(tmp_path, field, spelled, name):
     same = measured("res4", 70.0, **YFCC)
     found, said = rows(tmp_path, same | {field: spelled}, same)
     assert said == "2 records, 2 rows; 1 replaced by a later one" and found[1].label == "paper"
-    assert found[0].about[field] == name
+    assert found[0].identity[field] == name
 
 
 def test_names_of_data_sets_are_those_of_the_published_rows():
     """What the Makefile tags, and what the recipes of pretrain are called, is known there."""
-    known = report._published()
-    used = {row["setting"].get(name) for some in known.rows.values() for row in some
+    known = published.publication()
+    used = {row["setting"].get(name) for some in known.entries.values() for row in some
             for name in ("data_set", "data_name")} - {None}  # fmt: skip
-    assert used == set(known.names.values())
+    assert used == set(known.spellings.values())
     tagged = re.findall(r"data_set=(\w+)", (CHECKOUT / "Makefile").read_text())
     assert set(tagged) == {"scenes", "voc2007"}
     samples = ["yfcc-1m", "yfcc-10m", "yfcc-all"]  # of the rule yfcc-%.tsv
-    assert {report._squeezed(name) for name in (*recipes.NAMES, *samples)} <= set(known.names)
+    assert {published.squeezed(name) for name in (*recipes.NAMES, *samples)} <= set(known.spellings)
 
 
 def test_published_numbers():
     """Where two sources printed the same number, and the best layers that are quoted elsewhere."""
-    every = [row for some in report._published().rows.values() for row in some]
+    every = [row for some in published.publication().entries.values() for row in some]
     found = {json.dumps(row["setting"], sort_keys=True): row for row in every}
     assert len(found) == len(every) == 64  # no setting twice
     for row in found.values():

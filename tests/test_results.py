@@ -50,7 +50,7 @@ def test_the_manual_has_the_same_fields():
         assert re.search(words.get(kind, "number"), results.FIELDS[name].words), name
 
 
-@pytest.mark.parametrize("name", sorted(results.OURS | {"time_of_day"}))
+@pytest.mark.parametrize("name", sorted(results.COMMANDS_OWN | {"time_of_day"}))
 def test_a_tag_cannot_say_what_a_command_finds_out(name):
     with pytest.raises(DataError, match=f"^--tag {name}=5: {name} is for the command to say: "):
         records.tagged({}, {name: "5"}, "x.json")

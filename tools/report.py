@@ -44,8 +44,8 @@ def main(results, form, plot, against, output):
     report results.jsonl --plot layers.png
     report results.jsonl --plot scaling.png --against images
 
-    Below a row stands the paper's where it published a number for the same setting. Of records
-    that are equal in all that decided their value the last one counts.
+    Below the last row of a setting stands the paper's, if it published a number for that
+    setting. Of records that are equal in all that decided their value the last one counts.
     """
     if against and not plot:
         raise click.UsageError("--against is for --plot")
@@ -54,18 +54,19 @@ def main(results, form, plot, against, output):
     from ssl_common.reporting import plots, report, tables
 
     with streams.writing(output, binary=False) as stream:
-        rows, said = report.gather(results or ("-",))
+        rows, summary = report.gather(results or ("-",))
         table = tables.FORMATS[form](rows).encode()
         if plot:
             picture, left_out = plots.render(rows, plot, against)
-            said += f"; {plot}" + (f" without {left_out} that lack {against}" if left_out else "")
-            with streams.writing(plot) as drawn:
-                drawn.write(picture)
+            summary += f"; {plot}"
+            summary += f" without {left_out} that lack {against}" if left_out else ""
+            with streams.writing(plot) as plot_stream:
+                plot_stream.write(picture)
                 stream.write(table)
                 stream.flush()  # a full disk leaves the plot that was there
         else:
             stream.write(table)
-    cli.say(said)
+    cli.say(summary)
 
 
 if __name__ == "__main__":

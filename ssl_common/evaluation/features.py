@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import containers, legible, records, results, streams
+from ssl_common import containers, legible, records, streams, tasks
 from ssl_common.data.batches import batches
 from ssl_common.data.datasets import FingerprintedImages
 from ssl_common.data.manifest import Manifest
@@ -29,7 +29,8 @@ from ssl_common.streams import DataError
 
 SHORT_SIDE = 256  # pixels at least, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
-OF_THE_MODEL = ("arch", "pretext", "seed", *results.SIZES, "images", "data", "data_name")
+SIZES = tuple(size.field for size in tasks.PRETEXT_SIZES)
+OF_THE_MODEL = ("arch", "pretext", "seed", *SIZES, "images", "data", "data_name")
 
 
 class Warp:

@@ -1,5 +1,7 @@
 """A sheet of panels with lines of text below them."""
 
+from collections.abc import Iterable
+
 from PIL import Image, ImageDraw, ImageFont
 
 from ssl_common import legible
@@ -9,7 +11,7 @@ MARGIN, SPACE = 12, 24  # pixels around the picture, between panels
 INK = "black"
 
 
-def sheet(size):
+def sheet(size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     """Return (white picture of SIZE, a pen for it)."""
     picture = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(picture)
@@ -17,7 +19,7 @@ def sheet(size):
     return picture, pen
 
 
-def fitting(pen, name, width):
+def fitting(pen: ImageDraw.ImageDraw, name: str, width: int) -> str:
     """Return what of the end of a file NAME fits WIDTH pixels."""
     text = whole = legible.text(name)
     while pen.textlength(text) > width:
@@ -26,7 +28,9 @@ def fitting(pen, name, width):
     return text
 
 
-def caption(pen, lines, corner, hue=INK):
+def caption(
+    pen: ImageDraw.ImageDraw, lines: Iterable[str], corner: tuple[int, int], hue: str = INK
+) -> None:
     """Write LINES below the panel whose lower left CORNER that is, the first in the colour HUE."""
     x, y = corner[0], corner[1] + LINE // 4
     for index, line in enumerate(lines):

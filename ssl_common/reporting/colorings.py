@@ -1,27 +1,32 @@
 """Colorization as a picture: what the network is shown, the colours it gives, those there were."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from ssl_common.data import images
 from ssl_common.data.order import draws
 from ssl_common.pretext import color
-from ssl_common.pretext.colorization import CROP, middles
+from ssl_common.pretext.colorization import CROP, Colorization, middles
 from ssl_common.reporting.captions import LINE, MARGIN, SPACE, caption, fitting, sheet
 from ssl_common.training import pretraining
 
 
-def colored(paths, network, task, seed):
+def colored(
+    paths: Sequence[str], network: nn.Module, task: Colorization, seed: int
+) -> Iterator[tuple[list[np.ndarray], float]]:
     """Yield (uint8 CROP x CROP x 3 in gray, by NETWORK, as it was; mean error in a and b) of PATHS.
 
     The crops are drawn as pretrain draws line k in its first epoch. The error is the distance of
     the colours predicted to those of the pixels in the middle of the places of the map.
     """
     for k, path in enumerate(paths):
-        drawn = draws(seed, [0], [k], task.draws)
-        pixels = task.crop(images.read(path, ""), drawn[0])
-        image = task.images(pixels[None], drawn)
+        randoms = draws(seed, [0], [k], task.draws)
+        pixels = task.crop(images.read(path, ""), randoms[0])
+        image = task.images(pixels[None], randoms)
         with torch.inference_mode():
             lightness = color.lightness(image)
             ab = task.bins.decode(network(lightness))[0].numpy()  # h x w x 2
@@ -32,7 +37,7 @@ def colored(paths, network, task, seed):
         yield [*panels, original], float(np.linalg.norm(ab - true, axis=2).mean())
 
 
-def spread(values):
+def spread(values: np.ndarray) -> np.ndarray:
     """Return VALUES (h x w x C) of the places of a map for each pixel of the crop.
 
     Linear between the pixels in the middle of two places; as the nearest beyond the outermost.
@@ -44,7 +49,7 @@ def spread(values):
     return np.einsum("hy,hwc,wx->yxc", rows, values, columns)
 
 
-def show(paths, model, seed):
+def show(paths: Sequence[str], model: str, seed: int) -> tuple[Image.Image, str]:
     """Return (picture, a line that says what it shows) of the image files PATHS and MODEL."""
     network, task = pretraining.load(model, "colorization")
     height = 2 * MARGIN + CROP + 2 * LINE
@@ -52,12 +57,12 @@ def show(paths, model, seed):
     errors = []
     for row, (panels, error) in enumerate(colored(paths, network, task, seed)):
         top = row * height + MARGIN
-        said = [["as the network sees it", fitting(pen, paths[row], CROP)]]
-        said += [["predicted", f"{error:.1f} off in a and b"], ["original"]]
-        for column, (panel, lines) in enumerate(zip(panels, said, strict=True)):
+        texts = [["as the network sees it", fitting(pen, paths[row], CROP)]]
+        texts += [["predicted", f"{error:.1f} off in a and b"], ["original"]]
+        for column, (panel, lines) in enumerate(zip(panels, texts, strict=True)):
             x = MARGIN + column * (CROP + SPACE)
             picture.paste(Image.fromarray(panel), (x, top))
             caption(pen, lines, (x, top + CROP))
         errors.append(error)
-    said = f"{len(paths)} images, colours {np.mean(errors):.1f} off in a and b on average"
-    return picture, said
+    summary = f"{len(paths)} images, colours {np.mean(errors):.1f} off in a and b on average"
+    return picture, summary

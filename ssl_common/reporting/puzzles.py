@@ -1,10 +1,12 @@
 """Jigsaw as a picture: what the network is shown, and what it answers."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
+from torch import nn
 
 from ssl_common.data import images
 from ssl_common.data.order import draws
@@ -20,7 +22,7 @@ BOARD = GRID * (TILE + GAP)  # pixels, side of a board of tiles
 RIGHT, WRONG, CUT = "#009E73", "#D55E00", "#E69F00"
 
 
-class Shown(NamedTuple):
+class Puzzle(NamedTuple):
     """A puzzle of an image, and the answer of a network: (label, probability), or None.
 
     PIXELS (255 x 255 x 3) is the crop, JITTER (9 x 2) where the tiles lie in their cells, TILES
@@ -33,30 +35,32 @@ class Shown(NamedTuple):
     tiles: np.ndarray
     gray: bool
     label: int
-    answer: tuple | None
+    answer: tuple[int, float] | None
 
 
-def solve(paths, permutations, seed, network=None):
-    """Yield Shown for each image file of PATHS, drawn as pretrain draws line k in its first epoch.
+def solve(
+    paths: Iterable[str], permutations: np.ndarray, seed: int, network: nn.Module | None = None
+) -> Iterator[Puzzle]:
+    """Yield a Puzzle for each image file of PATHS: line k as pretrain draws it in its first epoch.
 
     NETWORK is a JigsawNet in eval mode, if one shall answer. Raises Unreadable naming the file.
     """
     task = jigsaw.Jigsaw(permutations)
     for k, path in enumerate(paths):
-        drawn = draws(seed, [0], [k], task.draws)
-        pixels = task.crop(images.read(path, ""), drawn[0])
-        (label,), (jitter,), (gray,) = task.draw(drawn)
-        (seen,), _label = task.puzzle(pixels[None], drawn)
+        randoms = draws(seed, [0], [k], task.draws)
+        pixels = task.crop(images.read(path, ""), randoms[0])
+        (label,), (jitter,), (gray,) = task.draw(randoms)
+        (inputs,), _label = task.puzzle(pixels[None], randoms)
         answer = None
         if network:
             with torch.inference_mode():
-                probability, best = network(seen[None])[0].softmax(0).max(0)
+                probability, best = network(inputs[None])[0].softmax(0).max(0)
             answer = int(best), float(probability)
-        tiles = in_pixels(seen.numpy(), gray)
-        yield Shown(path, pixels.numpy(), jitter, tiles, bool(gray), int(label), answer)
+        tiles = in_pixels(inputs.numpy(), gray)
+        yield Puzzle(path, pixels.numpy(), jitter, tiles, bool(gray), int(label), answer)
 
 
-def in_pixels(tiles, gray):
+def in_pixels(tiles: np.ndarray, gray: bool) -> np.ndarray:
     """Return standardised TILES (9 x 3 x 64 x 64) as uint8, standardize() undone.
 
     The three channels of a GRAY puzzle are equal: it is shown neutral, by their mean MEAN and STD.
@@ -67,8 +71,8 @@ def in_pixels(tiles, gray):
     return np.rint(255 * (tiles * std + mean)).clip(0, 255).astype(np.uint8)
 
 
-def draw(puzzles, permutations):
-    """Return the picture of PUZZLES, Shown, over PERMUTATIONS: a row each.
+def draw(puzzles: Sequence[Puzzle], permutations: np.ndarray) -> Image.Image:
+    """Return the picture of PUZZLES over PERMUTATIONS: a row each.
 
     The crop with its cells and tiles; the board that the network sees; what its answer makes of
     it. Places and tiles are numbered column by column, as the permutations number them.
@@ -76,46 +80,48 @@ def draw(puzzles, permutations):
     boards = 2 if puzzles[0].answer else 1
     size = 2 * MARGIN + CROP + boards * (SPACE + BOARD), 2 * MARGIN + CROP + 3 * LINE
     picture, pen = sheet((size[0], size[1] * len(puzzles)))
-    for row, shown in enumerate(puzzles):
+    for row, puzzle in enumerate(puzzles):
         top = row * size[1] + MARGIN
         x = MARGIN
-        _crop(picture, pen, shown, (x, top))
-        colour = "shown in gray" if shown.gray else "shown in colour"
+        _crop(picture, pen, puzzle, (x, top))
+        colour = "shown in gray" if puzzle.gray else "shown in colour"
         caption(
             pen,
-            [fitting(pen, shown.name, CROP), f"crop, cells and tiles; {colour}"],
+            [fitting(pen, puzzle.name, CROP), f"crop, cells and tiles; {colour}"],
             (x, top + CROP),
         )
         x += CROP + SPACE
-        true = permutations[shown.label]
-        _board(picture, pen, shown.tiles, true, [CUT] * TILES, (x, top))
-        said = ["as the network sees it", f"true: no. {shown.label} of {len(permutations)}"]
-        caption(pen, [*said, f"order {_order(true)}"], (x, top + CROP))
-        if shown.answer:
+        true = permutations[puzzle.label]
+        _board(picture, pen, puzzle.tiles, true, [CUT] * TILES, (x, top))
+        lines = ["as the network sees it", f"true: no. {puzzle.label} of {len(permutations)}"]
+        caption(pen, [*lines, f"order {_order(true)}"], (x, top + CROP))
+        if puzzle.answer:
             x += BOARD + SPACE
-            best, probability = shown.answer
+            best, probability = puzzle.answer
             back = np.argsort(permutations[best])
             hues = [RIGHT if tile == place else WRONG for place, tile in enumerate(true[back])]
-            _board(picture, pen, shown.tiles[back], true[back], hues, (x, top))
-            verdict, hue = ("right", RIGHT) if best == shown.label else ("wrong", WRONG)
+            _board(picture, pen, puzzle.tiles[back], true[back], hues, (x, top))
+            verdict, hue = ("right", RIGHT) if best == puzzle.label else ("wrong", WRONG)
             chance = f"probability {probability:.1%}, chance {1 / len(permutations):.2%}"
-            said = [
+            lines = [
                 f"predicted: no. {best}, {verdict}",
                 chance,
                 f"order {_order(permutations[best])}",
             ]
-            caption(pen, said, (x, top + CROP), hue)
+            caption(pen, lines, (x, top + CROP), hue)
     return picture
 
 
-def _order(permutation):
+def _order(permutation: np.ndarray) -> str:
     return " ".join(map(str, permutation))
 
 
-def _crop(picture, pen, shown, corner):
+def _crop(
+    picture: Image.Image, pen: ImageDraw.ImageDraw, puzzle: Puzzle, corner: tuple[int, int]
+) -> None:
     """Draw the crop at CORNER, and on it its cells and the tiles, numbered."""
-    picture.paste(Image.fromarray(shown.pixels), corner)
-    for index, jitter in enumerate(shown.jitter):
+    picture.paste(Image.fromarray(puzzle.pixels), corner)
+    for index, jitter in enumerate(puzzle.jitter):
         cell = np.add(corner, np.multiply(divmod(index, GRID), CELL))
         pen.rectangle([*cell, *(cell + CELL - 1)], outline="black")
         pen.rectangle([*(cell + 1), *(cell + CELL - 2)], outline="white")
@@ -125,7 +131,14 @@ def _crop(picture, pen, shown, corner):
         pen.text((x + 3, y), str(index), INK)
 
 
-def _board(picture, pen, tiles, numbers, hues, corner):
+def _board(
+    picture: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    tiles: np.ndarray,
+    numbers: np.ndarray,
+    hues: Sequence[str],
+    corner: tuple[int, int],
+) -> None:
     """Draw TILES (9 x 3 x 64 x 64) at CORNER, with their NUMBERS, framed in HUES."""
     for place, (tile, number, hue) in enumerate(zip(tiles, numbers, hues, strict=True)):
         column, row = divmod(place, GRID)
@@ -135,7 +148,9 @@ def _board(picture, pen, tiles, numbers, hues, corner):
         pen.text((x, y - GAP + 1), str(number), INK if hue == CUT else hue)
 
 
-def show(paths, model, seed, permutations):
+def show(
+    paths: Iterable[str], model: str | None, seed: int, permutations: str | None
+) -> tuple[Image.Image, str]:
     """Return (picture, a line that says what it shows) of the image files PATHS.
 
     MODEL, a finished network, holds its permutations; without one that file does.
@@ -144,9 +159,10 @@ def show(paths, model, seed, permutations):
         network, task = pretraining.load(model, "jigsaw")
     else:
         network, task = None, jigsaw.Jigsaw.load(permutations)
-    chosen = task.permutations
-    puzzles = list(solve(paths, chosen, seed, network))
-    said = f"{len(puzzles)} puzzles of {len(chosen)} permutations"
+    puzzles = list(solve(paths, task.permutations, seed, network))
+    summary = f"{len(puzzles)} puzzles of {len(task.permutations)} permutations"
     if network:
-        said += f", {sum(each.answer[0] == each.label for each in puzzles)} right"
-    return draw(puzzles, chosen), said
+        summary += (
+            f", {sum(p.answer is not None and p.answer[0] == p.label for p in puzzles)} right"
+        )
+    return draw(puzzles, task.permutations), summary

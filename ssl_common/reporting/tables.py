@@ -1,47 +1,48 @@
 """Rows of a report as Markdown, TSV or JSON."""
 
+from collections.abc import Callable, Iterable, Sequence
+
 from ssl_common import legible
-from ssl_common.reporting.report import BEST, NO_LAYER
+from ssl_common.reporting.rows import BEST, NO_LAYER, Row
 
 NETWORK_ORDER = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5"]
 NETWORK_ORDER += ["res2", "res3", "res4", "res5", "pool5", "fc6", "fc7"]
 
 
-def columns(rows):
+def columns(rows: Iterable[Row]) -> list[str]:
     """Return the layers of ROWS in the order of the network, others by name, and NO_LAYER last."""
     return in_order({layer for row in rows for layer in row.values} - {BEST})
 
 
-def in_order(layers):
+def in_order(layers: set[str]) -> list[str]:
     """Return the set LAYERS in the order of the network, others by name, and NO_LAYER last."""
     known = [layer for layer in NETWORK_ORDER if layer in layers]
     return known + sorted(layers - {*known, NO_LAYER}) + [NO_LAYER] * (NO_LAYER in layers)
 
 
-def markdown(rows):
+def markdown(rows: Sequence[Row]) -> str:
     """Return ROWS as a table; the best of several layers is bold, sources are below."""
-    layers, sources = columns(rows), []
+    layers, sources = columns(rows), dict[str, int]()
     lines = [["task", "data set", "metric", "model", *map(legible.cell, layers), "best"]]
     lines.append(["---"] * 4 + ["---:"] * (len(layers) + 1))
     for row in rows:
         best, value = row.best()
-        marked = best if len(row.values) > 1 else None
+        bold = best if len(row.values) > 1 else None
         label = row.label
         if row.source:
-            if row.source not in sources:
-                sources.append(row.source)
-            label += f" [{sources.index(row.source) + 1}]"
+            label += f" [{sources.setdefault(row.source, len(sources) + 1)}]"
         cells = [
-            f"**{row.values[layer]:.2f}**" if layer == marked else _number(row.values.get(layer))
+            f"**{row.values[layer]:.2f}**" if layer == bold else _number(row.values.get(layer))
             for layer in layers
         ]
-        lines.append([*map(legible.cell, (*row[:3], label)), *cells, f"{value:.2f}"])
+        names = row.task, row.data_set, row.measure.caption(), label
+        lines.append([*map(legible.cell, names), *cells, f"{value:.2f}"])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    notes = "".join(f"{i}. {legible.cell(source)}\n" for i, source in enumerate(sources, 1))
+    notes = "".join(f"{i}. {legible.cell(source)}\n" for source, i in sources.items())
     return table + (f"\n{notes}" if notes else "")
 
 
-def tsv(rows):
+def tsv(rows: Sequence[Row]) -> str:
     """Return ROWS with a header line; numbers in full, empty where there is none."""
     layers = columns(rows)
     lines = [["task", "data_set", "metric", "model", *layers, "best_layer", "best", "source"]]
@@ -52,21 +53,37 @@ def tsv(rows):
     return "".join("\t".join(map(legible.text, line)) + "\n" for line in lines)
 
 
-def json_text(rows):
+def json_text(rows: Iterable[Row]) -> str:
     """Return ROWS as a JSON array of objects."""
-    objects = []
-    for row in rows:
-        layer, value = row.best()
-        values = {name: row.values[name] for name in (*columns([row]), BEST) if name in row.values}
-        said = row._asdict() | {"values": values, "best_layer": layer, "best": value}
-        objects.append(
-            {name: part for name, part in said.items() if name not in ("records", "about")}
-        )
-    return legible.dumps(objects, indent=1) + "\n"
+    return legible.dumps([_object(row) for row in rows], indent=1) + "\n"
 
 
-FORMATS = {"markdown": markdown, "tsv": tsv, "json": json_text}
+def _object(row: Row) -> dict[str, object]:
+    """Return ROW as an object of JSON."""
+    layer, value = row.best()
+    unit = row.measure.unit
+    return {
+        "task": row.task,
+        "data_set": row.data_set,
+        "metric": row.metric,
+        "unit": unit.name if unit else None,
+        "better": row.measure.better,
+        "label": row.label,
+        "values": {
+            name: row.values[name] for name in (*columns([row]), BEST) if name in row.values
+        },
+        "source": row.source,
+        "best_layer": layer,
+        "best": value,
+    }
 
 
-def _number(value):
+FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "markdown": markdown,
+    "tsv": tsv,
+    "json": json_text,
+}
+
+
+def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"

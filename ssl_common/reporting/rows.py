@@ -1,0 +1,45 @@
+"""A row of the report: the values of a network on a task and data set, by layer."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ssl_common import tasks
+from ssl_common.fields import Record
+from ssl_common.tasks import Metric
+
+NO_LAYER = "-"  # the column of a value that belongs to no layer
+BEST = "best"  # where a published row gives only the best layer
+UNKNOWN = tasks.UNKNOWN
+
+
+class Row(NamedTuple):
+    """A row of the report: VALUES {layer: number}, RECORDS {layer: the record it was taken from}.
+
+    IDENTITY is what decided the values, with the version and where the first record stands. A
+    published row has a SOURCE, where it was read; its records and identity are its setting.
+    """
+
+    task: str
+    data_set: str
+    metric: str
+    label: str
+    values: Mapping[str, float]
+    records: Mapping[str, Record]
+    identity: Mapping[str, Any]
+    source: str | None = None
+
+    @property
+    def measure(self) -> Metric:
+        """The metric, with its unit and direction."""
+        return tasks.find(self.task).metric(self.metric)
+
+    @property
+    def panel(self) -> tuple[str, str, str]:
+        """Task, data set and metric: rows that have them in common can be compared."""
+        return self.task, self.data_set, self.metric
+
+    def best(self) -> tuple[str | None, float]:
+        """Return (layer, value) of the best layer, the first of equals; no layer: (None, value)."""
+        layers = {k: value for k, value in self.values.items() if k not in (NO_LAYER, BEST)}
+        key = self.measure.best(layers or self.values)
+        return (key if layers else None), self.values[key]

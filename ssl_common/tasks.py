@@ -1,0 +1,218 @@
+"""The tasks that networks are measured on, as the reports need to know them.
+
+A task is declared once, here, and named in TASKS; records, their checks, tables and plots follow.
+Records of any other task are read as TASKS.get(name, OTHER) describes.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from collections.abc import Mapping as Map
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal
+
+from ssl_common import fields
+from ssl_common.fields import COUNT, INDEX, PERCENT, POSITIVE, TEXT, Fields, Record, Unit
+
+UNKNOWN = "?"  # in tables, for what a record does not say
+LAYER = ("layer", "shape")  # fields of any task that differ from layer to layer
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: its NAME in records, its UNIT (None: any number), and which values are better."""
+
+    name: str
+    unit: Unit | None = None
+    better: Literal["higher", "lower"] = "higher"
+
+    def caption(self, words: str = "") -> str:
+        """Return the name and WORDS, with a unit other than percent, and if lower is better.
+
+        "mAP", "median error (degrees, lower is better)".
+        """
+        notes = [self.unit.name] if self.unit and self.unit != PERCENT else []
+        notes += ["lower is better"] * (self.better == "lower")
+        return f"{self.name}{words}" + (f" ({', '.join(notes)})" if notes else "")
+
+    def best(self, values: Map[str, float]) -> str:
+        """Return the key of the best of VALUES, the first of equals."""
+        return (min if self.better == "lower" else max)(values, key=values.__getitem__)
+
+    def merit(self, value: float) -> float:
+        """Return VALUE with the sign that makes more of it better: for sorting."""
+        return -value if self.better == "lower" else value
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the label of a row: the FIELDS it shows, and TEXT, which writes it or ""."""
+
+    fields: tuple[str, ...]
+    text: Callable[[Record], str]
+
+
+def part(name: str, text: str) -> Part:
+    """Return a part that shows the field NAME by the format TEXT, if it has a value."""
+    return Part((name,), lambda record: _written(text, record, name))
+
+
+def _written(text: str, record: Record, name: str) -> str:
+    return text.format(record[name]) if record.get(name) is not None else ""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number that says how large the puzzle of a pretext task was, and the paper's SYMBOL."""
+
+    field: str
+    symbol: str
+
+    @property
+    def part(self) -> Part:
+        """What a label says of it: P=100 for |P|."""
+        return part(self.field, f"{self.symbol.strip('|')}={{}}")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A task: its metrics, the fields that it adds to the records, and the role of each.
+
+    A record is identified by all its fields but MEASURED ones and its provenance.
+
+    METRICS are those of `value`; the first is what the paper reports.
+    CONDITIONS {field: type} decide the value, and a command knows them: --tag cannot set them.
+    MEASURED {field: type} follow from all the others.
+    LABEL is what the label of a row says after network, pre-training and seed.
+    SEEDS are the fields that seed the measurement; a plot averages over them.
+    OF_A_SEED are the fields that differ with another seed, and for no other reason.
+    OF_A_LAYER are the fields that differ from layer to layer of one network.
+    MINOR are the fields that a label shows last, if other fields do not tell two rows apart.
+    COMPANIONS {field: fields} change along with a field that a plot has as its axis.
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    conditions: Fields = field(default_factory=dict)
+    measured: Fields = field(default_factory=dict)
+    label: tuple[Part, ...] = ()
+    seeds: tuple[str, ...] = ("seed",)
+    of_a_seed: tuple[str, ...] = ()
+    of_a_layer: tuple[str, ...] = LAYER
+    minor: tuple[str, ...] = ()
+    companions: Map[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def metric(self, name: str) -> Metric:
+        """Return the metric NAME of this task, or of others; one without a unit if none has it."""
+        every = (*self.metrics, *OTHER.metrics)
+        return next((metric for metric in every if metric.name == name), Metric(name))
+
+
+# ---- Networks -----------------------------------------------------------------------------------
+
+PRETEXT_SIZES = (Size("permutations", "|P|"), Size("neighbors", "K"))
+
+
+def _network(record: Record) -> str:
+    names = [str(record[name]) for name in ("arch", "pretext") if record.get(name)]
+    return " ".join(names) or str(record.get("model") or UNKNOWN)
+
+
+def _data(record: Record) -> str:
+    parts = [str(record["data_name"])] if record.get("data_name") else []
+    parts += [f"{record['images']:,} images"] if record.get("images") is not None else []
+    return f"({', '.join(parts)})" if parts else ""
+
+
+def _steps(record: Record) -> str:
+    steps = _written("{:,} steps", record, "steps")
+    return f"{steps}, cached" if steps and record.get("cache") else steps
+
+
+# What any label begins with: the network and how it was trained.
+NETWORK = (
+    Part(("arch", "pretext"), _network),
+    *(size.part for size in PRETEXT_SIZES),
+    Part(("data_name", "images"), _data),
+    part("seed", "seed {}"),
+    Part(("steps", "cache"), _steps),
+)
+
+# ---- The tasks ----------------------------------------------------------------------------------
+
+MAP, TOP_1 = Metric("mAP", PERCENT), Metric("top-1", PERCENT)
+
+_OF_SVMS = fields.table({
+    TEXT: "cost_from solver train_features train_dtype",
+    INDEX: "svm_seed",
+})  # fmt: skip
+_FITS = fields.table({INDEX: "fits unconverged", POSITIVE: "cost"})
+_FILES_OF_A_LAYER = (*LAYER, "train_features", "inputs.svm", "inputs.features")
+
+SVM = Task(
+    "svm",
+    (MAP,),
+    conditions=_OF_SVMS,
+    measured=_FITS | fields.table({COUNT: "bootstrap", INDEX: "bootstrap_left_out bootstrap_seed"}),
+    seeds=("seed", "svm_seed"),
+    of_a_layer=_FILES_OF_A_LAYER,
+    minor=("train_dtype",),
+)
+
+
+def _samples(record: Record) -> str:
+    return _written(f"k={{}} ({record.get('samples', UNKNOWN)} samples)", record, "k")
+
+
+LOW_SHOT = Task(
+    "low-shot",
+    (MAP, TOP_1),
+    conditions=_OF_SVMS
+    | fields.table({COUNT: "k samples", INDEX: "sample_seed", TEXT: "sample_rule samples_digest"}),
+    measured=_FITS,
+    label=(Part(("k", "samples"), _samples),),
+    seeds=("seed", "svm_seed", "sample_seed"),
+    of_a_seed=("samples_digest",),
+    of_a_layer=_FILES_OF_A_LAYER,
+    minor=("train_dtype",),
+    companions={"k": ("samples",)},
+)
+
+LINEAR = Task(
+    "linear",
+    (TOP_1,),
+    conditions=fields.table({INDEX: "linear_seed"}),
+    measured={"top_5": PERCENT.entry()},
+    seeds=("seed", "linear_seed"),
+    of_a_seed=("inputs.model",),
+)
+
+TASKS = {task.name: task for task in (SVM, LOW_SHOT, LINEAR)}
+
+
+def _names(tuples: Iterable[tuple]) -> tuple:
+    """Return what stands in TUPLES, each once."""
+    return tuple(dict.fromkeys(chain.from_iterable(tuples)))
+
+
+def _union(tasks: Collection[Task]) -> Task:
+    """Return a task without a name that has all that any of TASKS has."""
+    return Task(
+        name="",
+        metrics=_names(task.metrics for task in tasks),
+        conditions={k: v for task in tasks for k, v in task.conditions.items()},
+        measured={k: v for task in tasks for k, v in task.measured.items()},
+        label=_names(task.label for task in tasks),
+        seeds=_names(task.seeds for task in tasks),
+        of_a_seed=_names(task.of_a_seed for task in tasks),
+        of_a_layer=_names(task.of_a_layer for task in tasks),
+        minor=_names(task.minor for task in tasks),
+        companions={k: v for task in tasks for k, v in task.companions.items()},
+    )
+
+
+OTHER = _union(TASKS.values())
+
+
+def find(name: str | None) -> Task:
+    """Return the task NAME; OTHER, which has what any task has, if it is not in TASKS."""
+    return TASKS.get(name or "", OTHER)
