@@ -3,6 +3,8 @@
 Letters in shapes are those of the man page: C classes, D features of an image, K costs, N images.
 """
 
+from typing import Any
+
 from ssl_common import containers, results
 from ssl_common.schema import (
     Each,
@@ -21,7 +23,7 @@ from ssl_common.schema import (
     reals,
 )
 
-LABELS = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
+LABELS: dict[str, Any] = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
 DIGEST = Texts(pattern="[0-9a-f]{16}", called="digest")
 PLAIN = Plain(maybe=True)
 SHAPE = integers("3", least=1, maybe=True)  # of the features of a layer

@@ -69,7 +69,9 @@ class Entry:
     """What may stand under a name. A MAYBE one may be absent, or None."""
 
     maybe = False
-    repeats = False  # it stands in a table for entries of other names, which names() gives
+    repeats: ClassVar = (
+        False  # it stands in a table for entries of other names, which names() gives
+    )
 
     def wanted(self, letters):
         """Return in words what it must be, with what is known of LETTERS."""
