@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
+from numpy.lib import format as npy
 
-from ssl_common import containers, streams
+from ssl_common import streams
 from ssl_common.streams import DataError
 
 PIECE = 1 << 26  # bytes of a block of rows at most
@@ -111,11 +112,14 @@ class Stored:
 class Filled:
     """The array in the .npy file PATH, all of it there, whose rows are written in any order.
 
-    Several processes may write into one.
+    It is one of our own making, in C order; several processes may write into one.
     """
 
     def __init__(self, path: str) -> None:
-        self._array = containers.read_array(path)
+        with streams.regular(path) as stream:
+            npy.read_magic(stream)
+            shape, _fortran, dtype = npy.read_array_header_1_0(stream)
+            self._array = Stored(path, dtype, shape, "C", stream.tell())
         self._file = os.open(path, os.O_WRONLY)
         weakref.finalize(self, os.close, self._file)
 
