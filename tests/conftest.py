@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import pathlib
+import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from PIL import Image
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 TINY = CHECKOUT / "tests/tiny.py"  # a command with a network of three layers
+VERSION = re.search(r'version="(.+)"', (CHECKOUT / "setup.py").read_text(encoding="utf-8"))[1]
 BIN = pathlib.Path(sys.executable).parent  # not resolved: the folder of the virtual environment
 
 # `make test &` in a script, and nohup, let the tests, and what they start, be deaf to these.
@@ -131,16 +134,30 @@ def data():
     return data
 
 
+@contextlib.contextmanager
+def alone(tmp_path_factory, name):
+    """Yield a path by NAME that all the processes of pytest-xdist share, to one at a time."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield base / name
+
+
+def once(tmp_path_factory, name, make):
+    """Return what MAKE() gives, which is called once for all the processes of pytest-xdist."""
+    with alone(tmp_path_factory, name) as kept:
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(make()))
+        return pickle.loads(kept.read_bytes())
+
+
 @pytest.fixture(scope="session")
 def scratch_template(tmp_path_factory):
     """Make the files of scratch, once for all the processes of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = base / "scratch-template"
-    with open(base / "scratch-template.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(tmp_path_factory, "scratch-template") as folder:
         if not folder.exists():
-            making = base / "scratch-making"
+            making = folder.with_name("scratch-making")
             shutil.rmtree(making, ignore_errors=True)
             making.mkdir()
             make_scratch(making)
