@@ -17,6 +17,7 @@ import caffe2
 import numpy as np
 import pytest
 from PIL import Image
+from warm import COMMANDS, Warm
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 TINY = CHECKOUT / "tests/tiny.py"  # a command with a network of three layers
@@ -60,7 +61,7 @@ class Child(subprocess.Popen):
                 pipe.close()
 
 
-subprocess.Popen = Child
+Popen, subprocess.Popen = subprocess.Popen, Child
 
 
 @pytest.fixture(autouse=True)
@@ -99,21 +100,45 @@ def readers(pid):
     return [child for child, line in lines.items() if b"resource_tracker" not in line]
 
 
+warm = []  # what starts commands without an import of torch, once it is asked for
+
+
+def process(argv, cwd, given=None, **streams):
+    """Run the command ARGV in CWD; STREAMS are as Warm.run() takes them, or as cold() does."""
+    argv = [str(BIN / argv[0]), *argv[1:]]
+    if os.path.basename(argv[0]) in COMMANDS and streams.keys() <= {"stdin", "stdout", "stderr"}:
+        if not warm:
+            warm.append(Warm(Popen))
+        return warm[0].run(argv, cwd, environment(), given, **streams)
+    return cold(argv, cwd, given, **streams)
+
+
+def cold(argv, cwd, given=None, env=None, **streams):
+    """Run ARGV in CWD from its very beginning, with ENV beside the usual environment."""
+    if given is not None:
+        streams["input"] = given
+    else:
+        streams.setdefault("stdin", subprocess.DEVNULL)
+    kept = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    argv = [str(BIN / argv[0]), *argv[1:]]
+    return subprocess.run(argv, cwd=cwd, env=environment(env), check=False, **kept | streams)
+
+
+def pytest_sessionfinish():
+    while warm:
+        warm.pop().close()
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run a command as a real process, in tmp_path; CHECK is the exit status it must have."""
 
     def run(*argv, stdin=None, cwd=None, env=None, check=None):
         argv = [str(argument) for argument in argv]
-        source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-        done = subprocess.run(
-            [str(BIN / argv[0]), *argv[1:]],
-            cwd=cwd or tmp_path,
-            env=environment(env),
-            capture_output=True,
-            check=False,
-            **source,
-        )
+        if env:  # which libraries read as they are loaded
+            done = cold(argv, cwd or tmp_path, stdin, env)
+        else:
+            done = process(argv, cwd or tmp_path, stdin)
         if check is not None:
             assert done.returncode == check, done.stderr.decode()
         return done
