@@ -8,6 +8,7 @@ import os
 import pathlib
 import pickle
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -103,13 +104,19 @@ def readers(pid):
 warm = []  # what starts commands without an import of torch, once it is asked for
 
 
-def process(argv, cwd, given=None, **streams):
-    """Run the command ARGV in CWD; STREAMS are as Warm.run() takes them, or as cold() does."""
+def process(argv, cwd, given=None, largest=None, **streams):
+    """Run the command ARGV in CWD; STREAMS are as Warm.run() takes them, or as cold() does.
+
+    With LARGEST no file may grow beyond so many bytes: the kernel's own way to fail a write.
+    """
     argv = [str(BIN / argv[0]), *argv[1:]]
     if os.path.basename(argv[0]) in COMMANDS and streams.keys() <= {"stdin", "stdout", "stderr"}:
         if not warm:
             warm.append(Warm(Popen))
-        return warm[0].run(argv, cwd, environment(), given, **streams)
+        return warm[0].run(argv, cwd, environment(), given, largest, **streams)
+    if largest is not None:  # which could leave half a .pyc, too
+        streams["env"] = {"PYTHONDONTWRITEBYTECODE": "1"}
+        streams["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest,) * 2)
     return cold(argv, cwd, given, **streams)
 
 

@@ -11,7 +11,6 @@ import os
 import pathlib
 import pty
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -328,25 +327,12 @@ def test_a_full_disk_is_1_in_one_line(command, way, scratch):
 
 @every
 def test_a_disk_full_half_way_leaves_what_was_there(command, scratch):
-    """No file may grow beyond 100 bytes: the kernel's own way to fail a write."""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-
     product = EXAMPLES[command].product
     given = argv(command) if product else [*argv(command), "-o", "new"]
     if not product:
         (scratch / "new").write_bytes(b"old")
     before = sorted(os.listdir(scratch))
-    done = subprocess.run(
-        [str(BIN / command), *given[1:]],
-        cwd=scratch,
-        env=environment({"PYTHONDONTWRITEBYTECODE": "1"}),  # else it could leave half a .pyc
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        preexec_fn=limit,
-    )
+    done = process(given, scratch, largest=100)
     assert done.returncode == 1, done.stderr.decode()
     assert "File too large" in one_line(done, command)
     if product:

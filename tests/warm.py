@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import pkgutil
+import resource
 import signal
 import socket
 import subprocess
@@ -38,11 +39,12 @@ class Warm:
         self.socket.close()
         self.process.wait()
 
-    def run(self, argv, cwd, env, given=None, **streams):
+    def run(self, argv, cwd, env, given=None, largest=None, **streams):
         """Run ARGV, of COMMANDS, in CWD with ENV and the bytes GIVEN on standard input.
 
-        STREAMS are descriptors, or open files, for its stdin, stdout and stderr. Return it as
-        subprocess.run() does; what goes to no STREAM is captured.
+        No file may grow beyond LARGEST bytes, if given. STREAMS are descriptors, or open files,
+        for its stdin, stdout and stderr; what goes to none of them is captured, and is in what
+        comes back, as from subprocess.run().
         """
         ours, theirs, made = {}, [], []
         for name in ("stdin", "stdout", "stderr"):
@@ -54,8 +56,8 @@ class Warm:
                 ours[name], stream = ends if name != "stdin" else ends[::-1]
                 made.append(stream)
             theirs.append(stream if isinstance(stream, int) else stream.fileno())
-        request = json.dumps({"argv": argv, "cwd": os.fspath(cwd), "env": env}).encode()
-        socket.send_fds(self.socket, [request], theirs)
+        request = {"argv": argv, "cwd": os.fspath(cwd), "env": env, "largest": largest}
+        socket.send_fds(self.socket, [json.dumps(request).encode()], theirs)
         for descriptor in made:
             os.close(descriptor)
         pid = int(self.socket.recv(64))
@@ -121,6 +123,8 @@ def main():
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     request = serve(asked)
+    if request["largest"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest"],) * 2)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
