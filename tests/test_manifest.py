@@ -368,6 +368,34 @@ def test_a_file_that_is_cut_in_use_is_named(tmp_path):
         list(manifest(tmp_path, b"\n"))
 
 
+@pytest.mark.parametrize("change", ["longer", "as long"])
+def test_a_manifest_that_changes_while_it_is_read_is_named(tmp_path, monkeypatch, change):
+    """Half of its lines would be those of one file, half those of another."""
+    content = lines(3 * PIECE // 20).encode()  # of more than one piece
+    pieces = Manifest._pieces
+
+    def changing(self):
+        for number, piece in enumerate(pieces(self)):
+            yield piece
+            if number == 0 and change == "longer":
+                with open(tmp_path / "list.tsv", "ab") as stream:
+                    stream.write(b"one more.jpg\n")
+            elif number == 0 and change == "as long":
+                with open(tmp_path / "list.tsv", "r+b") as stream:
+                    stream.write(b"b")
+
+    monkeypatch.setattr(Manifest, "_pieces", changing)
+    with pytest.raises(DataError, match=r"list\.tsv: it changed while it was read: run it again"):
+        len(manifest(tmp_path, content))
+
+
+def test_a_manifest_that_is_replaced_is_read_as_it_was(tmp_path):
+    rows = manifest(tmp_path, lines(1000))
+    (tmp_path / "new.tsv").write_text("another.jpg\n")
+    (tmp_path / "new.tsv").rename(tmp_path / "list.tsv")
+    assert list(rows) == plainly(lines(1000))
+
+
 def test_a_named_pipe_is_kept_in_a_temporary_file(tmp_path):
     content = lines(50_000)
     os.mkfifo(tmp_path / "pipe")
