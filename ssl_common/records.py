@@ -81,7 +81,7 @@ def writing_features(
     ):
         for stream, content in zip(opened[-len(paths) :], fields.values(), strict=True):
             stream.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
-        yield opened[: -len(paths)]
+        yield list(opened[: -len(paths)])
 
 
 def read_sidecar(path: str) -> dict[str, Any]:

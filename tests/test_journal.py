@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ssl_common.data.manifest import Manifest
+from ssl_common.objective import Objective, Score
 from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.recipes import JIGSAW
 from ssl_common.progress import Conversation, silent
 from ssl_common.streams import DataError
-from ssl_common.task import Score, Task
 from ssl_common.training import guards
 from ssl_common.training.journal import Journal
 from ssl_common.training.plan import TrainingOptions, resolve
@@ -43,7 +43,7 @@ class Run:
 @pytest.fixture
 def journal(tmp_path):
     (tmp_path / "m.tsv").write_text("".join(f"{n}.jpg\n" for n in range(40)))
-    said, task = [], Task()
+    said, task = [], Objective()
     task.chance, task.weightless = 1.386, GRAY
     plan = resolve(JIGSAW, "in1k", 40, batch=4, iterations=5000)
     made = Journal(

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import Tiny
 
+from ssl_common.objective import Objective
 from ssl_common.pretext.jigsaw import JigsawNet
 from ssl_common.pretext.recipes import RECIPES
-from ssl_common.task import Task
 from ssl_common.training import loop
 from ssl_common.training.plan import resolve
 from ssl_common.training.schedules import rate
@@ -68,7 +68,7 @@ def test_what_is_given_wins():
 def test_what_decays(pretext, kind):
     """Weights always, batch norm never, biases by Jigsaw's recipe alone."""
     network = JigsawNet(Tiny(), 4)
-    chosen = loop.optimizer(network, Task(), RECIPES[pretext, "in1k"])
+    chosen = loop.optimizer(network, Objective(), RECIPES[pretext, "in1k"])
     assert type(chosen).__name__ == kind
     decay = {id(p): g["weight_decay"] for g in chosen.param_groups for p in g["params"]}
     got = {name: decay[id(p)] for name, p in network.named_parameters()}
@@ -84,7 +84,7 @@ def test_steps_of_the_optimizers_by_hand():
     for pretext in ("jigsaw", "colorization"):
         line = torch.nn.Linear(1, 1, bias=False).double()
         weight = line.weight.item()
-        chosen = loop.optimizer(line, Task(), RECIPES[pretext, "in1k"])
+        chosen = loop.optimizer(line, Objective(), RECIPES[pretext, "in1k"])
         first = second = 0.0
         for step in (1, 2, 3):
             chosen.param_groups[0]["lr"] = lr = 0.1 / step

@@ -12,7 +12,7 @@ from ssl_common.training import plan
 @cli.command("pretrain")
 @click.argument("pretext", type=click.Choice(list(OPTIONS)))
 @cli.input_argument("manifest")
-@cli.declared_by_kind(OPTIONS, by="pretext", name="task_options")
+@cli.declared_by_kind(OPTIONS, by="pretext", name="pretext_options")
 @click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
 @click.option(
     "--recipe",
@@ -21,7 +21,7 @@ from ssl_common.training import plan
     help="Data set whose recipe in the paper gives epochs, batch, rate and their schedule.",
 )
 @cli.declared(plan.TrainingOptions, name="options")
-def main(pretext, manifest, arch, recipe, task_options, options):
+def main(pretext, manifest, arch, recipe, pretext_options, options):
     """Train a network by PRETEXT on the images of MANIFEST; no label is read.
 
     \b
@@ -35,7 +35,9 @@ def main(pretext, manifest, arch, recipe, task_options, options):
     from ssl_common.training import pretraining
 
     with cli.conversation("steps", patient=is_rank) as talk:
-        message = pretraining.pretrain(pretext, manifest, arch, recipe, task_options, options, talk)
+        message = pretraining.pretrain(
+            pretext, manifest, arch, recipe, pretext_options, options, talk
+        )
     if message:
         cli.say(message)
 

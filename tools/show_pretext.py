@@ -4,16 +4,20 @@ import click
 
 from ssl_common import cli, streams
 
-TAKES = {"jigsaw": ("permutations",), "colorization": ()}
+PRETEXTS = ("jigsaw", "colorization")
 
 
 @cli.command("show-pretext")
-@click.argument("pretext", type=click.Choice(list(TAKES)))
+@click.argument("pretext", type=click.Choice(PRETEXTS))
 @click.argument("operands", nargs=-1, required=True, metavar="[MODEL.pt] IMAGE...")
-@click.option("--permutations", metavar="FILE", help="Of jigsaw, where no MODEL.pt is.")
+@click.option(
+    "--permutations",
+    metavar="FILE",
+    help="Jigsaw: permutations of the puzzles, where there is no MODEL.pt.",
+)
 @cli.output_option
 @cli.seed_option
-def main(pretext, operands, output, seed, **given):
+def main(pretext, operands, output, seed, permutations):
     """Draw as PNG what a network is trained on for each IMAGE, and what MODEL.pt answers.
 
     \b
@@ -23,24 +27,27 @@ def main(pretext, operands, output, seed, **given):
 
     All is drawn as pretrain draws it for a manifest of these images in its first pass.
     """
-    task = cli.taken(given, pretext, TAKES, ())
+    if permutations and pretext != "jigsaw":
+        raise click.UsageError(f"--permutations: not an option of {pretext}")
     model, images = None, operands
     if operands[0].endswith(".pt"):
         model, *images = operands
     if not images:
         raise click.UsageError("name an IMAGE after MODEL.pt")
-    if model and task.get("permutations"):
+    if model and permutations:
         raise click.UsageError(f"{model} holds its permutations: leave --permutations out")
-    if not model and not any(task.values()):
-        instead = "".join(f", or give --{name}" for name in TAKES[pretext])
+    if not model and not permutations:
+        instead = ", or give --permutations" if pretext == "jigsaw" else ""
         raise click.UsageError(f"name a MODEL.pt first{instead}")
     from ssl_common.reporting import colorings, puzzles
 
-    shows = {"jigsaw": puzzles.show, "colorization": colorings.show}
     with streams.writing(output) as stream:
-        picture, said = shows[pretext](images, model, seed, **task)
+        if pretext == "jigsaw":
+            picture, summary = puzzles.show(images, model, seed, permutations)
+        else:
+            picture, summary = colorings.show(images, model, seed)
         picture.save(stream, "PNG")
-    cli.say(said)
+    cli.say(summary)
 
 
 if __name__ == "__main__":

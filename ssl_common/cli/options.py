@@ -1,7 +1,7 @@
 """Options that several commands take, which mean the same in each, and those of dataclasses."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from typing import Any
 
@@ -114,7 +114,7 @@ def input_argument(name: str, **extra: Any) -> Decorator:
 
 # ---- Options of dataclasses ----------------------------------------------------------------------
 
-SHARED = {
+SHARED: dict[str, Decorator] = {
     "checkpoint-every": checkpoint_option,
     "device": device_option,
     "gpus": gpus_option,
@@ -135,14 +135,15 @@ def declared(kind: type, name: str) -> Decorator:
             own = {each.name: given.pop(each.name) for each in fields(kind)}
             return function(**given, **{name: kind(**own)})
 
+        command: Callable[..., Any] = with_options
         for each in reversed(fields(kind)):
-            with_options = _option(each, required=True)(with_options)
-        return with_options
+            command = _option(each, required=True)(command)
+        return command
 
     return decorate
 
 
-def declared_by_kind(kinds: dict[str, type], by: str, name: str) -> Decorator:
+def declared_by_kind(kinds: Mapping[str, type], by: str, name: str) -> Decorator:
     """Add the options of all the dataclasses KINDS, of which the argument BY names one.
 
     The function gets one of that kind as NAME. UsageError for an option of it that is missing, and
@@ -167,9 +168,10 @@ def declared_by_kind(kinds: dict[str, type], by: str, name: str) -> Decorator:
                     )
             return function(**given, **{name: kind(**taken)})
 
+        command: Callable[..., Any] = with_options
         for each in reversed(every.values()):
-            with_options = _option(each, required=False)(with_options)
-        return with_options
+            command = _option(each, required=False)(command)
+        return command
 
     return decorate
 

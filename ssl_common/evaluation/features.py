@@ -229,8 +229,8 @@ def rows(
     layers.trunk.to(device)
     dataset = FingerprintedImages(images, reading.root, transform)
     # Every RANKS-th batch of the manifest: the same batches, and so the same bytes, on any number.
-    order = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
-    order = itertools.islice(order, RANK, None, RANKS)
+    whole = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
+    order = itertools.islice(whole, RANK, None, RANKS)
     workers = -(-reading.workers // LOCAL_RANKS)
     with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:
         for number, (pixels, contents) in enumerate(loaded):

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from ssl_common import streams
 from ssl_common.data.pixels import crop, resize_short
+from ssl_common.objective import Score
 from ssl_common.pretext import bins as ab_bins
 from ssl_common.pretext import color
 from ssl_common.pretext.options import ColorizationOptions
 from ssl_common.pretext.pretext import Pretext
-from ssl_common.task import Score
 
 SHORT_SIDE, CROP = 256, 179  # pixels; Zhang et al. cropped 176 and 180
 STRIDE = 16  # pixels from one place of the last map to the next, of both networks

@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from ssl_common import streams
 from ssl_common.data.pixels import crop, resize_short, standardize
+from ssl_common.objective import Score
 from ssl_common.pretext.options import JigsawOptions
 from ssl_common.pretext.permutations import load as load_permutations
 from ssl_common.pretext.pretext import Pretext
 from ssl_common.streams import DataError
-from ssl_common.task import Score
 
 SHORT_SIDE, CROP, GRID, CELL, TILE = 256, 255, 3, 85, 64  # pixels, but GRID
 TILES = GRID * GRID

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from ssl_common.task import Task
+from ssl_common.objective import Objective
 
 
-class Pretext(Task):
+class Pretext(Objective):
     """A pretext task: pictures that cost nothing to label, from which a network learns.
 
     It has two halves. `crop` works on one image, in a worker that reads; the rest works on a batch,

@@ -31,8 +31,8 @@ def colored(
             lightness = color.lightness(image)
             ab = task.bins.decode(network(lightness))[0].numpy()  # h x w x 2
         true = task.middle_colors(image, ab.shape[:2])[0].numpy()
-        lightness = lightness[0, 0].numpy() + 50
-        panels = [color.rgb(lightness, plane) for plane in (np.zeros(2), spread(ab))]
+        gray = lightness[0, 0].numpy() + 50
+        panels = [color.rgb(gray, plane) for plane in (np.zeros(2), spread(ab))]
         original = image[0].permute(1, 2, 0).numpy()
         yield [*panels, original], float(np.linalg.norm(ab - true, axis=2).mean())
 
@@ -52,6 +52,7 @@ def spread(values: np.ndarray) -> np.ndarray:
 def show(paths: Sequence[str], model: str, seed: int) -> tuple[Image.Image, str]:
     """Return (picture, a line that says what it shows) of the image files PATHS and MODEL."""
     network, task = pretraining.load(model, "colorization")
+    assert isinstance(task, Colorization)
     height = 2 * MARGIN + CROP + 2 * LINE
     picture, pen = sheet((2 * MARGIN + 3 * CROP + 2 * SPACE, height * len(paths)))
     errors = []

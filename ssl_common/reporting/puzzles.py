@@ -13,6 +13,8 @@ from ssl_common.data.order import draws
 from ssl_common.data.pixels import MEAN, STD
 from ssl_common.pretext import jigsaw
 from ssl_common.pretext.jigsaw import CELL, CROP, GRID, TILE, TILES
+from ssl_common.pretext.options import JigsawOptions
+from ssl_common.pretext.pretext import Pretext
 from ssl_common.reporting.captions import FONT, INK, LINE, MARGIN, SPACE, caption, fitting, sheet
 from ssl_common.training import pretraining
 
@@ -155,10 +157,14 @@ def show(
 
     MODEL, a finished network, holds its permutations; without one that file does.
     """
+    network: nn.Module | None = None
+    task: Pretext
     if model:
         network, task = pretraining.load(model, "jigsaw")
     else:
-        network, task = None, jigsaw.Jigsaw.load(permutations)
+        assert permutations, "without a network there are permutations"
+        task = jigsaw.Jigsaw.load(JigsawOptions(permutations))
+    assert isinstance(task, jigsaw.Jigsaw)
     puzzles = list(solve(paths, task.permutations, seed, network))
     summary = f"{len(puzzles)} puzzles of {len(task.permutations)} permutations"
     if network:

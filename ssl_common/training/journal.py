@@ -12,11 +12,11 @@ from ssl_common import containers, records, streams
 from ssl_common.data import datasets
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import states
+from ssl_common.objective import Objective, Score
 from ssl_common.progress import Conversation
 from ssl_common.ranks import collectives
 from ssl_common.ranks.placement import RANK, RANKS, RESTARTED
 from ssl_common.streams import DataError
-from ssl_common.task import Score, Task
 from ssl_common.training import guards
 from ssl_common.training.checkpoints import Run
 from ssl_common.training.plan import Plan, TrainingOptions
@@ -42,18 +42,18 @@ class Journal:
         self,
         run: Run,
         plan: Plan,
-        task: Task,
+        objective: Objective,
         manifest: Manifest,
         device: torch.device,
         options: TrainingOptions,
         talk: Conversation,
     ) -> None:
-        self.run, self.plan, self.task, self.manifest = run, plan, task, manifest
+        self.run, self.plan, self.objective, self.manifest = run, plan, objective, manifest
         self.device, self.max_bad, self.talk = device, options.max_bad, talk
         self.epoch_steps = len(manifest) // plan.batch
         self.due = checkpoints_due(options.checkpoint_every, self.epoch_steps)
         self.first = RANK == 0
-        self.tally, self.finite = Tally(device, task.measures), guards.Finite(device)
+        self.tally, self.finite = Tally(device, objective.measures), guards.Finite(device)
         self.waited, self.note = 0.0, ""
         self.weighed = False  # whether any image counted
 
@@ -130,7 +130,7 @@ class Journal:
         self.weighed = self.weighed or (tally is not None and bool(tally["sums"][1]))
         if whole and not self.weighed:
             where = f"{streams.name(self.manifest.path)}: step {step:,}"
-            raise DataError(f"{where}: {self.task.weightless}")
+            raise DataError(f"{where}: {self.objective.weightless}")
         if log:
             self.tally.clear()
         if self.first:
@@ -141,7 +141,7 @@ class Journal:
             self.talk.progress(step, self.plan.steps, self.note)
             self._foretell(step)
             if weightless:
-                self.talk.say(f"step {step:,}: {self.task.weightless}")
+                self.talk.say(f"step {step:,}: {self.objective.weightless}")
             if stop:
                 self.run.stop(self.talk.stopping() or "a signal to another rank")
         return bool(stop)
@@ -159,8 +159,8 @@ class Journal:
         seconds, waited = ((v / (step - self.timed)) for v in (now - self.timed_at, self.waited))
         means = self.tally.means(tally)
         lines = [[line + 1, self.manifest[line].path] for line in tally["lines"]]
-        record = {"step": step, "epoch": step / self.epoch_steps, "lr": lr} | means
-        record |= {"unreadable": tally["unreadable"]}
+        record: dict[str, Any] = {"step": step, "epoch": step / self.epoch_steps, "lr": lr}
+        record |= means | {"unreadable": tally["unreadable"]}
         record |= {"unreadable_lines": lines} if lines else {}
         record["time_images_per_second"] = round(self.plan.batch / seconds, 1)
         record["time_data"] = round(waited, 6)
@@ -174,14 +174,15 @@ class Journal:
             raise
         loss = means["loss"]
         judged = step - LOG_EVERY < guards.chance_step(self.epoch_steps) <= step
-        if judged and (message := guards.at_chance(loss, self.task.chance)):
+        if judged and (message := guards.at_chance(loss, self.objective.chance)):
             self.talk.say(f"step {step:,}: {message}")
         self.timed, self.timed_at, self.waited = step, now, 0.0
         self.note = f"loss {loss:.3f}" if loss is not None else ""
         return begun
 
     def _save(self, step: int, tally: Any, randoms: Any) -> None:
-        state = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state: dict[str, Any] = {"network": self.network.state_dict()}
+        state |= {"optimizer": self.optimizer.state_dict()}
         state |= {"random": randoms, "threads": torch.get_num_threads()}
         state["position"] = list(divmod(step, self.epoch_steps))  # epoch, batch of its order
         self.run.save(step, state | tally)

@@ -8,10 +8,10 @@ from torch import nn
 
 from ssl_common.data.batches import batches
 from ssl_common.data.order import ShuffleSampler, draws
+from ssl_common.objective import Objective
 from ssl_common.ranks import collectives
 from ssl_common.ranks.placement import LOCAL_RANKS, RANK, RANKS
 from ssl_common.recipe import Recipe
-from ssl_common.task import Task
 from ssl_common.training.journal import Journal
 from ssl_common.training.plan import Plan
 from ssl_common.training.schedules import rate
@@ -19,7 +19,7 @@ from ssl_common.training.schedules import rate
 
 def train(
     network: nn.Module,
-    task: Task,
+    objective: Objective,
     dataset: Any,
     plan: Plan,
     journal: Journal,
@@ -28,16 +28,16 @@ def train(
 ) -> bool:
     """Train NETWORK on DATASET to the end of PLAN; return whether it got there.
 
-    A batch of DATASET is (passed, epochs, indices, what its task crops, collated): PASSED tells how
-    many lines after its own an image stands that could be read. The loss of a step is the sum over
-    all its micro-batches, on whichever rank, by the sum of their weights. JOURNAL keeps log and
+    A batch of DATASET is (passed, epochs, indices, what OBJECTIVE crops, collated): PASSED tells
+    how many lines after its own an image stands that could be read. The loss of a step is the sum
+    over all its micro-batches, on whichever rank, by the sum of their weights. JOURNAL keeps log and
     checkpoints and tells when to stop; its errors are raised here.
     """
     images, parts = plan.images, plan.pieces
     if plan.synced_ranks > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    network = network.to(device, memory_format=torch.channels_last).train()
-    stepper = optimizer(network, task, plan.recipe)
+    network = network.to(device).to(memory_format=torch.channels_last).train()
+    stepper = optimizer(network, objective, plan.recipe)
     torch.manual_seed(plan.seed + RANK)  # for a network that draws: dropout
     step = journal.resume(network, stepper)
     ranks = collectives.parallel(network, device)  # they begin with the weights of the first
@@ -56,12 +56,12 @@ def train(
                     passed, epochs, indices, batch = next(loaded)
                 batch = moved(batch, device)
                 lines = (indices + passed) % images  # those that could be read
-                numbers = draws(plan.seed, epochs.numpy(), indices.numpy(), task.draws)
+                numbers = draws(plan.seed, epochs.numpy(), indices.numpy(), objective.draws)
                 last = part + RANKS >= parts  # only then are gradients sent round
-                with contextlib.nullcontext() if last or RANKS == 1 else ranks.no_sync():
+                with contextlib.nullcontext() if last or RANKS == 1 else unsynced(ranks):
                     bf16 = plan.precision == "bf16"
                     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                        score = task.score(ranks, batch, numbers, lines)
+                        score = objective.score(ranks, batch, numbers, lines)
                     score.loss.backward()
                 weights += score.weight
                 journal.add(step * parts + part, score, indices[passed > 0])
@@ -76,6 +76,12 @@ def train(
     return True
 
 
+def unsynced(ranks: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which the gradients of RANKS, of collectives.parallel(), stay here."""
+    assert isinstance(ranks, nn.parallel.DistributedDataParallel)
+    return ranks.no_sync()
+
+
 def moved(batch: Any, device: torch.device) -> Any:
     """Return BATCH, a tensor or lists and dicts of them, on DEVICE."""
     if isinstance(batch, torch.Tensor):
@@ -87,10 +93,12 @@ def moved(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def optimizer(network: nn.Module, task: Task, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the optimizer of RECIPE for NETWORK, in the groups of TASK; the loop sets its rate."""
-    groups = task.groups(network, recipe)
-    common = {"lr": 0.0, "weight_decay": recipe.weight_decay}
+def optimizer(network: nn.Module, objective: Objective, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the optimizer of RECIPE for NETWORK, by the groups of OBJECTIVE; at the rate 0."""
+    groups = objective.groups(network, recipe)
+    decay, momentum = recipe.weight_decay, recipe.momentum
     if recipe.optimizer == "adam":  # Caffe's: the decay is part of the gradient
-        return torch.optim.Adam(groups, betas=tuple(recipe.momentum), fused=True, **common)
-    return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.nesterov, **common)
+        betas = (momentum[0], momentum[1])
+        return torch.optim.Adam(groups, 0.0, betas, weight_decay=decay, fused=True)
+    nesterov = bool(recipe.nesterov)
+    return torch.optim.SGD(groups, 0.0, momentum, weight_decay=decay, nesterov=nesterov)

@@ -1,4 +1,4 @@
-"""What decides the result of a training, but for its data and its task: recipe, options, plan."""
+"""What decides the result of a training, besides data and objective: recipe, options, plan."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any

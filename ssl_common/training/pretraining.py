@@ -10,13 +10,14 @@ from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, states
 from ssl_common.pretext.colorization import Colorization
 from ssl_common.pretext.jigsaw import Jigsaw
+from ssl_common.pretext.pretext import Pretext
 from ssl_common.pretext.recipes import RECIPES
 from ssl_common.progress import Conversation
 from ssl_common.streams import DataError
 from ssl_common.training.plan import Plan, TrainingOptions
 from ssl_common.training.session import Session
 
-PRETEXTS = {"jigsaw": Jigsaw, "colorization": Colorization}
+PRETEXTS: dict[str, type[Pretext]] = {"jigsaw": Jigsaw, "colorization": Colorization}
 
 
 def pretrain(
@@ -24,47 +25,48 @@ def pretrain(
     manifest: str,
     arch: str,
     recipe: str,
-    task_options: Any,
+    pretext_options: Any,
     options: TrainingOptions,
     talk: Conversation,
 ) -> str | None:
     """Pre-train ARCH by PRETEXT on MANIFEST; return a line that says what is done.
 
-    It is None where another rank says it. RECIPE is one of pretext.recipes.NAMES; TASK_OPTIONS are
-    of the class that pretext.options has for PRETEXT. Raises DataError for bad input, Stopped where
-    a signal stopped it.
+    It is None where another rank says it. RECIPE is one of pretext.recipes.NAMES; PRETEXT_OPTIONS
+    are of the class that pretext.options has for PRETEXT. Raises DataError for bad input, Stopped
+    where a signal stopped it.
     """
     kind = PRETEXTS[pretext]
     if arch not in (known := registry.trainable()):
         raise DataError(f"--arch {arch}: choose from {', '.join(known)}")
-    session = Session("pretrain", options, manifest, [kind.file(task_options)], talk)
+    session = Session("pretrain", options, manifest, [kind.file(pretext_options)], talk)
     plan = session.plan(RECIPES[pretext, recipe], recipe)
-    task = kind.load(task_options)
-    return session.run(plan, Pretraining(task, arch, session.images, plan, options.root))
+    objective = kind.load(pretext_options)
+    return session.run(plan, Pretraining(objective, arch, session.images, plan, options.root))
 
 
 class Pretraining:
-    """The Work of pretrain: the pretext TASK of the trunk ARCH on IMAGES, below ROOT, by PLAN."""
+    """The Work of pretrain: OBJECTIVE, a pretext, of ARCH on IMAGES, below ROOT, by PLAN."""
 
     def __init__(
-        self, task: Jigsaw | Colorization, arch: str, images: Manifest, plan: Plan, root: str
+        self, objective: Pretext, arch: str, images: Manifest, plan: Plan, root: str
     ) -> None:
-        self.task, self.arch, self.images, self.plan, self.root = task, arch, images, plan, root
-        self.settings = {"pretext": task.name, "reads": task.reads, "arch": arch}
-        self.settings |= task.settings()
+        self.objective, self.arch, self.images = objective, arch, images
+        self.plan, self.root = plan, root
+        self.settings: dict[str, Any] = {"pretext": objective.name, "reads": objective.reads}
+        self.settings |= {"arch": arch} | objective.settings()
 
     def notice(self, device: torch.device) -> None:
         """Return what is worth a line before the training on DEVICE: nothing."""
 
     def network(self) -> nn.Module:
-        self.trunk = registry.build(self.arch, self.plan.seed, self.task.reads)
+        self.trunk = registry.build(self.arch, self.plan.seed, self.objective.reads)
         with registry.seeded(self.plan.seed):
-            return self.task.network(self.trunk)
+            return self.objective.network(self.trunk)
 
     def dataset(
         self, folder: str, device: torch.device, workers: int, stopping: Any
     ) -> tuple[RandomCrops, int]:
-        return RandomCrops(self.images, self.root, self.task, self.plan.seed), workers
+        return RandomCrops(self.images, self.root, self.objective, self.plan.seed), workers
 
     def tidy(self, folder: str) -> None:
         """Remove what is left in the FOLDER of the run: nothing."""
@@ -72,10 +74,10 @@ class Pretraining:
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
         trunk = {key: state[f"trunk.{key}"] for key in self.trunk.state_dict()}
         head = {key: value for key, value in state.items() if not key.startswith("trunk.")}
-        return {"trunk": trunk, "head": head, **self.task.arrays()}
+        return {"trunk": trunk, "head": head, **self.objective.arrays()}
 
 
-def load(path: str, kind: str) -> tuple[nn.Module, Jigsaw | Colorization]:
+def load(path: str, kind: str) -> tuple[nn.Module, Pretext]:
     """Return (network in eval mode, pretext) of the finished network PATH, trained by KIND.
 
     Raises DataError for a file that is not a finished network of the pretext task KIND.

@@ -12,6 +12,7 @@ from torch import nn
 from ssl_common import streams
 from ssl_common.data.lines import index_files
 from ssl_common.data.manifest import Manifest
+from ssl_common.objective import Objective
 from ssl_common.processes import Stopped
 from ssl_common.progress import Conversation
 from ssl_common.ranks import collectives, devices
@@ -19,7 +20,6 @@ from ssl_common.ranks.launch import Launch
 from ssl_common.ranks.placement import IS_RANK, RANK
 from ssl_common.recipe import Recipe
 from ssl_common.streams import DataError
-from ssl_common.task import Task
 from ssl_common.training import plan as plans
 from ssl_common.training.checkpoints import Run
 from ssl_common.training.journal import LOG_EVERY, Journal
@@ -30,8 +30,13 @@ from ssl_common.training.plan import Plan, TrainingOptions
 class Work(Protocol):
     """What a command trains; one is made for a manifest and a Plan."""
 
-    task: Task
-    settings: dict[str, Any]  # what decides the result, besides the plan and the images
+    @property
+    def objective(self) -> Objective:
+        """What its network is trained for."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the result, besides the plan and the images."""
 
     def notice(self, device: torch.device) -> str | None:
         """Return what is worth a line before training on DEVICE; raise DataError if it cannot."""
@@ -98,7 +103,8 @@ class Session:
         """
         run = self._run(plan, work)
         if self.launch.leads and not run.complete():
-            return self._lead(run)
+            self._lead(run)
+            return None
         with self.launch.join() as device:
             if collectives.from_first(lambda: run.settings) != run.settings:
                 message = f"rank {RANK} has another manifest, other files or options"
@@ -151,8 +157,9 @@ class Session:
                 collectives.from_first(lambda: run.stop(stopping() or "a signal to another rank"))
                 return False
             dataset, workers = ready
-            journal = Journal(run, plan, work.task, self.images, device, self.options, self.talk)
-            if not train(network, work.task, dataset, plan, journal, device, workers):
+            objective, options = work.objective, self.options
+            journal = Journal(run, plan, objective, self.images, device, options, self.talk)
+            if not train(network, objective, dataset, plan, journal, device, workers):
                 return False
         except torch.OutOfMemoryError as error:
             advice = "raise --accumulate, or lower --batch"

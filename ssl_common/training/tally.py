@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from ssl_common.objective import Score
 from ssl_common.ranks import collectives
 from ssl_common.ranks.placement import RANK
-from ssl_common.task import Score
 
 NAMED = 20  # lines of the manifest that one line of the log or an error names
 

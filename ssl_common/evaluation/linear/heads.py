@@ -1,7 +1,7 @@
-"""The task: name the class of an image, by a linear classifier on each layer of a frozen trunk.
+"""The objective to name the class of an image, by a linear classifier on each layer of a trunk.
 
 Task 3 of the paper (section 6.1, after Zhang et al., 2017): Places205, ImageNet, or any images with
-one class each. All layers are trained at once.
+one class each. The trunk is frozen; all layers are trained at once.
 """
 
 import math
@@ -15,15 +15,15 @@ from torch.nn import functional
 from ssl_common.data import augmentation
 from ssl_common.evaluation import features
 from ssl_common.evaluation.linear.recipes import LinearRecipe
-from ssl_common.task import Score, Task
+from ssl_common.objective import Objective, Score
 
 # Where in its draws an image finds its own: crop (10 tries of 5), mirror, colour, order, light.
 CROP, FLIP, JITTER, ORDER, LIGHT = slice(0, 50), 50, slice(51, 54), 54, slice(55, 58)
 Shapes = Mapping[str, tuple[int, int, int]]  # layer: channels, height, width of its features
 
 
-class Linear(Task):
-    """The task: name the class of an image, by a classifier for each of the layers NAMES of TRUNK.
+class Linear(Objective):
+    """To name the class of an image, by a classifier for each of the layers NAMES of TRUNK.
 
     LABELS, int32 (N,), are those of the lines of the manifest, below CLASSES; RECIPE says how an
     image is shown (warp, crop, flip, jitter, lighting). Workers crop; all else is drawn and done

@@ -50,8 +50,9 @@ def evaluate(
     images = Manifest(manifest)
     _classes, labels = single_labels(images, classes)
     ours = Images(identity.paths(images), identity.places(images, root))
-    trained = (content.get(name) for name in ("paths", "places"))
-    trained = Images(*(each if each is None else each.numpy().view(np.uint64) for each in trained))
+    trained = Images(content["paths"].numpy().view(np.uint64))
+    if content.get("places") is not None:
+        trained = trained._replace(places=content["places"].numpy().view(np.uint64))
     seen = identity.check_unseen(images, ours, trained, model, allow_seen)
     common = _common(content, model, images, tags) | seen
     here = torch.device(devices.choose(device, 1, False))
@@ -62,7 +63,7 @@ def evaluate(
     heads = Heads(content["shapes"], len(classes), settings["bn_momentum"], settings["bn_affine"])
     states.fill(heads, content["heads"], model, f"classifiers on {settings['arch']}")
     for network in (trunk, heads):
-        network.to(here, memory_format=torch.channels_last).eval()
+        network.to(here).to(memory_format=torch.channels_last).eval()
     dataset = SequentialImages(images, root, Shown(trunk.input_size, settings["warp"]))
     order = BatchSampler(SequentialSampler(dataset), BATCH, drop_last=False)
     ranks = np.empty((len(settings["layers"]), len(images)), np.int32)

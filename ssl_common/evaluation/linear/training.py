@@ -106,7 +106,7 @@ class LinearTraining:
             "model": layers.of_the_model["model"],
             "labels": streams.digest("\n".join(self.classes).encode() + labels.tobytes()),
         }
-        self.task = Linear(
+        self.objective = Linear(
             layers.trunk, layers.names, labels, len(self.classes), self.recipe,
             layers.shapes if cache else None,
         )  # fmt: skip
@@ -125,7 +125,7 @@ class LinearTraining:
     ) -> tuple[Any, int] | None:
         self.layers.trunk.to(device)
         if not self.cached:
-            return RandomCrops(self.images, self.root, self.task, self.plan.seed), workers
+            return RandomCrops(self.images, self.root, self.objective, self.plan.seed), workers
         cache = self._cache(folder)
         if not collectives.from_first(cache.there):
 

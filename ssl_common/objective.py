@@ -1,4 +1,4 @@
-"""What is trained: a task shows images its way, and says what a network's answers to them cost."""
+"""An objective shows images its way, and says what a network's answers to them cost."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +23,8 @@ class Score:
     measures: dict[str, tuple[torch.Tensor, int]]
 
 
-class Task:
-    """The base of all tasks that training.loop trains."""
+class Objective:
+    """What training.loop trains a network for; the base of pretexts and of linear classifiers."""
 
     measures: tuple[str, ...] = ("accuracy",)  # the names of those of its Scores
     draws: int  # random numbers in [0, 1) that an image is given, each time that it is shown
