@@ -30,8 +30,8 @@ def train(
 
     A batch of DATASET is (passed, epochs, indices, what OBJECTIVE crops, collated): PASSED tells
     how many lines after its own an image stands that could be read. The loss of a step is the sum
-    over all its micro-batches, on whichever rank, by the sum of their weights. JOURNAL keeps log and
-    checkpoints and tells when to stop; its errors are raised here.
+    over all its micro-batches, on whichever rank, by the sum of their weights. JOURNAL keeps log
+    and checkpoints and tells when to stop; its errors are raised here.
     """
     images, parts = plan.images, plan.pieces
     if plan.synced_ranks > 1:
