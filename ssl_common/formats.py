@@ -6,7 +6,7 @@ Letters in shapes are those of the man page: C classes, D features of an image, 
 from collections.abc import Callable
 from typing import Any
 
-from ssl_common import containers, fields, results, tasks
+from ssl_common import benchmarks, containers, fields, results
 from ssl_common.schema import (
     Each,
     Flag,
@@ -224,7 +224,7 @@ def _samples_by_k(content: dict[str, Any]) -> str | None:
 SAMPLE_FIELDS = ("sample_seed", "sample_rule", "samples_digest")
 # By k: what drew its samples, and their digest.
 DRAWN = Mapping(
-    Table({name: tasks.LOW_SHOT.conditions[name] for name in SAMPLE_FIELDS}),
+    Table({name: benchmarks.LOW_SHOT.conditions[name] for name in SAMPLE_FIELDS}),
     maybe=True,
 )
 

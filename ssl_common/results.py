@@ -1,13 +1,13 @@
 """The fields of a result: their types, who sets them, and which of them decide what it measured.
 
 ssl-formats(5) has the same table in words. What a single task adds stands in its declaration, in
-tasks.
+benchmarks.
 """
 
 import functools
 from typing import Any
 
-from ssl_common import tasks
+from ssl_common import benchmarks
 from ssl_common.fields import (
     COUNT,
     DIGESTS,
@@ -30,7 +30,7 @@ from ssl_common.streams import DataError
 # What was measured: --tag may set it, where no file does.
 SUBJECT = table({
     TEXT: "data_set layer model arch pretext data data_name manifest",
-    COUNT: " ".join([*(size.field for size in tasks.PRETEXT_SIZES), "images"]),
+    COUNT: " ".join([*(size.field for size in benchmarks.PRETEXT_SIZES), "images"]),
     INDEX: "seed",
     integers("*", least=1, maybe=True): "shape",
 })  # fmt: skip
@@ -60,12 +60,12 @@ def in_unit(unit: Unit) -> Fields:
 MEASUREMENT = (
     table({NUMBER: "value", INDEX: "classes", TEXTS: "unseen", TEXT: "seen_by"})
     | in_unit(PERCENT)
-    | tasks.OTHER.measured
+    | benchmarks.OTHER.measured
 )
 # Where a record comes from, and which of its fields are inferred; time_* are of it too.
 PROVENANCE = table({TEXTS: "argv inferred", TEXT: "version time_utc"})
 # What a command finds in its input, or its options decide.
-CONDITIONS = tasks.OTHER.conditions | table({
+CONDITIONS = benchmarks.OTHER.conditions | table({
     TEXT: "task metric train_manifest train_labels dtype test_manifest",
     COUNT: "train_images test_images seen",
     DIGESTS: "inputs",
@@ -86,7 +86,7 @@ def check(record: Record, where: str) -> None:
     task, metric = record.get("task"), record.get("metric")
     unit = PERCENT
     if isinstance(task, str) and isinstance(metric, str):
-        unit = tasks.find(task).metric(metric).unit or PERCENT
+        unit = benchmarks.find(task).metric(metric).unit or PERCENT
     try:
         _types(unit).read("", record, Letters(), {})
     except Wrong as wrong:
@@ -99,7 +99,7 @@ def identity(record: Record) -> dict[str, Any]:
     That is all but the measurement itself, as its task declares it, and where the record comes
     from. A field of an object is one by itself, inputs.svm.
     """
-    measured, fields = tasks.find(record.get("task")).measured, {}
+    measured, fields = benchmarks.find(record.get("task")).measured, {}
     for name, value in record.items():
         if name in MEASUREMENT or name in measured:
             continue

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import containers, legible, records, streams, tasks
+from ssl_common import benchmarks, containers, legible, records, streams
 from ssl_common.data.images import resize, resize_short
 from ssl_common.data.loading import Known, batches
 from ssl_common.data.manifest import Manifest
@@ -28,7 +28,7 @@ from ssl_common.streams import DataError
 
 SHORT_SIDE = 256  # pixels at least, before the image is warped to the network's input size
 RANDOM, TORCHVISION = "random:", "torchvision:"
-SIZES = tuple(size.field for size in tasks.PRETEXT_SIZES)
+SIZES = tuple(size.field for size in benchmarks.PRETEXT_SIZES)
 OF_THE_MODEL = ("arch", "pretext", "seed", *SIZES, "images", "data", "data_name")
 
 

@@ -1,6 +1,7 @@
 """Colorization as a picture: what the network is shown, the colours it gives, those there were."""
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -54,8 +55,8 @@ def show(paths: Sequence[str], model: str, seed: int) -> tuple[Image.Image, str]
     network, task = pretraining.load(model, "colorization")
     height = 2 * MARGIN + CROP + 2 * LINE
     picture, pen = sheet((2 * MARGIN + 3 * CROP + 2 * SPACE, height * len(paths)))
-    errors = []
-    for row, (panels, error) in enumerate(colored(paths, network, task, seed)):
+    errors: list[float] = []
+    for row, (panels, error) in enumerate(colored(paths, network, cast(Colorization, task), seed)):
         top = row * height + MARGIN
         texts = [["as the network sees it", fitting(pen, paths[row], CROP)]]
         texts += [["predicted", f"{error:.1f} off in a and b"], ["original"]]

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from ssl_common import results, schema, tasks
+from ssl_common import benchmarks, results, schema
+from ssl_common.benchmarks import NETWORK, Benchmark
 from ssl_common.fields import Record
-from ssl_common.tasks import NETWORK, Task
 
 DIGITS = 8  # of a digest in a label
 
@@ -29,36 +29,38 @@ MINOR_SETTINGS = (
 
 def label(record: Record) -> str:
     """Return how the report calls the network of RECORD: alexnet jigsaw P=100 (2,686 images)."""
-    parts = (*NETWORK, *tasks.find(record.get("task")).label)
+    parts = (*NETWORK, *benchmarks.find(record.get("task")).label)
     return " ".join(filter(None, (part.text(record) for part in parts)))
 
 
 @functools.cache
-def _labelled(task: Task) -> frozenset[str]:
-    """Return the fields that label() shows for a record of TASK."""
-    return frozenset(name for part in (*NETWORK, *task.label) for name in part.fields)
+def _labelled(benchmark: Benchmark) -> frozenset[str]:
+    """Return the fields that label() shows for a record of BENCHMARK."""
+    return frozenset(name for part in (*NETWORK, *benchmark.label) for name in part.fields)
 
 
 @functools.cache
-def _minor(task: Task) -> tuple[str, ...]:
-    """Return the fields of TASK that are shown last, those that say most to people first.
+def _minor(benchmark: Benchmark) -> tuple[str, ...]:
+    """Return the fields of BENCHMARK that are shown last, those that say most to people first.
 
     They are settings that follow from others, and digests.
     """
-    last = ("version", "model", "data", *task.of_a_seed, *task.of_a_layer)
-    return (*MINOR_SETTINGS, *task.minor, *last)
+    last = ("version", "model", "data", *benchmark.of_a_seed, *benchmark.of_a_layer)
+    return (*MINOR_SETTINGS, *benchmark.minor, *last)
 
 
 def told_apart(
-    labels: Iterable[str], identities: Sequence[Mapping[str, Any]], task: Task = tasks.OTHER
+    labels: Iterable[str],
+    identities: Sequence[Mapping[str, Any]],
+    benchmark: Benchmark = benchmarks.OTHER,
 ) -> list[str]:
-    """Return LABELS, of one TASK and data set, each with what tells it from the others.
+    """Return LABELS, of one BENCHMARK and data set, each with what tells it from the others.
 
     IDENTITIES are {field: value}, for each label. Added is what differs: the examples, over all;
     and any other field where labels would else be the same.
     """
     labels, every = list(labels), range(len(identities))
-    labelled, minor = _labelled(task), _minor(task)
+    labelled, minor = _labelled(benchmark), _minor(benchmark)
 
     def add(indices: Iterable[int], names: Collection[str]) -> None:
         values = _values(identities[i] for i in indices)

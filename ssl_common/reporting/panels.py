@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ssl_common import containers, fields, tasks
+from ssl_common import benchmarks, containers, fields
+from ssl_common.benchmarks import Metric
 from ssl_common.fields import Record
 from ssl_common.reporting.labels import label, told_apart
 from ssl_common.reporting.published import paper_row
 from ssl_common.reporting.report import frozen
 from ssl_common.reporting.rows import Row
 from ssl_common.streams import DataError
-from ssl_common.tasks import Metric
 
 # What changes along with a field that a plot is against, in any task.
 COMPANIONS: dict[str, tuple[str, ...]] = {
@@ -129,8 +129,8 @@ def _but_for_seeds(members: Iterable[_Member], against: str | None) -> list[list
 
 def _seedless(row: Row, against: str | None) -> dict[str, Any]:
     """Return what decided the values of ROW but for AGAINST and what may differ with a seed."""
-    task, identity = tasks.find(row.task), _identity(row, against)
-    less = {*task.seeds, *task.of_a_seed, *task.of_a_layer, "version", "where"}
+    benchmark, identity = benchmarks.find(row.task), _identity(row, against)
+    less = {*benchmark.seeds, *benchmark.of_a_seed, *benchmark.of_a_layer, "version", "where"}
     if identity.get("arch") or identity.get("pretext"):
         less.add("model")
     rest = {name: value for name, value in identity.items() if name not in less}
@@ -143,7 +143,7 @@ def _point(row: Row, against: str | None) -> tuple:
     """Return where in a line ROW stands, and for which seeds."""
     record = _best_record(row)
     x = number(record.get(against)) if against else None
-    return x, *map(record.get, tasks.find(row.task).seeds)
+    return x, *map(record.get, benchmarks.find(row.task).seeds)
 
 
 def _best_record(row: Row) -> Record:
@@ -156,7 +156,7 @@ def _identity(row: Row, against: str | None) -> dict[str, Any]:
     """Return what decided the values of ROW, less the field AGAINST and what changes with it."""
     if not against:
         return dict(row.identity)
-    companions = COMPANIONS | dict(tasks.find(row.task).companions)
+    companions = COMPANIONS | dict(benchmarks.find(row.task).companions)
     less = (against, *companions.get(against, ()))
     return {name: value for name, value in row.identity.items() if name not in less}
 
@@ -171,7 +171,7 @@ def _panel(groups: Sequence[Sequence[_Member]], against: str | None) -> Panel:
     row = groups[0][0].row
     line_of: Callable = _line_by_field if against else _line_by_layer
     common = [_common([member.row for member in group], against) for group in groups]
-    labels = told_apart([label(each) for each in common], common, tasks.find(row.task))
+    labels = told_apart([label(each) for each in common], common, benchmarks.find(row.task))
     lines = []
     for group, text in zip(groups, labels, strict=True):
         papers = [member.paper for member in group if member.paper]

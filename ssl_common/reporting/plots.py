@@ -14,12 +14,12 @@ from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from ssl_common import legible, schema, tasks
+from ssl_common import benchmarks, legible, schema
+from ssl_common.benchmarks import Metric
 from ssl_common.reporting import tables
 from ssl_common.reporting.panels import Line, Panel, Place, Points, panels
 from ssl_common.reporting.rows import BEST, NO_LAYER, UNKNOWN, Row
 from ssl_common.streams import DataError
-from ssl_common.tasks import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -215,7 +215,7 @@ def _field_axis(ax: "Axes", lines: Sequence[Line], against: str) -> dict[Place, 
         ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _place: short(x)))
-    symbols = [f" {size.symbol}" for size in tasks.PRETEXT_SIZES if size.field == against]
+    symbols = [f" {size.symbol}" for size in benchmarks.PRETEXT_SIZES if size.field == against]
     ax.set_xlabel(legible.text("".join([against, *symbols, " (log scale)" * decades])))
     return {x: x for x in numbers}
 

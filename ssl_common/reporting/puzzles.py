@@ -1,7 +1,7 @@
 """Jigsaw as a picture: what the network is shown, and what it answers."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from ssl_common.data import images
 from ssl_common.data.loading import MEAN, STD, draws
 from ssl_common.pretext import jigsaw
 from ssl_common.pretext.jigsaw import CELL, CROP, GRID, TILE, TILES
+from ssl_common.pretext.options import JigsawOptions
 from ssl_common.reporting.captions import FONT, INK, LINE, MARGIN, SPACE, caption, fitting, sheet
 from ssl_common.training import pretraining
 
@@ -35,6 +36,11 @@ class Puzzle(NamedTuple):
     gray: bool
     label: int
     answer: tuple[int, float] | None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the network's answer is the label."""
+        return self.answer is not None and self.answer[0] == self.label
 
 
 def solve(
@@ -154,14 +160,15 @@ def show(
 
     MODEL, a finished network, holds its permutations; without one that file does.
     """
+    network: nn.Module | None = None
+    task: object
     if model:
         network, task = pretraining.load(model, "jigsaw")
     else:
-        network, task = None, jigsaw.Jigsaw.load(permutations)
-    puzzles = list(solve(paths, task.permutations, seed, network))
-    summary = f"{len(puzzles)} puzzles of {len(task.permutations)} permutations"
+        task = jigsaw.Jigsaw.load(JigsawOptions(cast(str, permutations)))
+    order = cast(jigsaw.Jigsaw, task).permutations
+    puzzles = list(solve(paths, order, seed, network))
+    summary = f"{len(puzzles)} puzzles of {len(order)} permutations"
     if network:
-        summary += (
-            f", {sum(p.answer is not None and p.answer[0] == p.label for p in puzzles)} right"
-        )
-    return draw(puzzles, task.permutations), summary
+        summary += f", {sum(each.is_right for each in puzzles)} right"
+    return draw(puzzles, order), summary

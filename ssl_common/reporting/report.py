@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ssl_common import records, results, streams, tasks
+from ssl_common import benchmarks, records, results, streams
 from ssl_common.fields import Record
 from ssl_common.reporting.labels import hashable, label, told_apart
 from ssl_common.reporting.published import paper_row, with_usual_names
@@ -53,7 +53,7 @@ def _check(record: Record, where: str) -> None:
     if not isinstance(record.get("task"), str) or record.get("value") is None:
         raise DataError(f"{where}: not a result: it has no task and value, as eval-svm writes them")
     results.check(record, where)
-    unit = tasks.find(record["task"]).metric(record.get("metric") or UNKNOWN).unit
+    unit = benchmarks.find(record["task"]).metric(record.get("metric") or UNKNOWN).unit
     if unit and not unit.entry().holds(record["value"]):
         message = f"value is {record['value']}, not {unit.words}"
         raise DataError(f"{where}: {message}: delete the line")
@@ -67,7 +67,7 @@ def _keys(record: Record, where: str) -> tuple[frozenset, frozenset]:
     subject = ("layer", "model", "arch", "pretext")
     if not any(name in subject or name.startswith("inputs.") for name in identity):
         identity["where"] = where  # says nothing of itself: not known to equal any other
-    of_a_layer = tasks.find(record["task"]).of_a_layer
+    of_a_layer = benchmarks.find(record["task"]).of_a_layer
     shared = {name: value for name, value in identity.items() if name not in of_a_layer}
     return frozen(shared), frozen({n: identity[n] for n in of_a_layer if n in identity})
 
@@ -118,8 +118,8 @@ def _row(places: Mapping[str, Place]) -> Row:
 
 def _with_the_paper(panel: Sequence[Row]) -> Iterator[Row]:
     """Yield the rows of PANEL, told apart, each published one below the last that it is for."""
-    task = tasks.find(panel[0].task)
-    labels = told_apart([row.label for row in panel], [row.identity for row in panel], task)
+    benchmark = benchmarks.find(panel[0].task)
+    labels = told_apart([row.label for row in panel], [row.identity for row in panel], benchmark)
     papers = [paper_row(row) for row in panel]
     last = {id(paper): i for i, paper in enumerate(papers) if paper}
     for i, (row, text, paper) in enumerate(zip(panel, labels, papers, strict=True)):

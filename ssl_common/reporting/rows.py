@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ssl_common import tasks
+from ssl_common import benchmarks
+from ssl_common.benchmarks import Metric
 from ssl_common.fields import Record
-from ssl_common.tasks import Metric
 
 NO_LAYER = "-"  # the column of a value that belongs to no layer
 BEST = "best"  # where a published row gives only the best layer
-UNKNOWN = tasks.UNKNOWN
+UNKNOWN = benchmarks.UNKNOWN
 
 
 class Row(NamedTuple):
@@ -31,7 +31,7 @@ class Row(NamedTuple):
     @property
     def measure(self) -> Metric:
         """The metric, with its unit and direction."""
-        return tasks.find(self.task).metric(self.metric)
+        return benchmarks.find(self.task).metric(self.metric)
 
     @property
     def panel(self) -> tuple[str, str, str]:

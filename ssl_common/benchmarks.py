@@ -1,7 +1,7 @@
 """The tasks that networks are measured on, as the reports need to know them.
 
-A task is declared once, here, and named in TASKS; records, their checks, tables and plots follow.
-Records of any other task are read as TASKS.get(name, OTHER) describes.
+Each is declared here and named in BENCHMARKS; records, their checks, tables and plots follow.
+Records of any other task are read as OTHER describes, which has what any of them has.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -74,8 +74,8 @@ class Size:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """A task: its metrics, the fields that it adds to the records, and the role of each.
+class Benchmark:
+    """A task that networks are measured on: its metrics, and the fields of its records by role.
 
     A record is identified by all its fields but MEASURED ones and its provenance.
 
@@ -148,7 +148,7 @@ _OF_SVMS = fields.table({
 _FITS = fields.table({INDEX: "fits unconverged", POSITIVE: "cost"})
 _FILES_OF_A_LAYER = (*LAYER, "train_features", "inputs.svm", "inputs.features")
 
-SVM = Task(
+SVM = Benchmark(
     "svm",
     (MAP,),
     conditions=_OF_SVMS,
@@ -163,7 +163,7 @@ def _samples(record: Record) -> str:
     return _written(f"k={{}} ({record.get('samples', UNKNOWN)} samples)", record, "k")
 
 
-LOW_SHOT = Task(
+LOW_SHOT = Benchmark(
     "low-shot",
     (MAP, TOP_1),
     conditions=_OF_SVMS
@@ -177,7 +177,7 @@ LOW_SHOT = Task(
     companions={"k": ("samples",)},
 )
 
-LINEAR = Task(
+LINEAR = Benchmark(
     "linear",
     (TOP_1,),
     conditions=fields.table({INDEX: "linear_seed"}),
@@ -186,7 +186,7 @@ LINEAR = Task(
     of_a_seed=("inputs.model",),
 )
 
-TASKS = {task.name: task for task in (SVM, LOW_SHOT, LINEAR)}
+BENCHMARKS = {each.name: each for each in (SVM, LOW_SHOT, LINEAR)}
 
 
 def _names(tuples: Iterable[tuple]) -> tuple:
@@ -194,25 +194,25 @@ def _names(tuples: Iterable[tuple]) -> tuple:
     return tuple(dict.fromkeys(chain.from_iterable(tuples)))
 
 
-def _union(tasks: Collection[Task]) -> Task:
-    """Return a task without a name that has all that any of TASKS has."""
-    return Task(
+def _union(them: Collection[Benchmark]) -> Benchmark:
+    """Return a benchmark without a name that has all that any of THEM has."""
+    return Benchmark(
         name="",
-        metrics=_names(task.metrics for task in tasks),
-        conditions={k: v for task in tasks for k, v in task.conditions.items()},
-        measured={k: v for task in tasks for k, v in task.measured.items()},
-        label=_names(task.label for task in tasks),
-        seeds=_names(task.seeds for task in tasks),
-        of_a_seed=_names(task.of_a_seed for task in tasks),
-        of_a_layer=_names(task.of_a_layer for task in tasks),
-        minor=_names(task.minor for task in tasks),
-        companions={k: v for task in tasks for k, v in task.companions.items()},
+        metrics=_names(each.metrics for each in them),
+        conditions={k: v for each in them for k, v in each.conditions.items()},
+        measured={k: v for each in them for k, v in each.measured.items()},
+        label=_names(each.label for each in them),
+        seeds=_names(each.seeds for each in them),
+        of_a_seed=_names(each.of_a_seed for each in them),
+        of_a_layer=_names(each.of_a_layer for each in them),
+        minor=_names(each.minor for each in them),
+        companions={k: v for each in them for k, v in each.companions.items()},
     )
 
 
-OTHER = _union(TASKS.values())
+OTHER = _union(BENCHMARKS.values())
 
 
-def find(name: str | None) -> Task:
-    """Return the task NAME; OTHER, which has what any task has, if it is not in TASKS."""
-    return TASKS.get(name or "", OTHER)
+def find(name: str | None) -> Benchmark:
+    """Return the benchmark NAME; OTHER, which has what any has, if it is not in BENCHMARKS."""
+    return BENCHMARKS.get(name or "", OTHER)

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from ssl_common import fields, results, tasks
+from ssl_common import benchmarks, fields, results
+from ssl_common.benchmarks import Benchmark, Metric, part
 from ssl_common.fields import DEGREES, INDEX, PERCENT
 from ssl_common.reporting import plots, report, tables
 from ssl_common.streams import DataError
-from ssl_common.tasks import Metric, Task, part
 
-NORMALS = Task(
+NORMALS = Benchmark(
     "normals",
     (Metric("median error", DEGREES, "lower"), Metric("within 11.25", PERCENT)),
     conditions=fields.table({INDEX: "normals_seed width"}),
@@ -18,7 +18,7 @@ NORMALS = Task(
     label=(part("width", "at {} pixels"),),
     seeds=("seed", "normals_seed"),
     of_a_seed=("crops_digest",),
-    of_a_layer=(*tasks.LAYER, "decoder_digest"),
+    of_a_layer=(*benchmarks.LAYER, "decoder_digest"),
     minor=("optimizer",),
     companions={"width": ("height",)},
 )
@@ -31,7 +31,7 @@ LABEL = "resnet50 jigsaw seed 0 at 224 pixels"
 
 @pytest.fixture(autouse=True)
 def declared(monkeypatch):
-    monkeypatch.setitem(tasks.TASKS, "normals", NORMALS)
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "normals", NORMALS)
 
 
 def rows(tmp_path, *records):
@@ -156,12 +156,12 @@ def test_its_seeds_are_one_line_with_what_goes_along(tmp_path):
 def test_a_field_has_one_type_in_all_tasks():
     """Its name means one thing: who sets it, and whether it is measured."""
     shared = {**results.SUBJECT, **results.SETTINGS, **results.PROVENANCE}
-    for task in tasks.TASKS.values():
+    for benchmark in benchmarks.BENCHMARKS.values():
         for role in ("conditions", "measured"):
-            own = getattr(task, role)
-            if task is not NORMALS:
+            own = getattr(benchmark, role)
+            if benchmark is not NORMALS:
                 assert all(results.FIELDS[name] == entry for name, entry in own.items())
             assert not own.keys() & shared.keys()
-        assert not task.measured.keys() & tasks.OTHER.conditions.keys()
-        assert not task.conditions.keys() & tasks.OTHER.measured.keys()
-        assert set(task.seeds) <= {*results.SUBJECT, *task.conditions}
+        assert not benchmark.measured.keys() & benchmarks.OTHER.conditions.keys()
+        assert not benchmark.conditions.keys() & benchmarks.OTHER.measured.keys()
+        assert set(benchmark.seeds) <= {*results.SUBJECT, *benchmark.conditions}
