@@ -74,13 +74,14 @@ test-all: $(STAMP) ## Run every test.
 lint: $(STAMP) ## Check the code, the man pages and the scripts.
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
+	$(RUN)/mypy ssl_common tools
 	@command -v mandoc > /dev/null || \
 		{ echo 'make lint: no mandoc: apt-get install mandoc' >&2; exit 1; }
 	mandoc -Tlint -W warning man/*.[157]
 	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence benchmarks/oldest; fi
 
 clean: ## Remove the environment and what the tests and builds left.
-	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # ---- Data: examples of use, with what each costs -------------------------------------------------

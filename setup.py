@@ -3,7 +3,7 @@
 from glob import glob
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 COMMANDS = [
     "make-permutations",
@@ -31,16 +31,15 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=["ssl_tools", "ssl_common"]
-    + [f"ssl_common.{room}" for room in ("data", "scenes", "pretext", "models")]
-    + [f"ssl_common.{room}" for room in ("training", "evaluation", "reporting")],
+    packages=["ssl_tools", *find_packages(include=["ssl_common", "ssl_common.*"])],
     package_dir={"ssl_tools": "tools"},
-    package_data={"ssl_common.reporting": ["published.json"]},
+    package_data={"ssl_common": ["py.typed"], "ssl_common.reporting": ["published.json"]},
     install_requires=[
         "click>=8.3",
         "numpy>=1.26",
         "pillow>=11.3",
         "scikit-learn>=1.5",
+        "threadpoolctl>=3.1",
         "torch>=2.13",
         "torchvision>=0.28",
     ],
@@ -48,6 +47,7 @@ setup(
         "plot": ["matplotlib>=3.8"],
         "test": [
             "hypothesis>=6.100",
+            "mypy>=1.15",
             "pytest>=8",
             "pytest-timeout>=2.2",
             "pytest-xdist>=3.5",

@@ -135,7 +135,8 @@ def reading(folder):
     from torch.utils.data import DataLoader
 
     from ssl_common.data import images, jpegs
-    from ssl_common.data.loading import Drawn, batches
+    from ssl_common.data.batches import batches
+    from ssl_common.data.datasets import RandomCrops
     from ssl_common.data.manifest import Manifest
     from ssl_common.pretext.jigsaw import Jigsaw
 
@@ -144,7 +145,7 @@ def reading(folder):
     paths = [str(path.resolve()) for path in sorted(root.rglob("JPEGImages/*.jpg"))[:512]]
     (folder / "photographs.tsv").write_text("".join(f"{path}\n" for path in paths))
     task = Jigsaw(np.arange(9)[None])
-    dataset = Drawn(Manifest(str(folder / "photographs.tsv")), ".", task, 0)
+    dataset = RandomCrops(Manifest(str(folder / "photographs.tsv")), ".", task, 0)
     whole = vision.Compose([vision.Resize(256), vision.RandomCrop(255)])
     norm = vision.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     tile = vision.Compose([vision.RandomCrop(64), vision.ToTensor(), norm])
@@ -190,7 +191,7 @@ def colours(_folder):
     from skimage.color import rgb2lab
     from sklearn.neighbors import NearestNeighbors
 
-    from ssl_common.data.loading import draws
+    from ssl_common.data.order import draws
     from ssl_common.pretext import color
     from ssl_common.pretext.colorization import CROP, Colorization, middles
 
@@ -265,7 +266,7 @@ def features(folder):
     """extract-features with reading and writing; theirs is the network alone on ready pixels."""
     import torch
 
-    from ssl_common.data.loading import standardize
+    from ssl_common.data.pixels import standardize
     from ssl_common.models import registry
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -16,11 +16,16 @@ import signal
 import time
 import traceback
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import connection
+from typing import Any, NoReturn, TypeVar
 
 from ssl_common import shortage
 from ssl_common.processes import born_deaf, die_with_parent
 from ssl_common.streams import DataError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 FILES = 4  # descriptors that a process takes of this one: one of its pipe, two of its end
 SPARED = 128  # descriptors for all else
@@ -28,7 +33,7 @@ AHEAD = 2
 PATIENCE = 5  # seconds for killed processes to be gone
 
 
-def usual_workers():
+def usual_workers() -> int:
     """Return how many processes to start where nobody says: one a core, if files suffice."""
     cores = len(os.sched_getaffinity(0))
     limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -37,7 +42,13 @@ def usual_workers():
     return max(0, min(cores, (limit - SPARED) // FILES))
 
 
-def side_by_side(work, tasks, workers, begin=lambda: None, room=bytearray):
+def side_by_side(
+    work: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    workers: int,
+    begin: Callable[[], object] = lambda: None,
+    room: Callable[[int], Any] = bytearray,
+) -> Iterator[Result]:
     """Yield WORK(task) for each of TASKS, in order; WORKERS processes do it, or this one if 0.
 
     Each of them calls BEGIN first; at most AHEAD results a process wait for their turn, the arrays
@@ -47,13 +58,14 @@ def side_by_side(work, tasks, workers, begin=lambda: None, room=bytearray):
     if not workers:
         yield from map(work, tasks)
         return
-    tasks, crew = iter(tasks), []
+    rest = iter(tasks)
+    crew: list[_Worker] = []
     try:
-        first = list(itertools.islice(tasks, workers))
+        first = list(itertools.islice(rest, workers))
         with born_deaf():
             for _ in first:
                 crew.append(_started(work, begin, workers))
-        yield from _in_order(crew, itertools.chain(first, tasks), room)
+        yield from _in_order(crew, itertools.chain(first, rest), room)
     finally:
         for worker in crew:
             worker.process.kill()
@@ -62,9 +74,13 @@ def side_by_side(work, tasks, workers, begin=lambda: None, room=bytearray):
             worker.close(end)
 
 
-def _in_order(crew, tasks, room):
+def _in_order(
+    crew: Sequence["_Worker"], tasks: Iterator[Any], room: Callable[[int], Any]
+) -> Iterator[Any]:
     """Yield what the _Workers of CREW make of TASKS."""
-    idle, busy, done, given = list(crew), {}, {}, 0
+    idle, given = list(crew), 0
+    busy: dict[Any, _Worker] = {}
+    done: dict[int, Any] = {}
     for due in itertools.count():
         while True:
             free = itertools.islice(tasks, due + AHEAD * len(crew) - given)
@@ -88,7 +104,7 @@ def _in_order(crew, tasks, room):
         yield result
 
 
-def _started(work, begin, workers):
+def _started(work: Callable, begin: Callable[[], object], workers: int) -> "_Worker":
     try:
         return _Worker(work, begin)
     except (OSError, MemoryError) as error:
@@ -99,7 +115,7 @@ def _started(work, begin, workers):
 class _Worker:
     """A process that does WORK on one task after another, once it has called BEGIN."""
 
-    def __init__(self, work, begin):
+    def __init__(self, work: Callable, begin: Callable[[], object]) -> None:
         # Forked: it has what this one has read, and its modules, at once.
         fork = multiprocessing.get_context("fork")
         self.pipe, theirs = fork.Pipe()
@@ -113,13 +129,13 @@ class _Worker:
             self.pipe.close()
             raise
 
-    def give(self, number, task):
+    def give(self, number: int, task: object) -> None:
         """Send TASK, which is called NUMBER."""
         self.number = number
         with self._alive():
             self.pipe.send(task)
 
-    def result(self, room):
+    def result(self, room: Callable[[int], Any]) -> Any:
         """Return what the work on its task gave; _Raised for an error."""
         with self._alive():
             data, sizes = self.pipe.recv()
@@ -128,7 +144,7 @@ class _Worker:
                 _fill(self.pipe.fileno(), memoryview(buffer).cast("B"))
         return pickle.loads(data, buffers=buffers)
 
-    def close(self, end):
+    def close(self, end: float) -> None:
         """Let go of the process, which was killed, and of its files; wait until END at most."""
         self.process.join(max(0, end - time.monotonic()))
         self.pipe.close()
@@ -136,7 +152,7 @@ class _Worker:
             self.process.close()
 
     @contextlib.contextmanager
-    def _alive(self):
+    def _alive(self) -> Iterator[None]:
         try:
             yield
         except (EOFError, ConnectionError) as error:
@@ -150,7 +166,7 @@ class _Worker:
 class _Raised:
     """An error of a process, on its way to the first one."""
 
-    def __init__(self, error):
+    def __init__(self, error: Exception) -> None:
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
@@ -159,7 +175,7 @@ class _Raised:
         self.error = error
 
 
-def _serve(pipe, work, begin):
+def _serve(pipe: connection.Connection, work: Callable, begin: Callable[[], object]) -> NoReturn:
     """Do WORK on each task that comes through PIPE, until killed."""
     try:
         die_with_parent(signal.SIGKILL)
@@ -178,7 +194,7 @@ def _serve(pipe, work, begin):
         os._exit(1)  # without a word: the first one tells
 
 
-def _hush():
+def _hush() -> None:
     """Let what libraries in C say, where memory is short, go nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for standard in (1, 2):
@@ -186,9 +202,9 @@ def _hush():
     os.close(nowhere)
 
 
-def _send(pipe, result):
+def _send(pipe: connection.Connection, result: object) -> None:
     """Send RESULT: how long its arrays are, and then their bytes as they lie in memory."""
-    buffers = []
+    buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(result, 5, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]
     pipe.send((data, [view.nbytes for view in views]))
@@ -197,7 +213,7 @@ def _send(pipe, result):
             view = view[os.write(pipe.fileno(), view) :]
 
 
-def _fill(descriptor, view):
+def _fill(descriptor: int, view: memoryview) -> None:
     """Read bytes until VIEW is full; raise EOFError where they end."""
     while view:
         read = os.readv(descriptor, [view])

@@ -24,7 +24,8 @@ from ssl_common.schema import (
     reals,
 )
 
-CLASSES = Texts("C", pattern=r"[^\t\n\r,?][^\t\n\r,]*", called="class name", order="rising")
+LABELS: dict[str, Any] = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
+CLASSES = Texts("C", order="rising", **LABELS)
 DIGEST = Texts(pattern="[0-9a-f]{16}", called="digest")
 PLAIN = Plain(maybe=True)
 SHAPE = integers("3", least=1, maybe=True)  # of the features of a layer
@@ -87,6 +88,34 @@ SIDECAR = Format(
     "extract them again with extract-features, or remove it",
     containers.read_json,
     {"format": Version(1, maybe=True), **results.SUBJECT, "shape": SHAPE, "inferred": fields.TEXTS},
+    others=PLAIN,
+)
+
+# ---- Objects: a line of the list for each image -------------------------------------------------
+
+
+def _within_the_image(content: dict[str, Any]) -> str | None:
+    """See that each box has an area, and lies in the image."""
+    for x1, y1, x2, y2 in content["boxes"]:
+        if not (x1 < x2 <= content["width"] and y1 < y2 <= content["height"]):
+            box, size = [x1, y1, x2, y2], f"{content['width']} x {content['height']} pixels"
+            return f"boxes holds {box}, not x1, y1, x2, y2 in an image of {size}"
+    return None
+
+
+OBJECTS = Format(
+    "the objects of an image",
+    "mend the line or delete it",
+    containers.read_json,  # of a list of one image
+    {
+        "path": Texts(pattern=r"[^\t\n\r\0?][^\t\n\r\0]*", called="path"),
+        "width": integers(least=1),
+        "height": integers(least=1),
+        "boxes": numbers("B* 4", least=0),
+        "labels": Texts("B*", **LABELS),
+        "difficult": Flag("B*"),
+    },
+    checks=(_within_the_image,),
     others=PLAIN,
 )
 

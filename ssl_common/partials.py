@@ -11,16 +11,16 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from ssl_common import shortage
 
 _NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
 _ROOM = 255 - 25  # bytes that the longest file name leaves for what stands before the ending
-_held = set()  # the descriptors that lock what this process makes
+_held: set[int] = set()  # the descriptors that lock what this process makes
 
 
-def _let_go():
+def _let_go() -> None:
     """Leave the locks to the parent of a process that was forked: it may outlive it for a while."""
     for descriptor in _held:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -38,16 +38,16 @@ def file(target: str, mode: int = 0o666) -> Iterator[io.BufferedWriter]:
     Its `name` is its path, and it is locked until the end of the block. MODE is that of os.open.
     """
 
-    def create(path):
+    def create(path: str) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
 
-    def remove(path):
+    def remove(path: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
 
     with _made(target, create, remove) as (path, descriptor):
         stream = open(descriptor, "wb", closefd=False)  # noqa: SIM115 (closed below)
-        stream.raw.name = path
+        stream.raw.name = path  # type: ignore[attr-defined]
         try:
             yield stream
         finally:
@@ -59,7 +59,7 @@ def file(target: str, mode: int = 0o666) -> Iterator[io.BufferedWriter]:
 def folder(target: str, mode: int = 0o777) -> Iterator[str]:
     """Yield the path of a new folder beside TARGET; unless it is renamed it is gone at the end."""
 
-    def create(path):
+    def create(path: str) -> int:
         os.mkdir(path, mode)
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
@@ -68,14 +68,17 @@ def folder(target: str, mode: int = 0o777) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _made(target, create, remove):
+def _made(
+    target: str, create: Callable[[str], int], remove: Callable[[str], None]
+) -> Iterator[tuple[str, int]]:
     """Yield (path, descriptor) of what CREATE(path) makes and opens, locked; REMOVE(path) ends it.
 
     An OSError of CREATE names TARGET.
     """
     clear([target])
     while True:
-        path, descriptor, ours = _drawn(target), None, True
+        path, ours = _drawn(target), True
+        descriptor: int | None = None
         shortage.unfinished(path)
         try:
             try:
@@ -97,17 +100,17 @@ def _made(target, create, remove):
                 os.close(descriptor)
 
 
-def _drawn(target):
+def _drawn(target: str) -> str:
     """Return a name for what becomes TARGET."""
     place, name = os.path.split(target)
     return os.path.join(place, f"{_cut(name)}.{os.urandom(8).hex()}.partial")
 
 
-def _cut(name):
+def _cut(name: str) -> str:
     return os.fsdecode(os.fsencode(name)[:_ROOM])
 
 
-def _lock(descriptor):
+def _lock(descriptor: int) -> bool | None:
     """Lock DESCRIPTOR; return False where another process has it, None where there are no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,7 +136,7 @@ def clear(targets: Collection[str]) -> None:
                     _remove_left(entry.path, entry.is_dir(follow_symlinks=False))
 
 
-def _remove_left(path, is_folder):
+def _remove_left(path: str, is_folder: bool) -> None:
     """Remove PATH if it is ours and nobody holds it."""
     flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_WRONLY | os.O_NONBLOCK
     with contextlib.suppress(OSError):  # another process was quicker

@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
 # A terminal sends the first, batch systems the others; SIGUSR1 is Slurm's usual warning.
@@ -21,13 +23,13 @@ class Stopped(BaseException):
     """A signal asked the command to stop."""
 
 
-raised = []  # the signals that were raised as Stopped
-_asked = []  # those that deferring_stop keeps until the work asks for them
-_last = signal.SIG_IGN  # what finish() makes of SIGNALS
+raised: list[str] = []  # the signals that were raised as Stopped
+_asked: list[str] = []  # those that deferring_stop keeps until the work asks for them
+_last: signal.Handlers = signal.SIG_IGN  # what finish() makes of SIGNALS
 _heard = -float("inf")  # when the last new one came
 
 
-def _is_obeyed():
+def _is_obeyed() -> bool:
     """Tell whether Stopped is on its way: whether what runs now is a clean-up."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, Stopped):
@@ -35,7 +37,7 @@ def _is_obeyed():
     return error is not None
 
 
-def _is_new(seconds):
+def _is_new(seconds: float) -> bool:
     """Tell whether a signal is a new one, after none in so many SECONDS."""
     global _heard
     now = time.monotonic()
@@ -45,7 +47,7 @@ def _is_new(seconds):
     return True
 
 
-def _stop(number, _frame):
+def _stop(number: int, _frame: FrameType | None) -> None:
     if _is_new(PATIENCE if _is_obeyed() else 0):
         raised.append(signal.Signals(number).name)
         raise Stopped(raised[0])
@@ -61,7 +63,7 @@ def heed() -> None:
 
 
 @contextlib.contextmanager
-def _handling(handler):
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Let HANDLER have SIGNALS."""
     # What the parent ignores stays ignored: `nohup` and `&` in scripts mean it.
     before = {
@@ -76,7 +78,7 @@ def _handling(handler):
 
 
 @contextlib.contextmanager
-def stopping():
+def stopping() -> Iterator[None]:
     """Turn a signal into Stopped in this block, so that half-written files are removed."""
     try:
         with _handling(_stop):
@@ -86,7 +88,7 @@ def stopping():
 
 
 @contextlib.contextmanager
-def deferring_stop(patient=False):
+def deferring_stop(patient: bool = False) -> Iterator[Callable[[], str | None]]:
     """Yield a function that names the signal that asked to stop, if one did.
 
     For work that may stop only between two steps. A second signal stops it at once, unless PATIENT:
@@ -95,7 +97,7 @@ def deferring_stop(patient=False):
     heed()
     _asked.clear()
 
-    def ask(number, _frame):
+    def ask(number: int, _frame: FrameType | None) -> None:
         if _is_new(AGAIN) and _asked and not patient:
             raise Stopped(_asked[0])
         _asked.append(signal.Signals(number).name)
@@ -144,7 +146,7 @@ def wait(descriptor: int, event: int) -> None:
 
 
 @contextlib.contextmanager
-def born_deaf():
+def born_deaf() -> Iterator[None]:
     """Let the processes started here be deaf to signals to the group: this one stops them."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
     try:
@@ -153,7 +155,7 @@ def born_deaf():
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
 
 
-def die_with_parent(number, to_the_end=False):
+def die_with_parent(number: int, to_the_end: bool = False) -> None:
     """Ask Linux to send this process the signal NUMBER when its parent dies, in whatever way.
 
     TO_THE_END says that signals end it even after finish(), where one of many may wait for others.

@@ -5,7 +5,7 @@ import datetime
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from ssl_common import containers, formats, legible, results, streams
@@ -59,7 +59,7 @@ def contents(path: str) -> str:
 @contextlib.contextmanager
 def writing_features(
     output: str, fields: Mapping[str, Mapping[str, Any]], known: bool = True
-) -> Iterator[list[BinaryIO]]:
+) -> Iterator[Sequence[BinaryIO]]:
     """Open OUTPUT for the features of the layers FIELDS names; yield a stream for each.
 
     FIELDS is {layer: what its sidecar says}. A folder, DIR/, gets DIR/<layer>.npy for each; another

@@ -198,7 +198,9 @@ class Numbers(Entry):
     def read(self, name: str, value: Any, letters: Letters, earlier: dict[str, Any]) -> Any:
         if hasattr(value, "dtype"):
             return self._array(name, value, letters, earlier)
-        sides = _sides(value, len(self.shape.split()))
+        sides, inner = _sides(value, len(self.shape.split())), self.shape.split()[1:]
+        if sides == (0,) and all(side.isdigit() for side in inner):
+            sides = (0, *map(int, inner))  # an empty list is as wide as it is to be
         right = letters.fit(name, sides, self.shape) and all(map(self._allows, _leaves(value)))
         if not right or (self.letter and not letters.fit(name, (value,), self.letter)):
             raise self.other(name, value, letters)
@@ -314,18 +316,20 @@ class Texts(Entry):
 
 @dataclass(frozen=True)
 class Flag(Entry):
-    """True or false."""
+    """True or false, or a list of these, of SHAPE."""
 
+    shape: str = ""
     maybe: bool = False
 
-    def requirement(self, _letters: Letters) -> str:
-        return "true or false"
+    def requirement(self, letters: Letters) -> str:
+        return letters.phrase(self.shape, "of true or false") if self.shape else "true or false"
 
     def passes(self, value: Any) -> bool:
-        return isinstance(value, bool)
+        return not self.shape and isinstance(value, bool)
 
     def read(self, name: str, value: Any, letters: Letters, _earlier: dict[str, Any]) -> Any:
-        if not self.passes(value):
+        right = all(isinstance(each, bool) for each in _leaves(value))
+        if not right or not letters.fit(name, _sides(value, len(self.shape.split())), self.shape):
             raise self.other(name, value, letters)
         return value
 

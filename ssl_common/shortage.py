@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import sys
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ssl_common import processes
@@ -19,9 +20,9 @@ class Kind(NamedTuple):
     """A shortage: how it is called, how libraries and the system say it, and who limits it."""
 
     words: str
-    said: re.Pattern
-    numbers: frozenset
-    limits: dict  # the option of ulimit -> (the limit, its unit in bytes)
+    said: re.Pattern[str]
+    numbers: frozenset[int]
+    limits: dict[str, tuple[int, int]]  # the option of ulimit -> (the limit, its unit in bytes)
 
 
 SPACE = {"-v": (resource.RLIMIT_AS, 1024), "-d": (resource.RLIMIT_DATA, 1024)}
@@ -52,7 +53,7 @@ KINDS = (
 )
 
 
-def lacking(error):
+def lacking(error: BaseException | None) -> str | None:
     """Return in words what the machine lacks, where ERROR, or one that led to it, says so."""
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
@@ -66,7 +67,7 @@ def lacking(error):
     return None
 
 
-def told(message):
+def told(message: object) -> str | None:
     """Return in words what the machine lacks, where MESSAGE of a library says so, else None."""
     for kind in KINDS:
         for line in str(message).splitlines():
@@ -75,12 +76,12 @@ def told(message):
     return None
 
 
-def _in_words(kind, detail=""):
+def _in_words(kind: Kind, detail: str = "") -> str:
     """Return the KIND of shortage in words, with the DETAIL that is known and the limits set."""
     return kind.words + (f": {detail[:LONGEST]}" if detail else "") + _limits(kind)
 
 
-def _limits(kind):
+def _limits(kind: Kind) -> str:
     """Return the limits that are set on the KIND, in words."""
     limits = [
         f"ulimit {option} is {most // unit}"
@@ -92,10 +93,12 @@ def _limits(kind):
 
 # ---- A child that is watched ------------------------------------------------------------------
 
-_chatter = _diary = None  # in the child: what libraries write on stderr; what it has to tell
+# In the child: what libraries write on stderr, and what it has to tell.
+_chatter: int | None = None
+_diary: int | None = None
 
 
-def watch(complain):
+def watch(complain: Callable[[str, int], int]) -> None:
     """Go on in a child where memory is limited; here, wait for its end, and COMPLAIN for it.
 
     Libraries in C that are refused memory end the process by themselves, in many lines or none.
@@ -125,7 +128,7 @@ def watch(complain):
     processes.die_with_parent(signal.SIGTERM)
 
 
-def _wait(child, heard):
+def _wait(child: int, heard: Iterable[int]) -> tuple[str, int]:
     """Wait for the end of CHILD, passing on the signals HEARD; return how it ended, its status."""
     while True:
         number = signal.sigwait(heard)
@@ -137,30 +140,30 @@ def _wait(child, heard):
             return f"was ended by {signal.Signals(end.si_status).name}", 1
 
 
-def _read(descriptor):
+def _read(descriptor: int) -> str:
     return os.fsdecode(os.pread(descriptor, 1 << 16, 0))
 
 
-def _remove(path):
+def _remove(path: str) -> None:
     with contextlib.suppress(OSError):
         shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
 
 
-def chattered():
+def chattered() -> str | None:
     """Return in words what the machine lacks, where libraries of a watched child have said so."""
     return told(_read(_chatter)) if _chatter is not None else None
 
 
-def unfinished(path):
+def unfinished(path: str) -> None:
     """Let who watches this process, if one does, remove PATH where a library ends it."""
     _tell(path)
 
 
-def ended():
+def ended() -> None:
     """Let who watches this process, if one does, know that it ends in its own words."""
     _tell("")
 
 
-def _tell(word):
+def _tell(word: str) -> None:
     if _diary is not None:
         os.write(_diary, os.fsencode(word) + b"\0")

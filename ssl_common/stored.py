@@ -8,10 +8,12 @@ import math
 import os
 import weakref
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
+from numpy.lib import format as npy
 
-from ssl_common import containers, streams
+from ssl_common import streams
 from ssl_common.streams import DataError
 
 PIECE = 1 << 26  # bytes of a block of rows at most
@@ -25,40 +27,58 @@ class Stored:
     shorter, and an OSError that names it where it cannot be read.
     """
 
-    def __init__(self, path: str, dtype, shape: tuple, order: str, start: int, file=None):
+    def __init__(
+        self,
+        path: str,
+        dtype: Any,
+        shape: tuple[int, ...],
+        order: Literal["C", "F"],
+        start: int,
+        file: int | None = None,
+    ) -> None:
         """Take the number of an open FILE, or open PATH; from byte START on it holds the array.
 
         ORDER is C or F, as numpy has it.
         """
         self.filename, self.dtype, self.shape = path, np.dtype(dtype), shape
-        self._order, self.start = order if len(shape) > 1 else "C", start
+        self._order: Literal["C", "F"] = order if len(shape) > 1 else "C"
+        self.start = start
         self._file = os.open(path, os.O_RDONLY) if file is None else os.dup(file)
         weakref.finalize(self, os.close, self._file)
 
-    ndim = property(lambda self: len(self.shape))
-    size = property(lambda self: math.prod(self.shape))
-    nbytes = property(lambda self: self.size * self.dtype.itemsize)
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
-    def __reduce__(self):  # another process opens the file again
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __reduce__(self) -> tuple:  # another process opens the file again
         return Stored, (self.filename, self.dtype, self.shape, self._order, self.start)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         found = np.empty(self.shape, self.dtype, self._order)
         self._fill(found.reshape(-1, order="A"), 0)  # a view, in the order of the file
         return found if dtype is None else found.astype(dtype, copy=False)
 
-    def __getitem__(self, key) -> np.ndarray:
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+    def __getitem__(self, key: Any) -> np.ndarray:
+        part: slice
+        rows, part = key if isinstance(key, tuple) else (key, slice(None))
         rows = _numbers(rows, len(self))
         if isinstance(rows, int):
-            return self[rows : rows + 1, columns][0]
+            return self[rows : rows + 1, part][0]
         if self.ndim > 2 and self._order == "F":
             return np.asarray(self)[rows]
         width = math.prod(self.shape[1:])
-        columns = range(width)[columns]
+        columns = range(width)[part]
         if self._order == "F":  # it lies there as columns x rows
             span = range(min(rows), max(rows) + 1) if len(rows) else range(0)
             found = self._matrix(columns, span, len(self)).T
@@ -67,7 +87,7 @@ class Stored:
         found = self._matrix(rows, columns, width)
         return found if self.ndim == 2 else found.reshape(-1, *self.shape[1:])
 
-    def _matrix(self, lines, part, width):
+    def _matrix(self, lines: Any, part: range, width: int) -> np.ndarray:
         """Return PART, a range, of the LINES of WIDTH numbers each that the file holds."""
         found, done = np.empty((len(lines), len(part)), self.dtype), 0
         for run in _runs(lines) if len(part) == width else ([line] for line in lines):
@@ -76,9 +96,9 @@ class Stored:
             done += len(run)
         return found
 
-    def _fill(self, array, first):
+    def _fill(self, array: np.ndarray, first: int) -> None:
         """Read into ARRAY, of one dimension, from number FIRST of the file on."""
-        rest = memoryview(array.view(np.uint8))
+        rest = array.view(np.uint8).data
         place = self.start + first * self.dtype.itemsize
         with streams.naming(self.filename):
             while len(rest):
@@ -92,17 +112,20 @@ class Stored:
 class Filled:
     """The array in the .npy file PATH, all of it there, whose rows are written in any order.
 
-    Several processes may write into one.
+    It is one of our own making, in C order; several processes may write into one.
     """
 
-    def __init__(self, path: str):
-        self._array = containers.read_array(path)
+    def __init__(self, path: str) -> None:
+        with streams.regular(path) as stream:
+            npy.read_magic(stream)
+            shape, _fortran, dtype = npy.read_array_header_1_0(stream)
+            self._array = Stored(path, dtype, shape, "C", stream.tell())
         self._file = os.open(path, os.O_WRONLY)
         weakref.finalize(self, os.close, self._file)
 
     def write(self, first: int, rows: np.ndarray) -> None:
         """Put ROWS from row FIRST on."""
-        rest = memoryview(np.ascontiguousarray(rows, self._array.dtype).reshape(-1).view(np.uint8))
+        rest = np.ascontiguousarray(rows, self._array.dtype).reshape(-1).view(np.uint8).data
         row = math.prod(self._array.shape[1:]) * self._array.dtype.itemsize
         place = self._array.start + first * row
         with streams.naming(self._array.filename):
@@ -111,31 +134,32 @@ class Filled:
                 rest, place = rest[done:], place + done
 
 
-def blocks(array, count: int) -> Iterator[tuple[slice, np.ndarray]]:
+def blocks(array: Any, count: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield (slice, its rows) of ARRAY (N, D), at most COUNT and PIECE bytes at a time.
 
     Those of a Stored stay until the next are asked for, which take their place.
     """
     count = max(1, min(count, PIECE // max(1, array.shape[1] * array.dtype.itemsize)))
-    kept = isinstance(array, Stored) and array._order == "C"
-    memory = np.empty((count, array.shape[1]), array.dtype) if kept else None
+    memory = None
+    if isinstance(array, Stored) and array._order == "C":
+        memory = np.empty((count, array.shape[1]), array.dtype)
     for start in range(0, len(array), count):
         part = slice(start, min(start + count, len(array)))
-        if kept:
+        if memory is not None:
             array._fill(memory[: part.stop - start].reshape(-1), start * array.shape[1])
             yield part, memory[: part.stop - start]
         else:
             yield part, array[part]
 
 
-def _numbers(key, count):
+def _numbers(key: Any, count: int) -> Any:
     """Return which of COUNT lines KEY names: an int, a range, or an array of numbers."""
     if isinstance(key, (int, np.integer, slice)):
         return range(count)[key]
     return np.arange(count)[key]
 
 
-def _runs(numbers):
+def _runs(numbers: Any) -> list[range]:
     """Return NUMBERS cut into ranges, so that few reads do."""
     if isinstance(numbers, range) and numbers.step == 1:
         return [numbers] if numbers else []

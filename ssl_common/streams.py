@@ -10,6 +10,8 @@ import select
 import stat
 import sys
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
 
 from ssl_common import legible, partials, processes
 
@@ -36,12 +38,12 @@ class TerminalError(Exception):
     """A terminal stands where data should: commands exit 2 with it."""
 
 
-def name(path):
+def name(path: str) -> str:
     """Return how messages call PATH."""
     return {"-": "standard input"}.get(path) or legible.text(path)
 
 
-def stem(path):
+def stem(path: str) -> str | None:
     """Return the file name of PATH without its last ending: how records name a data set."""
     if path == "-" or descriptor(path) is not None:
         return None
@@ -67,15 +69,22 @@ class _Raw(io.FileIO):
     Standard streams may be set not to block, by whoever shares them.
     """
 
-    def __init__(self, file, mode, known_as, **extra):
-        super().__init__(file, mode, **extra)
+    def __init__(
+        self,
+        file: str | int,
+        mode: str,
+        known_as: str,
+        closefd: bool = True,
+        opener: Callable[[str, int], int] | None = None,
+    ) -> None:
+        super().__init__(file, mode, closefd, opener)
         self.known_as = known_as
         self.waits = not stat.S_ISREG(os.fstat(self.fileno()).st_mode)
         # What one can write that is ready, without blocking: of a pipe, one page.
         self.most = 4096 if self.waits and os.get_blocking(self.fileno()) else 1 << 16
         self.deaf = False
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         with naming(self.known_as):
             while True:
                 if self.waits:
@@ -83,15 +92,16 @@ class _Raw(io.FileIO):
                 if (count := super().readinto(buffer)) is not None:
                     return count
 
-    read = io.RawIOBase.read
+    def read(self, size: int | None = -1) -> bytes:
+        return io.RawIOBase.read(self, -1 if size is None else size)  # by way of readinto
 
-    def readall(self):
+    def readall(self) -> bytes:
         with naming(self.known_as):
             if not self.waits:
                 return super().readall()
         return b"".join(iter(lambda: self.read(1 << 16), b""))
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         with naming(self.known_as):
             while not self.deaf:
                 if self.waits:
@@ -102,13 +112,16 @@ class _Raw(io.FileIO):
 
 
 @contextlib.contextmanager
-def reading(path):
+def reading(path: str) -> Iterator[io.BufferedReader]:
     """Open PATH ("-" is standard input) for reading bytes, a file or pipe; refuse a terminal."""
     if not path:
         raise DataError("the name of an input is empty: name a file")
     processes.heed()
     if path != "-":
-        with io.BufferedReader(_Raw(path, "rb", path, opener=_at_once), BUFFER) as stream:
+        stream: io.BufferedReader = io.BufferedReader(
+            _Raw(path, "rb", path, opener=_at_once), BUFFER
+        )
+        with stream:
             _check_readable(stream, path)
             yield stream
         return
@@ -120,12 +133,12 @@ def reading(path):
     yield io.BufferedReader(raw, BUFFER)
 
 
-def _at_once(path, flags):
+def _at_once(path: str, flags: int) -> int:
     """Open PATH, where a FIFO that nobody writes to would otherwise be waited for."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def _check_readable(stream, path):
+def _check_readable(stream: io.BufferedReader, path: str) -> None:
     """Raise the error of PATH, open as STREAM, where it is a device."""
     kind = os.fstat(stream.fileno()).st_mode
     if stream.isatty():
@@ -134,7 +147,7 @@ def _check_readable(stream, path):
         raise DataError(f"{path}: a device: name a file, or a pipe")
 
 
-def _is_open(number, way):
+def _is_open(number: int, way: int) -> bool:
     """Tell whether the descriptor NUMBER is open, and for WAY, os.O_RDONLY or O_WRONLY."""
     try:
         return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE in (way, os.O_RDWR)
@@ -159,7 +172,7 @@ def regular(path: str) -> io.BufferedReader:
 
 
 @contextlib.contextmanager
-def writing(path, binary=True):
+def writing(path: str, binary: bool = True) -> Iterator[BinaryIO]:
     """Open PATH ("-" is standard output) for writing bytes that appear whole or not at all.
 
     A named file is written beside its place and renamed over it when the block ends well; whatever
@@ -174,7 +187,7 @@ def writing(path, binary=True):
         yield stream
 
 
-def is_special(path):
+def is_special(path: str) -> bool:
     """Tell whether PATH is standard output, a device or a FIFO, or a folder: not to be replaced."""
     if path == "-" or descriptor(path) is not None:
         return True
@@ -182,7 +195,7 @@ def is_special(path):
 
 
 @contextlib.contextmanager
-def _sending(path, known_as, binary):
+def _sending(path: str, known_as: str, binary: bool) -> Iterator[BinaryIO]:
     """Open PATH, which is special, for writing: a rename over /dev/null would destroy it."""
     processes.heed()
     number = 1 if path == "-" else descriptor(path)
@@ -204,7 +217,7 @@ def _sending(path, known_as, binary):
             raise
 
 
-def _reader_awaited(path):
+def _reader_awaited(path: str) -> int:
     """Open PATH for writing; of a FIFO, as soon as somebody reads it."""
     while True:
         try:
@@ -217,7 +230,9 @@ def _reader_awaited(path):
 
 
 @contextlib.contextmanager
-def writing_together(paths, removed=()):
+def writing_together(
+    paths: Sequence[str], removed: Collection[str] = ()
+) -> Iterator[Sequence[BinaryIO]]:
     """Open the files PATHS for writing bytes; they appear when the block ends well, whole.
 
     Once the bytes of all are on the disk, those of PATHS that are among REMOVED are taken away, and
@@ -255,7 +270,7 @@ def check_output(path: str) -> None:
         pass
 
 
-def _replaceable(path):
+def _replaceable(path: str) -> tuple[str, os.stat_result | None]:
     """Return (the file that PATH is, its status or None); raise the error of what is not to be.
 
     Through a symbolic link: the link stays, its file is replaced.
@@ -274,12 +289,12 @@ def _replaceable(path):
     return target, old
 
 
-def _is_writable(path, status):
+def _is_writable(path: str, status: os.stat_result) -> bool:
     """Tell whether PATH, of STATUS, may be written; what nobody may write is closed to root too."""
     return bool(status.st_mode & 0o222) and os.access(path, os.W_OK, effective_ids=True)
 
 
-def _take_after(opened, old):
+def _take_after(opened: int | str, old: os.stat_result) -> None:
     """Give what is OPENED, a descriptor or path, the owner and the mode of OLD, where we may."""
     for owner, group in ((-1, old.st_gid), (old.st_uid, -1)):
         with contextlib.suppress(PermissionError):
@@ -288,13 +303,13 @@ def _take_after(opened, old):
         os.chmod(opened, stat.S_IMODE(old.st_mode))
 
 
-def is_folder(path):
+def is_folder(path: str) -> bool:
     """Tell whether PATH names a folder, there or to be made: DIR/."""
     return path.endswith("/") or os.path.isdir(path)
 
 
 @contextlib.contextmanager
-def making_folder(path):
+def making_folder(path: str) -> Iterator[None]:
     """Make the folder PATH unless it is there; take it away again if the block fails."""
     made = not os.path.isdir(path)
     if made:
@@ -310,7 +325,7 @@ def making_folder(path):
 
 
 @contextlib.contextmanager
-def writing_folder(path):
+def writing_folder(path: str) -> Iterator[str]:
     """Yield a folder to fill, which becomes PATH, whole, when the block ends well.
 
     Raises DataError where PATH is there already, unless it is an empty folder.
@@ -346,7 +361,7 @@ def temporary_folder(purpose: str) -> contextlib.AbstractContextManager[str]:
 
 
 @contextlib.contextmanager
-def naming(path, alias=None):
+def naming(path: str, alias: str | None = None) -> Iterator[None]:
     """Let an OSError that names no file, or ALIAS, name PATH: the file that the user knows."""
     try:
         yield
@@ -375,11 +390,11 @@ def settle() -> None:
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is None or not os.get_blocking(2):
         raw = _Raw(2, "wb", "standard error", closefd=False)
-        said = {"errors": "backslashreplace", "line_buffering": True}
-        sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), **said)
+        buffered = io.BufferedWriter(raw)
+        sys.stderr = io.TextIOWrapper(buffered, errors="backslashreplace", line_buffering=True)
 
 
-def abandon(descriptor):
+def abandon(descriptor: int) -> None:
     """Send what is left in the buffer of DESCRIPTOR nowhere, so that exiting raises nothing."""
     os.close(descriptor)  # first: the process may have as many open as it is allowed
     devnull = os.open(os.devnull, os.O_WRONLY)
@@ -388,7 +403,7 @@ def abandon(descriptor):
         os.close(devnull)
 
 
-def digest(data):
+def digest(data: bytes | Iterable[bytes]) -> str:
     """Return the first 16 hex digits of the SHA-256 of bytes, or of an iterable of bytes."""
     sha = hashlib.sha256()
     for piece in (data,) if isinstance(data, bytes) else data:
@@ -396,12 +411,12 @@ def digest(data):
     return sha.hexdigest()[:16]
 
 
-def file_digest(path):
+def file_digest(path: str) -> str:
     """Return digest() of what the file PATH holds."""
     with open(path, "rb") as stream:
         return digest(iter(lambda: stream.read(1 << 20), b""))
 
 
-def utf8(argument):
+def utf8(argument: str) -> str:
     """Return an ARGUMENT of the command line, its bytes that are not UTF-8 spelled out: \\xff."""
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

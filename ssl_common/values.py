@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import click
 
@@ -16,20 +17,21 @@ DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNOR
 class Whole(click.IntRange):
     """A whole number from LEAST to MOST, in the digits 0 to 9 and nothing else."""
 
-    def __init__(self, least, most):
+    def __init__(self, least: int, most: int) -> None:
         super().__init__(least, most)
+        self.least, self.most = least, most
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value  # a default
-        number = whole(value, self.max)
-        if number is None or number < self.min:
-            wanted = f"a whole number from {self.min:,} to {self.max:,}"
+        number = whole(value, self.most)
+        if number is None or number < self.least:
+            wanted = f"a whole number from {self.least:,} to {self.most:,}"
             self.fail(f"{legible.quoted(value)} is not {wanted}", param, ctx)
         return number
 
 
-def whole(digits, most):
+def whole(digits: str, most: int) -> int | None:
     """Return the whole number that the text DIGITS is, None where it is none or above MOST."""
     digits = digits.lstrip("0") or digits[:1]
     if not COUNTED.fullmatch(digits) or len(digits) > len(str(most)):
@@ -37,7 +39,7 @@ def whole(digits, most):
     return int(digits) if int(digits) <= most else None
 
 
-def real(decimal):
+def real(decimal: str) -> float | None:
     """Return the finite number that the text DECIMAL is, None where it is none."""
     if not DECIMAL.fullmatch(decimal):
         return None  # float() takes spaces, underscores, nan and infinity
@@ -47,13 +49,16 @@ def real(decimal):
 class Positive(click.FloatRange):
     """A number above 0, and at most MOST."""
 
-    def __init__(self, most):
+    def __init__(self, most: float) -> None:
         super().__init__(0, most, min_open=True)
+        self.most = most
 
-    def convert(self, value, param, ctx):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         number = value if isinstance(value, float) else real(value)
-        if number is None or not 0 < number <= self.max:
-            wanted = f"a number above 0, at most {self.max:,}"
+        if number is None or not 0 < number <= self.most:
+            wanted = f"a number above 0, at most {self.most:,}"
             self.fail(f"{legible.quoted(value)} is not {wanted}", param, ctx)
         return number
 
@@ -63,7 +68,9 @@ class Share(click.ParamType):
 
     name = "share"
 
-    def convert(self, value, param, ctx):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         share = real(value.removesuffix("%"))
         if share is not None:
             share /= 100 if value.endswith("%") else 1
@@ -77,10 +84,12 @@ class Interval(click.ParamType):
 
     name = "interval"
 
-    def convert(self, value, param, ctx):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, str]:
         match = re.fullmatch("([0-9]+)(step|epoch|min)s?", value)
-        count = match and whole(match[1], MANY)
-        if not count:
+        count = whole(match[1], MANY) if match else None
+        if not match or not count:
             wanted = f"like 500steps, 1epoch or 30min, a count from 1 to {MANY:,}"
             self.fail(f"{legible.quoted(value)} is not {wanted}", param, ctx)
         return count, match[2]
@@ -91,12 +100,16 @@ class Wholes(click.ParamType):
 
     name = "numbers"
 
-    def __init__(self, least, most, like):
+    def __init__(self, least: int, most: int, like: str) -> None:
         self.least, self.most, self.like = least, most, like
 
-    def convert(self, value, param, ctx):
-        numbers = [whole(each, self.most) for each in value.split(",")]
-        if None in numbers or min(numbers) < self.least or len(set(numbers)) < len(numbers):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        words = value.split(",")
+        wholes = (whole(word, self.most) for word in words)
+        numbers = [number for number in wholes if number is not None and number >= self.least]
+        if len(set(numbers)) < len(words):
             wanted = f"like {self.like}, numbers from {self.least} to {self.most:,}, none twice"
             self.fail(f"{legible.quoted(value)} is not {wanted}", param, ctx)
         return numbers
@@ -107,7 +120,9 @@ class Tag(click.ParamType):
 
     name = "tag"
 
-    def convert(self, value, param, ctx):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
         key, _, said = value.partition("=")
         if not key or not said:
             self.fail(f"{legible.quoted(value)} is not like layer=conv5", param, ctx)

@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import pathlib
+import pickle
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,9 +18,11 @@ import caffe2
 import numpy as np
 import pytest
 from PIL import Image
+from warm import COMMANDS, Warm
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 TINY = CHECKOUT / "tests/tiny.py"  # a command with a network of three layers
+VERSION = re.search(r'version="(.+)"', (CHECKOUT / "setup.py").read_text(encoding="utf-8"))[1]
 BIN = pathlib.Path(sys.executable).parent  # not resolved: the folder of the virtual environment
 
 # `make test &` in a script, and nohup, let the tests, and what they start, be deaf to these.
@@ -57,7 +62,7 @@ class Child(subprocess.Popen):
                 pipe.close()
 
 
-subprocess.Popen = Child
+Popen, subprocess.Popen = subprocess.Popen, Child
 
 
 @pytest.fixture(autouse=True)
@@ -96,21 +101,51 @@ def readers(pid):
     return [child for child, line in lines.items() if b"resource_tracker" not in line]
 
 
+warm = []  # what starts commands without an import of torch, once it is asked for
+
+
+def process(argv, cwd, given=None, largest=None, **streams):
+    """Run the command ARGV in CWD; STREAMS are as Warm.run() takes them, or as cold() does.
+
+    With LARGEST no file may grow beyond so many bytes: the kernel's own way to fail a write.
+    """
+    argv = [str(BIN / argv[0]), *argv[1:]]
+    if os.path.basename(argv[0]) in COMMANDS and streams.keys() <= {"stdin", "stdout", "stderr"}:
+        if not warm:
+            warm.append(Warm(Popen))
+        return warm[0].run(argv, cwd, environment(), given, largest, **streams)
+    if largest is not None:  # which could leave half a .pyc, too
+        streams["env"] = {"PYTHONDONTWRITEBYTECODE": "1"}
+        streams["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest,) * 2)
+    return cold(argv, cwd, given, **streams)
+
+
+def cold(argv, cwd, given=None, env=None, **streams):
+    """Run ARGV in CWD from its very beginning, with ENV beside the usual environment."""
+    if given is not None:
+        streams["input"] = given
+    else:
+        streams.setdefault("stdin", subprocess.DEVNULL)
+    kept = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    argv = [str(BIN / argv[0]), *argv[1:]]
+    return subprocess.run(argv, cwd=cwd, env=environment(env), check=False, **kept | streams)
+
+
+def pytest_sessionfinish():
+    while warm:
+        warm.pop().close()
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run a command as a real process, in tmp_path; CHECK is the exit status it must have."""
 
     def run(*argv, stdin=None, cwd=None, env=None, check=None):
         argv = [str(argument) for argument in argv]
-        source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-        done = subprocess.run(
-            [str(BIN / argv[0]), *argv[1:]],
-            cwd=cwd or tmp_path,
-            env=environment(env),
-            capture_output=True,
-            check=False,
-            **source,
-        )
+        if env:  # which libraries read as they are loaded
+            done = cold(argv, cwd or tmp_path, stdin, env)
+        else:
+            done = process(argv, cwd or tmp_path, stdin)
         if check is not None:
             assert done.returncode == check, done.stderr.decode()
         return done
@@ -131,16 +166,30 @@ def data():
     return data
 
 
+@contextlib.contextmanager
+def alone(tmp_path_factory, name):
+    """Yield a path by NAME that all the processes of pytest-xdist share, to one at a time."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield base / name
+
+
+def once(tmp_path_factory, name, make):
+    """Return what MAKE() gives, which is called once for all the processes of pytest-xdist."""
+    with alone(tmp_path_factory, name) as kept:
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(make()))
+        return pickle.loads(kept.read_bytes())
+
+
 @pytest.fixture(scope="session")
 def scratch_template(tmp_path_factory):
     """Make the files of scratch, once for all the processes of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = base / "scratch-template"
-    with open(base / "scratch-template.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(tmp_path_factory, "scratch-template") as folder:
         if not folder.exists():
-            making = base / "scratch-making"
+            making = folder.with_name("scratch-making")
             shutil.rmtree(making, ignore_errors=True)
             making.mkdir()
             make_scratch(making)

@@ -286,8 +286,8 @@ def test_large_images_are_not_made_small_first():
     warped = features.Warp(600)(image)
     assert warped.shape == (3, 600, 600) and warped.float().std() > 40  # 256 would leave gray
     assert features.Warp(224)(image).shape == (3, 224, 224)
-    assert augmentation.shown(image, 600, False).shape == (600, 600, 3)
-    assert augmentation.shown(image, 299, True).shape == (299, 299, 3)
+    assert augmentation.side_crop(image, 600, False).shape == (600, 600, 3)
+    assert augmentation.side_crop(image, 299, True).shape == (299, 299, 3)
 
 
 # ---- Files --------------------------------------------------------------------------------------

@@ -35,14 +35,14 @@ def test_the_hull_is_zhangs(data):
 @pytest.mark.parametrize("grid", RELEASED)
 def test_all_colours_have_the_bins_that_the_authors_released(gamut, grid):
     """ImageNet has colours in every bin of sRGB."""
-    points, prior = bins.occupied(gamut, grid)
+    points, prior = bins.grid_points(gamut, grid)
     assert len(points) == RELEASED[grid] and points.dtype == np.int64
     assert abs(prior.sum() - 1) < 1e-12 and (prior > 0).all()
 
 
 def test_the_released_file(gamut, data):
     released = np.load(data("perms_colour/pts_in_hull_train_imagenet1k_bin20.npy"))
-    assert np.array_equal(bins.occupied(gamut, 20)[0], released)
+    assert np.array_equal(bins.grid_points(gamut, 20)[0], released)
 
 
 @pytest.mark.parametrize("grid", RELEASED)
@@ -53,7 +53,7 @@ def test_cells_are_those_of_numpys_histogram(grid):
     want, _, _ = np.histogram2d(ab[:, 0], ab[:, 1], [edges, edges])
     histogram = np.zeros((256, 256), np.int64)
     np.add.at(histogram, tuple(ab.T + 128), 1)
-    points, prior = bins.occupied(histogram, grid)
+    points, prior = bins.grid_points(histogram, grid)
     cells = [(edges[i], edges[j]) for i, j in zip(*np.nonzero(want), strict=True)]
     assert points.tolist() == [list(map(int, cell)) for cell in cells]
     assert abs(prior - want[want > 0] / want.sum()).max() < 1e-15
@@ -87,7 +87,7 @@ def test_beyond_twenty_neighbors_nothing_changes(gamut):
     np.put_along_axis(kept, nearest.numpy(), share.numpy(), 1)
     assert abs(kept - full).max() < 3e-5
     # As good on a finer grid, of which more are within reach.
-    fine = bins.occupied(gamut, 5)[0]
+    fine = bins.grid_points(gamut, 5)[0]
     square = ((ab[::9, None] - fine) ** 2).sum(2)
     full = np.exp((square.min(1, keepdims=True) - square) / 50)
     top = bins.Bins(fine, None, 313).encode(torch.from_numpy(ab[::9]))[1][:, 0].numpy()
@@ -134,7 +134,7 @@ def test_rebalancing():
 
 def test_the_loss_of_a_constant(gamut):
     """Against the minimum that gradient descent finds, under the prior."""
-    points, prior = bins.occupied(gamut, 20)
+    points, prior = bins.grid_points(gamut, 20)
     table = bins.Bins(points, prior, 5)
     nearest, share = table.encode(torch.from_numpy(points))
     weight = torch.from_numpy(prior).float() * table.weight

@@ -31,12 +31,12 @@ def twin():
         yield
 
 
-def train(folder, steps=None, **changes):
+def train(folder, steps=None, layers=(), **changes):
     """Train heads on a cache in this process, up to step STEPS; return the bytes of their file."""
     done = []
     options = TrainingOptions(
         output=str(folder / "h.pt"), batch=4, lr=0.01, iterations=9, precision="fp32",
-        device="cpu", root=str(folder), checkpoint_every=((3, "step"),),
+        device="cpu", root=str(folder), checkpoint_every=((3, "step"),), **changes,
     )  # fmt: skip
     talk = Conversation(
         emit=lambda _line: None,
@@ -44,10 +44,9 @@ def train(folder, steps=None, **changes):
         stopping=lambda: "SIGTERM" if steps in done else None,
         progress=lambda step, *_: done.append(step),
     )
-    how = {"layers": (), "recipe": None, "cache": True, "caching": silent}
-    how |= {"options": options, "talk": talk}
+    manifest = str(folder / "train.tsv")
     with contextlib.chdir(folder):  # where images lie is told from there
-        training.train("random:twin", str(folder / "train.tsv"), **how | changes)
+        training.train("random:twin", manifest, layers, None, True, options, talk, silent)
     return (folder / "h.pt").read_bytes()
 
 
@@ -163,9 +162,8 @@ def test_the_features_of_another_network_are_not_taken(stopped):
 def test_another_network_does_not_touch_what_a_run_has(stopped):
     folder, whole = stopped
     before = {name: name.read_bytes() for name in path(folder, "").iterdir()}
-    options = {"seed": 1, "precision": "fp32", "micro_batch": 4, "synced_ranks": 1}
     with pytest.raises(DataError, match="made with seed 0, not 1; model "):
-        train(folder, options=options)
+        train(folder, seed=1)
     assert {name: name.read_bytes() for name in path(folder, "").iterdir()} == before
     assert train(folder) == whole
 
@@ -205,12 +203,11 @@ def test_batch_norm_is_not_given_one_number(stopped):
     """Two layers are 1 x 1: a piece of one image has no variance there."""
     folder, _whole = stopped
     shutil.rmtree(folder / "h.pt.state")
-    options = {"seed": 0, "precision": "fp32", "micro_batch": 1, "synced_ranks": 1}
     with pytest.raises(DataError) as error:
-        train(folder, options=options)
+        train(folder, accumulate=4)
     assert str(error.value) == (
         "--batch 4 is cut into pieces of 1 image, and batch norm of conv2 (1 x 1) needs 2: "
         "raise --batch, or lower --gpus or --accumulate"
     )
     assert not (folder / "h.pt.state").exists()
-    assert train(folder, options=options, layers=("conv1",))
+    assert train(folder, layers=("conv1",), accumulate=4)

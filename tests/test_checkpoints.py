@@ -202,6 +202,12 @@ def test_the_newest_two_are_kept_and_those_that_stay_for_good(tmp_path):
     assert not (tmp_path / "m.pt.state/stopped").exists() and (tmp_path / "m.pt").exists()
 
 
+def test_two_are_kept_where_none_stays_for_good(tmp_path):
+    """As pretrain(1) says; so that one that is damaged has another before it."""
+    begin(tmp_path, range(10, 101, 10))
+    assert names(tmp_path) == ["log.jsonl", *(checkpoint(tmp_path, s).name for s in (90, 100))]
+
+
 def test_files_of_others_are_neither_read_nor_removed(tmp_path):
     run, _ = begin(tmp_path)
     others = ["notes.pt", "best.pt", "zz.pt", "x.partial", "step-7.pt", "step-000000000900.pt.bak"]

@@ -7,7 +7,7 @@ from skimage.color import rgb2lab
 from tiny import TinyLab
 
 from ssl_common.data.images import read
-from ssl_common.data.loading import draws
+from ssl_common.data.order import draws
 from ssl_common.models import registry
 from ssl_common.pretext import bins
 from ssl_common.pretext.colorization import CROP, Colorization, ColorNet, middles

@@ -12,7 +12,7 @@ from conftest import TINY, environment
 from tiny import Tiny
 
 from ssl_common.data import images
-from ssl_common.data.loading import standardize
+from ssl_common.data.pixels import resize, standardize
 from ssl_common.evaluation.linear import testing
 from ssl_common.models import registry
 from ssl_common.streams import DataError
@@ -54,7 +54,7 @@ def logits_of(folder, content, layer, paths):
             if k.startswith(f"heads.{place}.")}  # fmt: skip
     found = []
     for path in paths:
-        image = images.resize(images.read(path, folder), (256, 307))[96:160, 122:186]
+        image = resize(images.read(path, folder), (256, 307))[96:160, 122:186]
         with torch.no_grad():
             x = standardize(image.permute(2, 0, 1))[None]
             for name, stage in trunk.named_children():

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssl_common import formats, records, results, streams
-from ssl_common.data import identity, manifest
+from ssl_common.data import identity, lines
 from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
 from ssl_common.evaluation.linear import recipes
@@ -241,6 +241,8 @@ RECORD = TRAINED | {"task": "svm", "metric": "mAP", "value": 51.5, "data_set": "
                     "classes": 2, "per_class": {"a": 1.5, "b": None}, "interval": [1, 2.5],
                     "unseen": [], "inputs": {"svm": "0" * 16, "features": None}, "argv": ["x"],
                     "version": "0.2.0", "time_utc": "2019-11-01T00:00:00+00:00"}  # fmt: skip
+OBJECTS = {"path": "a/1.jpg", "width": 20, "height": 10, "boxes": [[0, 0, 20, 10], [1, 2, 3, 4.5]],
+           "labels": ["cat", "dog"], "difficult": [False, True]}  # fmt: skip
 DRAWN = {"format": 1, "seed": 3, "digests": {"sample1_k2.npy": "0" * 16}}
 
 
@@ -279,6 +281,7 @@ CASES = {
     "samples.json": Case(
         json_text(DRAWN), DRAWN, json_text, formats.SAMPLES.read, ".json", loose=("seed",)
     ),
+    "objects": Case(json_text(OBJECTS), OBJECTS, json_text, formats.OBJECTS.read, ".json"),
     "result": Case(json_text(RECORD), RECORD, json_text, record, ".json", loose=tuple(RECORD)),
     "network": tensors(network(), networks.load_network, show, ("permutations",)),
     "checkpoint": tensors(
@@ -592,7 +595,7 @@ def test_damaged_bytes_are_read_as_before_or_refused(folder, name, count):
 
 @counts
 def test_a_damaged_index_is_made_anew(folder, monkeypatch, count):
-    monkeypatch.setattr(manifest, "SMALL", 0)
+    monkeypatch.setattr(lines, "SMALL", 0)
     path, kept = folder / "indexed.tsv", folder / "kept.lines.npy"
     path.write_text(MANIFEST, encoding="utf-8")
     whole = rows(str(path), [str(kept)])

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from ssl_common.data.identity import Images, check_unseen, known, paths, places
+from ssl_common.data.identity import Images, check_unseen, fingerprint, paths, places
 from ssl_common.data.manifest import Manifest
 from ssl_common.streams import DataError
 
@@ -26,16 +26,16 @@ def test_an_image_is_known_by_sha256(listed):
     found = paths(listed("a.jpg", "b/c.jpg"))
     assert found.dtype == np.uint64 and len(found) == 2
     assert found[1].tobytes() == hashlib.sha256(b"b/c.jpg").digest()[:8]  # as earlier files have it
-    assert known(b"b/c.jpg") == found[1]
+    assert fingerprint(b"b/c.jpg") == found[1]
 
 
 def test_a_place_is_where_the_file_lies(listed, tmp_path):
     spellings = ["real/a.jpg", "./real//a.jpg", "x/../real/a.jpg", f"{tmp_path}/real/a.jpg"]
     found = places(listed(*spellings), ".")
-    assert set(found.tolist()) == {known(b"real/a.jpg")}
+    assert set(found.tolist()) == {fingerprint(b"real/a.jpg")}
     assert places(listed("a.jpg"), "real") == found[0] == places(listed("a.jpg"), "./x/../real/")
     assert places(listed("a.jpg"), ".") != found[0]
-    assert places(listed("/bin/sh"), ".") == known(b"/bin/sh") == places(listed("sh"), "/bin")
+    assert places(listed("/bin/sh"), ".") == fingerprint(b"/bin/sh") == places(listed("sh"), "/bin")
 
 
 NONE, ONE, TWO, FOUR = None, [7, 1], [7, 2], [9, 4]

@@ -17,7 +17,8 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from ssl_common.data import images, jpegs
-from ssl_common.data.images import MAX_AREA, Unreadable
+from ssl_common.data.images import Unreadable
+from ssl_common.data.pixels import MAX_AREA, crop, resize, resize_short
 from ssl_common.data.suffixes import FORMATS, SUFFIXES
 from ssl_common.streams import DataError
 
@@ -687,7 +688,7 @@ def test_a_header_that_asks_for_more_than_there_is_is_a_broken_file(tmp_path):
 )
 def test_the_short_side(size, expected):
     width, height = size
-    resized = images.resize_short(torch.zeros(height, width, 3, dtype=torch.uint8), 256)
+    resized = resize_short(torch.zeros(height, width, 3, dtype=torch.uint8), 256)
     assert resized.shape == (*reversed(expected), 3)
 
 
@@ -695,7 +696,7 @@ def test_the_short_side(size, expected):
 def test_a_strip_does_not_fill_the_memory(size):
     width, height = size
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    resized = images.resize_short(torch.zeros(height, width, 3, dtype=torch.uint8), 256)
+    resized = resize_short(torch.zeros(height, width, 3, dtype=torch.uint8), 256)
     assert min(resized.shape[:2]) == 256
     assert resized.shape[0] * resized.shape[1] <= MAX_AREA
     assert (resized.shape[1] > resized.shape[0]) == (width > height)
@@ -706,7 +707,7 @@ def test_a_strip_does_not_fill_the_memory(size):
 def test_resizing_is_antialiased():
     """A checkerboard of single pixels becomes gray; without it, black and white stay."""
     board = (np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)
-    small = images.resize_short(torch.from_numpy(board)[..., None].expand(-1, -1, 3), 128)
+    small = resize_short(torch.from_numpy(board)[..., None].expand(-1, -1, 3), 128)
     assert small.numpy().std() < 3
 
 
@@ -716,12 +717,12 @@ def test_resizing_is_pillows_within_one(size):
     smooth = np.asarray(Image.fromarray(image).resize((333, 177), Image.Resampling.BICUBIC))
     for pixels in (image, smooth):
         want = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
-        got = images.resize(torch.from_numpy(pixels.copy()), size).numpy()
+        got = resize(torch.from_numpy(pixels.copy()), size).numpy()
         assert np.abs(got.astype(int) - np.asarray(want)).max() <= 1
 
 
 def test_a_crop_lies_where_it_is_drawn():
     image = torch.arange(5 * 7 * 3, dtype=torch.uint8).view(5, 7, 3)
     for x, y, left, top in ((0, 0, 0, 0), (0.999, 0.999, 3, 1), (0.5, 0.25, 2, 0)):
-        part = images.crop(image, 4, (x, y))
+        part = crop(image, 4, (x, y))
         assert (part == image[top : top + 4, left : left + 4]).all() and part.shape == (4, 4, 3)

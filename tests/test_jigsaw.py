@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from tiny import Tiny
 
-from ssl_common.data import images
-from ssl_common.data.loading import draws
+from ssl_common.data.order import draws
+from ssl_common.data.pixels import resize_short
 from ssl_common.models import registry
 from ssl_common.pretext import jigsaw
 
@@ -65,7 +65,7 @@ def test_what_is_drawn_covers_its_range_evenly(image):
 def test_a_crop_lies_in_the_resized_image(image):
     task = jigsaw.Jigsaw(np.arange(9)[None])
     image = torch.from_numpy(np.array(image))
-    resized = images.resize_short(image, 256)  # 256 x 274
+    resized = resize_short(image, 256)  # 256 x 274
     places = set()
     for index in range(200):
         drawn = draws(0, [0], [index], task.draws)[0]

@@ -11,9 +11,10 @@ import torchvision.transforms.v2.functional as vision
 from sklearn.metrics import top_k_accuracy_score
 from tiny import Tiny
 
-from ssl_common.data import augmentation, images
-from ssl_common.data.loading import draws
+from ssl_common.data import augmentation
 from ssl_common.data.manifest import Manifest, single_labels
+from ssl_common.data.order import draws
+from ssl_common.data.pixels import resize
 from ssl_common.evaluation.linear import recipes, training
 from ssl_common.evaluation.linear.heads import Heads, Linear
 from ssl_common.evaluation.metrics import places
@@ -140,10 +141,10 @@ def test_crops_by_recipe(how, differ):
     assert one.shape == two.shape == (64, 64, 3) and one.dtype == torch.uint8
     assert (not torch.equal(one, two)) == differ
     if not differ:  # 280 x 300 -> 256 x 274, of which the middle 64
-        whole = images.resize(image, (274, 256))
+        whole = resize(image, (274, 256))
         assert torch.equal(one, whole[105:169, 96:160])
         square = task(crop=how, warp=True).crop(image, draws(0, [0], [0], 58)[0])
-        assert torch.equal(square, images.resize(image, (256, 256))[96:160, 96:160])
+        assert torch.equal(square, resize(image, (256, 256))[96:160, 96:160])
 
 
 def test_half_are_mirrored():
@@ -159,7 +160,7 @@ def test_jitter_against_torchvision():
     """In each order; its gray has other last digits."""
     pixels = 0.3 + 0.3 * torch.rand(60, 3, 5, 4)  # nothing to clip
     drawn = torch.rand(60, 4, dtype=torch.float64)
-    found = augmentation.jittered(pixels, drawn[:, :3], drawn[:, 3], 0.4)
+    found = augmentation.jitter(pixels, drawn[:, :3], drawn[:, 3], 0.4)
     changes = (vision.adjust_brightness, vision.adjust_contrast, vision.adjust_saturation)
     for image, (*amounts, order), got in zip(pixels, drawn.tolist(), found, strict=True):
         for which in augmentation.ORDERS[int(order * 6)]:

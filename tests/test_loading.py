@@ -13,25 +13,27 @@ from conftest import BIN, environment, readers
 
 from ssl_common import streams
 from ssl_common.data import images
-from ssl_common.data.loading import Drawn, InOrder, Shuffled, batches, draws, shuffled
+from ssl_common.data.batches import batches
+from ssl_common.data.datasets import RandomCrops, SequentialImages
 from ssl_common.data.manifest import Manifest
+from ssl_common.data.order import ShuffleSampler, draws, shuffle
 from ssl_common.pretext.bins import Histograms
 from ssl_common.streams import DataError
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 100, 1000, 65537])
 def test_a_shuffle_visits_every_number_once(count):
-    order = shuffled(np.arange(count), count, seed=1, epoch=2)
+    order = shuffle(np.arange(count), count, seed=1, epoch=2)
     assert sorted(order) == list(range(count))
 
 
 def test_any_part_of_a_shuffle_is_that_part_of_the_whole():
-    whole = shuffled(np.arange(1000), 1000, 0, 0)
-    assert (shuffled(np.arange(300, 420), 1000, 0, 0) == whole[300:420]).all()
+    whole = shuffle(np.arange(1000), 1000, 0, 0)
+    assert (shuffle(np.arange(300, 420), 1000, 0, 0) == whole[300:420]).all()
 
 
 def test_shuffles_differ_by_seed_and_epoch_and_look_random():
-    orders = [shuffled(np.arange(5000), 5000, s, e) for s, e in ((0, 0), (0, 1), (1, 0))]
+    orders = [shuffle(np.arange(5000), 5000, s, e) for s, e in ((0, 0), (0, 1), (1, 0))]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         # Two random orders agree in one place on average (Poisson), never in 20.
         assert (orders[first] == orders[second]).sum() < 20
@@ -45,13 +47,13 @@ def test_shuffles_differ_by_seed_and_epoch_and_look_random():
 
 
 def test_shuffle_of_100_million_needs_no_memory_for_the_rest():
-    order = shuffled(np.arange(99_999_000, 100_000_000), 100_000_000, 0, 0)
+    order = shuffle(np.arange(99_999_000, 100_000_000), 100_000_000, 0, 0)
     assert len(set(order)) == 1000 and order.max() < 100_000_000
 
 
 def test_batches_from_a_later_step_are_those_of_the_whole():
-    whole = list(Shuffled(10, 3, 8, 0, seed=4))
-    assert list(Shuffled(10, 3, 8, 5, seed=4)) == whole[5:]
+    whole = list(ShuffleSampler(10, 3, 8, 0, seed=4))
+    assert list(ShuffleSampler(10, 3, 8, 5, seed=4)) == whole[5:]
     assert [epoch for batch in whole for epoch, _ in batch] == [0] * 9 + [1] * 9 + [2] * 6
     assert all(len({index for _, index in whole[s] + whole[s + 1]}) == 6 for s in (0, 3, 6))
 
@@ -63,15 +65,15 @@ def test_an_epoch_is_every_line_once_over_all_ranks_but_the_rest_of_its_order(pa
     for epoch in (0, 1):
         seen = []
         for rank in range(ranks):
-            order = list(Shuffled(count, batch, steps, 0, 5, parts, rank, ranks))
+            order = list(ShuffleSampler(count, batch, steps, 0, 5, parts, rank, ranks))
             assert len(order) == steps * parts // ranks
             seen += [index for items in order for e, index in items if e == epoch]
             # From any step on, the rank goes on as it would have.
             assert (
-                list(Shuffled(count, batch, steps, 7, 5, parts, rank, ranks))
+                list(ShuffleSampler(count, batch, steps, 7, 5, parts, rank, ranks))
                 == order[7 * parts // ranks :]
             )
-        left_out = shuffled(np.arange(count), count, 5, epoch)[-(count % batch) :]
+        left_out = shuffle(np.arange(count), count, 5, epoch)[-(count % batch) :]
         assert sorted(seen) == sorted(set(range(count)) - set(left_out.tolist()))
 
 
@@ -105,10 +107,10 @@ def test_draws_of_a_batch_are_those_of_its_images():
 
 def test_draws_do_not_depend_on_workers(scratch):
     manifest = Manifest(str(scratch / "train.tsv"))
-    dataset = Drawn(manifest, str(scratch), Task(), 0)
+    dataset = RandomCrops(manifest, str(scratch), Task(), 0)
 
     def run(workers):
-        order = Shuffled(len(manifest), 4, 6, 0, 0)
+        order = ShuffleSampler(len(manifest), 4, 6, 0, 0)
         return [
             [part.tolist() for part in batch] for batch in batches(dataset, order, workers, False)
         ]
@@ -122,7 +124,7 @@ def test_the_next_readable_line_stands_in_for_an_unreadable_one(scratch):
     rows = (scratch / "train.tsv").read_text().splitlines()[:3]
     (scratch / "holes.tsv").write_text("\n".join([rows[0], "gone.jpg", "zero.jpg", *rows[1:]]))
     (scratch / "zero.jpg").write_bytes(b"")
-    dataset = Drawn(Manifest(str(scratch / "holes.tsv")), str(scratch), Task(), 0)
+    dataset = RandomCrops(Manifest(str(scratch / "holes.tsv")), str(scratch), Task(), 0)
     passed, epoch, index, (color, *drawn) = dataset[0, 1]
     assert (passed, epoch, index) == (2, 0, 1)
     assert dataset[0, 3][0] == 0 and dataset[0, 3][3][0] == color
@@ -131,7 +133,7 @@ def test_the_next_readable_line_stands_in_for_an_unreadable_one(scratch):
 
 def test_no_readable_image_at_all_is_an_error(scratch):
     (scratch / "none.tsv").write_text("a.jpg\nb.jpg\n")
-    dataset = Drawn(Manifest(str(scratch / "none.tsv")), str(scratch), Task(), 0)
+    dataset = RandomCrops(Manifest(str(scratch / "none.tsv")), str(scratch), Task(), 0)
     with pytest.raises(DataError, match=r"none.tsv:2: no image can be read.*--root.*b.jpg"):
         dataset[0, 1]
 
@@ -141,7 +143,7 @@ def test_a_hundred_unreadable_lines_in_a_row_are_an_error(scratch, gone, readabl
     """As pretrain(1) says."""
     lines = [*(f"{number}.jpg" for number in range(gone)), "photos/cat/0.jpg"]
     (scratch / "row.tsv").write_text("\n".join(lines) + "\n")
-    dataset = Drawn(Manifest(str(scratch / "row.tsv")), str(scratch), Task(), 0)
+    dataset = RandomCrops(Manifest(str(scratch / "row.tsv")), str(scratch), Task(), 0)
     if readable:
         assert dataset[0, 0][0] == 99
     else:
@@ -149,8 +151,8 @@ def test_a_hundred_unreadable_lines_in_a_row_are_an_error(scratch, gone, readabl
             dataset[0, 0]
 
 
-@pytest.mark.parametrize("read", [lambda found: InOrder(*found, torch.clone)[0],
-                                  lambda found: Drawn(*found, Task(), 0)[0, 0]])  # fmt: skip
+@pytest.mark.parametrize("read", [lambda found: SequentialImages(*found, torch.clone)[0],
+                                  lambda found: RandomCrops(*found, Task(), 0)[0, 0]])  # fmt: skip
 def test_a_list_with_spaces_before_its_labels(scratch, read):
     (scratch / "spaced.tsv").write_text("photos/cat/0.jpg 3\n")
     with pytest.raises(
@@ -162,7 +164,7 @@ def test_a_list_with_spaces_before_its_labels(scratch, read):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_worker_is_the_error_itself(scratch, workers):
     (scratch / "holes.tsv").write_text((scratch / "train.tsv").read_text() + "gone.jpg\n")
-    images = InOrder(Manifest(str(scratch / "holes.tsv")), str(scratch), torch.clone)
+    images = SequentialImages(Manifest(str(scratch / "holes.tsv")), str(scratch), torch.clone)
     order = [[index] for index in range(len(images))]
     with pytest.raises(DataError, match=r"holes.tsv:13: .*gone.jpg: No such file"):
         list(batches(images, order, workers, False))
@@ -200,8 +202,11 @@ def test_a_shortage_is_an_error_in_every_process_that_reads(scratch, shortage, k
     """It is no unreadable image, which the next line would stand in for or a count pass over."""
     manifest = Manifest(str(scratch / "train.tsv"))
     dataset, order = {
-        "drawn": (Drawn(manifest, str(scratch), Task(), 0), Shuffled(12, 4, 6, 0, 0)),
-        "in order": (InOrder(manifest, str(scratch), lambda image: image[0, 0]), [[0, 1], [4, 5]]),
+        "drawn": (RandomCrops(manifest, str(scratch), Task(), 0), ShuffleSampler(12, 4, 6, 0, 0)),
+        "in order": (
+            SequentialImages(manifest, str(scratch), lambda image: image[0, 0]),
+            [[0, 1], [4, 5]],
+        ),
         "counted": (Histograms(manifest, str(scratch)), [[0, 1], [4, 5]]),
     }[kind]
     with pytest.raises(DataError, match=shortage) as caught:
@@ -219,7 +224,7 @@ def test_too_little_memory_after_reading(scratch, workers):
     manifest = Manifest(str(scratch / "train.tsv"))
     said = r"train\.tsv: not enough memory.*: give a smaller -j$"
     with pytest.raises(DataError, match=said):
-        list(batches(InOrder(manifest, str(scratch), resize), [[0]], workers, False))
+        list(batches(SequentialImages(manifest, str(scratch), resize), [[0]], workers, False))
 
 
 def test_a_reader_that_is_killed_ends_the_others_and_the_command(scratch):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ssl_common.data import layouts
 from ssl_common.data.manifest import Manifest
+from ssl_common.data.targets import ObjectList, PairList, read_normals
 from ssl_common.scenes.objects import CLASSES
 
 COUNT = 24
@@ -53,6 +54,7 @@ def test_the_folder_is_a_devkit(made):
     assert sorted(p.name for p in (root / "JPEGImages").iterdir()) == [f"{i}.jpg" for i in ids]
     assert sorted(p.name for p in (root / "Annotations").iterdir()) == [f"{i}.xml" for i in ids]
     splits = ("train", "val", "trainval", "test")
+    assert sorted(p.name for p in (root / "Normals").iterdir()) == [f"{i}.png" for i in ids]
     expected = {f"{s}.txt" for s in splits} | {f"{c}_{s}.txt" for c in CLASSES for s in splits}
     assert {p.name for p in (root / "ImageSets/Main").iterdir()} == expected
     for image in ids:
@@ -86,6 +88,35 @@ def test_lists_labels_and_annotations_agree(made, run):
         assert set(row.difficult) == {name for name, _difficult, _box in found} - easy
 
 
+def test_boxes_are_those_of_the_annotations(made):
+    """Objects count from 0, and their right and lower edges lie outside; VOC from 1, inside."""
+    found = ObjectList(str(made / "scenes/objects.jsonl"))
+    manifest = Manifest(str(made / "scenes.tsv"))
+    assert [each.path for each in found] == [row.path for row in manifest]
+    assert found.digest() == manifest.digest()
+    for each in found:
+        image = pathlib.Path(each.path).stem
+        annotation = made / f"scenes/Annotations/{image}.xml"
+        size = [int(ET.parse(annotation).findtext(f"size/{side}")) for side in ("width", "height")]
+        assert [each.width, each.height] == size
+        boxes = [[x1 + 1, y1 + 1, x2, y2] for x1, y1, x2, y2 in each.boxes]
+        assert list(zip(each.labels, each.difficult, boxes, strict=True)) == objects_of(annotation)
+
+
+def test_each_picture_has_its_normals(made):
+    pairs = PairList(str(made / "scenes/normals.tsv"))
+    assert len(pairs) == COUNT
+    for index, pair in enumerate(pairs):
+        number = f"{index + 1:06d}"
+        assert pair == (f"scenes/JPEGImages/{number}.jpg", f"scenes/Normals/{number}.png")
+        normals = read_normals(pairs, index, str(made))
+        with Image.open(made / pair.path) as picture:
+            assert normals.shape == (3, picture.height, picture.width)
+        with Image.open(made / pair.target) as picture:
+            assert (picture.mode, picture.format) == ("RGB", "PNG")
+        assert 0.2 < normals.any(0).mean() < 1
+
+
 def test_half_is_test_and_a_quarter_each_train_and_val(made):
     split = {
         name: [pathlib.Path(row.path).stem for row in layouts.voc(str(made / "scenes"), name)]
@@ -101,7 +132,7 @@ def test_fewer_are_the_beginning_of_more_and_workers_change_nothing(made, tmp_pa
     assert (made / "scenes.tsv").read_bytes().startswith(done.stdout)
     more, fewer = tree(made / "scenes"), tree(tmp_path / "scenes")
     for path, content in fewer.items():
-        if path.parts[0] == "ImageSets":
+        if path.parts[0] == "ImageSets" or len(path.parts) == 1:  # lists
             assert more[path].startswith(content)
         else:
             assert more[path] == content

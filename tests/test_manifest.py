@@ -17,17 +17,16 @@ from conftest import Bomb
 from torch.utils.data import Dataset
 
 from ssl_common import streams
-from ssl_common.data import manifest as module
-from ssl_common.data.loading import Shuffled, batches
+from ssl_common.data import lines as module
+from ssl_common.data.batches import batches
+from ssl_common.data.lines import BLOCK, PIECE, index_files
 from ssl_common.data.manifest import (
-    BLOCK,
-    PIECE,
     Manifest,
     Row,
     format_row,
-    index_files,
     label_matrix,
 )
+from ssl_common.data.order import ShuffleSampler
 from ssl_common.streams import DataError
 
 
@@ -318,7 +317,7 @@ def test_the_next_place_where_one_cannot_be_written(tmp_path, kept, monkeypatch)
 def test_processes_that_index_at_once(tmp_path, kept):
     content = lines(50_000)
     (tmp_path / "list.tsv").write_text(content)
-    code = "import sys; from ssl_common.data import manifest as m; m.SMALL = 0;"
+    code = "import sys; from ssl_common.data import lines, manifest as m; lines.SMALL = 0;"
     code += "x = m.Manifest(sys.argv[1], sys.argv[2:]); print(x.digest(), x[49_999].path)"
     argv = [sys.executable, "-c", code, str(tmp_path / "list.tsv"), str(kept)]
     running = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(4)]
@@ -354,7 +353,7 @@ def test_a_worker_is_as_large_for_many_lines_as_for_few(tmp_path, kept):
         with open(tmp_path / "list.tsv", "w") as stream:
             stream.writelines(f"a/folder/as/yfcc/has/them/{n:020}.jpg\n" for n in range(count))
         found = Manifest(str(tmp_path / "list.tsv"), [str(kept)])
-        order = Shuffled(count, 500, 20, 0, 0)
+        order = ShuffleSampler(count, 500, 20, 0, 0)
         with contextlib.closing(batches(Weighed(found), order, 1, False)) as loaded:
             weights.append(max(int(batch[1].max()) for batch in loaded))
     assert weights[1] - weights[0] < 4000
@@ -367,6 +366,34 @@ def test_a_file_that_is_cut_in_use_is_named(tmp_path):
         found[500]
     with pytest.raises(DataError, match=r"list\.tsv"):
         list(manifest(tmp_path, b"\n"))
+
+
+@pytest.mark.parametrize("change", ["longer", "as long"])
+def test_a_manifest_that_changes_while_it_is_read_is_named(tmp_path, monkeypatch, change):
+    """Half of its lines would be those of one file, half those of another."""
+    content = lines(3 * PIECE // 20).encode()  # of more than one piece
+    pieces = Manifest._pieces
+
+    def changing(self):
+        for number, piece in enumerate(pieces(self)):
+            yield piece
+            if number == 0 and change == "longer":
+                with open(tmp_path / "list.tsv", "ab") as stream:
+                    stream.write(b"one more.jpg\n")
+            elif number == 0 and change == "as long":
+                with open(tmp_path / "list.tsv", "r+b") as stream:
+                    stream.write(b"b")
+
+    monkeypatch.setattr(Manifest, "_pieces", changing)
+    with pytest.raises(DataError, match=r"list\.tsv: it changed while it was read: run it again"):
+        len(manifest(tmp_path, content))
+
+
+def test_a_manifest_that_is_replaced_is_read_as_it_was(tmp_path):
+    rows = manifest(tmp_path, lines(1000))
+    (tmp_path / "new.tsv").write_text("another.jpg\n")
+    (tmp_path / "new.tsv").rename(tmp_path / "list.tsv")
+    assert list(rows) == plainly(lines(1000))
 
 
 def test_a_named_pipe_is_kept_in_a_temporary_file(tmp_path):

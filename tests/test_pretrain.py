@@ -14,7 +14,7 @@ import torch
 from conftest import TINY, environment, save_bomb
 from test_extract_features import oddities
 
-from ssl_common.data.loading import Shuffled
+from ssl_common.data.order import ShuffleSampler
 from ssl_common.models import networks
 from ssl_common.ranks.devices import lacks_bf16
 
@@ -329,7 +329,7 @@ def test_a_loss_that_is_no_number_stops_the_run(scratch):
         r"train.tsv: the loss is not finite at step (\d+), on .* of lines (.*): lower", err
     )
     step = int(found[1])
-    order = list(Shuffled(12, 4, step, step - 1, 0))[0]
+    order = list(ShuffleSampler(12, 4, step, step - 1, 0))[0]
     lines = ", ".join(str(line) for line in sorted(index + 1 for _, index in order))
     assert 1 < step <= 20 and found[2] == lines and err.count("\n") == 1
     assert not (scratch / "model.pt").exists()

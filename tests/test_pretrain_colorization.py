@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
 from ssl_common.data.images import read
-from ssl_common.data.loading import draws
+from ssl_common.data.order import draws
 from ssl_common.pretext import bins
 from ssl_common.training import pretraining
 

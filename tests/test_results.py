@@ -12,7 +12,7 @@ from conftest import CHECKOUT
 from test_contract import COMMANDS, EXAMPLES, module, one_line
 
 from ssl_common import records, results
-from ssl_common.data import lowshot as few
+from ssl_common.data import samples as few
 from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation.linear import testing
 from ssl_common.evaluation.svm import classifiers, lowshot, scoring

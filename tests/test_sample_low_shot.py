@@ -6,8 +6,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ssl_common.data import lowshot
-from ssl_common.data.manifest import PIECE, Manifest, class_rows, label_matrix
+from ssl_common.data import samples
+from ssl_common.data.lines import PIECE
+from ssl_common.data.manifest import Manifest, class_rows, label_matrix
 from ssl_common.streams import DataError
 
 
@@ -122,7 +123,7 @@ def test_the_rule_that_the_manifest_tells(tmp_path):
     def told(text, wanted=None):
         (tmp_path / "m.tsv").write_text(text)
         found = Manifest(str(tmp_path / "m.tsv"))
-        return lowshot.rule_of(found, class_rows(found), wanted)
+        return samples.rule_of(found, class_rows(found), wanted)
 
     assert told("1\ta\n2\tb\n") == ("single", 0)
     assert told("1\ta\n2\tb,a\n3\n") == ("several", 1)
@@ -188,7 +189,7 @@ def test_samples_are_what_they_hold_not_what_they_are_called(scratch, monkeypatc
     for each in ("sample1_k2.npy", name):
         np.save(scratch / "few" / each, SAMPLE)
     with pytest.raises(DataError, match=said):
-        lowshot.read("few", *labels_of(scratch / "train.tsv"))
+        samples.read("few", *labels_of(scratch / "train.tsv"))
 
 
 def test_samples_as_the_authors_have_them(scratch, monkeypatch):
@@ -200,7 +201,7 @@ def test_samples_as_the_authors_have_them(scratch, monkeypatch):
     ):
         (scratch / folder).mkdir()
         np.save(scratch / folder / name, SAMPLE.astype(kind))
-    ours, theirs = (lowshot.read(f, *labels_of(scratch / "train.tsv")) for f in ("ours", "theirs"))
+    ours, theirs = (samples.read(f, *labels_of(scratch / "train.tsv")) for f in ("ours", "theirs"))
     assert list(ours) == list(theirs) == [(2, 3)]
     assert ours[2, 3].digest == theirs[2, 3].digest
     for sample in (ours[2, 3], theirs[2, 3]):
@@ -215,7 +216,7 @@ def test_a_fifo_among_samples_is_no_sample(scratch, monkeypatch):
     (scratch / "few").mkdir()
     os.mkfifo(scratch / "few/sample1_k2.npy")
     with pytest.raises(DataError, match="few/sample1_k2.npy: not a regular file"):
-        lowshot.read("few", *labels_of(scratch / "train.tsv"))
+        samples.read("few", *labels_of(scratch / "train.tsv"))
 
 
 @pytest.mark.parametrize(

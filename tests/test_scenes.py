@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, map_coordinates
 
+from ssl_common.data.targets import decode_normals
 from ssl_common.scenes import drawing, objects, places, rendering
 from ssl_common.scenes.rendering import CUBE, CYLINDER, SPHERE, Camera, Light, Solid, View
 
 GRAY = objects.plain(objects.rgb(0.5, 0.5, 0.5), 0)
+RNG = np.random.default_rng(7)
 CAMERA = Camera(360, 270, focal=400.0, horizon=120.0, eye=1.6)
 
 
@@ -38,7 +40,7 @@ INSIDE = {
 def test_rays_cross_a_solid_where_their_points_are_inside(name):
     """Against walking along the ray in small steps, for a stretched, turned and moved solid."""
     shape, inside = INSIDE[name]
-    rng, turn = np.random.default_rng(0), objects.about(1, 0.7) @ objects.about(2, -0.4)
+    rng, turn = np.random.default_rng(0), objects.rotation(1, 0.7) @ objects.rotation(2, -0.4)
     solid = Solid(shape, (0.2, 0.1, 0.3), (1.5, 0.8, 1.1), GRAY, turn)
     origin = rng.normal(0, 0.3, (3, 400, 1)) + [[[0]], [[0]], [[-6]]]
     direction = rng.normal(0, 0.15, (3, 400, 1)) + [[[0]], [[0]], [[1]]]
@@ -59,7 +61,7 @@ def test_rays_cross_a_solid_where_their_points_are_inside(name):
 @pytest.mark.parametrize("name", INSIDE)
 def test_normals_lead_out_of_a_solid(name):
     shape, inside = INSIDE[name]
-    solid = Solid(shape, (0, 0, 0), (1.5, 0.8, 1.1), GRAY, objects.about(0, 0.5))
+    solid = Solid(shape, (0, 0, 0), (1.5, 0.8, 1.1), GRAY, objects.rotation(0, 0.5))
     rng = np.random.default_rng(1)
     direction = rng.normal(size=(3, 500))
     origin = -5 * direction
@@ -163,7 +165,7 @@ def test_a_box_encloses_just_the_pixels_that_the_object_changed(index):
     for owner, shown in said.items():
         others = [thing for number, thing in enumerate(scene.things) if number != owner]
         changed = view.depth != drawing.render(scene._replace(things=others)).depth
-        if np.count_nonzero(changed) < drawing.UNSEEN * drawing.DETAIL**2:
+        if np.count_nonzero(changed) < drawing.MIN_PIXELS * drawing.DETAIL**2:
             continue
         rows, columns = np.nonzero(changed)
         expected = [columns.min(), rows.min(), columns.max(), rows.max()]
@@ -198,6 +200,68 @@ def test_difficult_is_what_is_tiny_or_mostly_hidden():
 def test_truncated_is_what_meets_the_border(x, expected):
     (shown,) = annotated(Solid(SPHERE, (x, 1.2, 10), (1, 1, 1), GRAY))
     assert shown.truncated == expected
+
+
+# ---- Normals ----------------------------------------------------------------------------------
+
+
+def normals_at(view):
+    """Return the normals of the picture of VIEW, and where in VIEW the middles of pixels lie."""
+    found = decode_normals(drawing.normals(view))
+    y, x = np.mgrid[: found.shape[1], : found.shape[2]]
+    return found, (x + 0.5) * drawing.DETAIL, (y + 0.5) * drawing.DETAIL
+
+
+def test_normals_of_a_ball_are_those_of_geometry():
+    """Where the ray of a pixel meets the sphere, the normal leads from its middle to there."""
+    view, radius = View(CAMERA), 1.2
+    middle = np.array([0.4, 1.5, 6.0])
+    view.add([Solid(SPHERE, middle, np.full(3, radius), GRAY)], 0)
+    found, columns, rows = normals_at(view)
+    assert found.shape == (3, 180, 240)
+    x = (columns - CAMERA.width / 2) / CAMERA.focal
+    y = (CAMERA.horizon - rows) / CAMERA.focal
+    ray = np.stack([x, y, np.ones_like(x)])
+    away = middle - [0, CAMERA.eye, 0]
+    half = np.tensordot(away, ray, 1) / (ray**2).sum(0)
+    rest = half**2 - (away @ away - radius**2) / (ray**2).sum(0)
+    normal = ((half - np.sqrt(rest.clip(0))) * ray - away[:, None, None]) / radius
+    normal[2] *= -1  # towards the camera
+    inner = rest > 0.05
+    assert inner.sum() > 5000
+    # What stands for the middle of a pixel lies a quarter of a pixel of the view beside it.
+    degrees = np.degrees(np.arccos((found * normal).sum(0).clip(-1, 1)))
+    assert degrees[inner].mean() < 0.5 and degrees[inner].max() < 1.5
+    assert (found[2][inner] > 0).all() and not found[:, rest < -0.05].any()
+
+
+@pytest.mark.parametrize("turn", [-0.6, 0.0, 0.3, 0.9])
+def test_normals_of_a_wall_and_of_the_ground(turn):
+    """A turned wall has one normal; that of the ground leads up; sky and far have none."""
+    view = View(CAMERA)
+    places.paint(view, places.Sky(np.random.default_rng(0)), places.Ground("meadow", RNG))
+    wall = Solid(CUBE, (0, 1, 8), np.array([3, 1, 0.01]), GRAY, objects.rotation(1, turn))
+    view.add([wall], 0)
+    found, columns, rows = normals_at(view)
+    owner = view.owner[rows.astype(int), columns.astype(int)]
+    expected = np.array([-math.sin(turn), 0, math.cos(turn)])  # of (0, 0, -1), turned
+    face = np.degrees(np.arccos((expected @ found[:, owner == 0]).clip(-1, 1)))
+    assert len(face) > 2000 and np.quantile(face, 0.98) < 0.4  # but for its narrow sides
+    near = (owner != 0) & (rows > CAMERA.horizon + CAMERA.focal * CAMERA.eye / 290)
+    np.testing.assert_allclose(found[:, near].T, np.tile([0, 1, 0], (near.sum(), 1)), atol=0.005)
+    assert not found[:, (owner != 0) & (rows < CAMERA.horizon)].any()
+
+
+def test_normals_of_scenes_turn_towards_the_camera():
+    for index in range(6):
+        view = drawing.render(composed(index))
+        found, columns, rows = normals_at(view)
+        camera = view.camera
+        x, y = columns - camera.width / 2, camera.horizon - rows
+        towards = np.stack([-x, -y, np.full_like(x, camera.focal)])
+        known = found.any(0)
+        facing = (found * towards).sum(0)[known] / np.linalg.norm(towards, axis=0)[known]
+        assert known.mean() > 0.3 and (facing > -0.05).mean() > 0.995
 
 
 # ---- Scenes -----------------------------------------------------------------------------------
@@ -237,8 +301,8 @@ def test_every_class_has_its_places_and_its_span():
 
 def test_a_scene_comes_from_its_seed_and_number_alone():
     def bytes_of(seed, index):
-        picture, shown, quality = drawing.draw(seed, index)
-        return picture.size, picture.tobytes(), shown, quality
+        image, annotations, normals, quality = drawing.draw(seed, index)
+        return image.size, image.tobytes(), annotations, normals.tobytes(), quality
 
     first = bytes_of(3, 5)
     assert bytes_of(3, 6) != first and bytes_of(4, 5) != first
@@ -257,7 +321,7 @@ def test_an_object_is_drawn_whole_and_opaque(name):
             300, 300, focal=180 * z / (2 * np.abs(extent).max()), horizon=150, eye=tall / 2
         )
         view = View(camera)
-        view.add([s.placed((0, 0, z), objects.about(1, 0.5)) for s in solids], 0)
+        view.add([s.place((0, 0, z), objects.rotation(1, 0.5)) for s in solids], 0)
         seen = view.owner == 0
         assert seen.sum() > 150
         border = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]])

@@ -12,8 +12,9 @@ from conftest import environment, save_bomb
 from PIL import Image
 from tiny import Tiny
 
-from ssl_common.data.loading import Drawn, draws
+from ssl_common.data.datasets import RandomCrops
 from ssl_common.data.manifest import Manifest
+from ssl_common.data.order import draws
 from ssl_common.models import networks
 from ssl_common.pretext import jigsaw
 from ssl_common.reporting import puzzles
@@ -55,7 +56,7 @@ def drawn(scratch):
     def drawn(k, seed=0):
         manifest = Manifest(str(scratch / "m.tsv"))
         task = jigsaw.Jigsaw(chosen)
-        _passed, epoch, index, pixels = Drawn(manifest, scratch, task, seed)[0, k]
+        _passed, epoch, index, pixels = RandomCrops(manifest, scratch, task, seed)[0, k]
         numbers = draws(seed, [epoch], [index], task.draws)
         label, jitter, gray = task.draw(numbers)
         parts = pixels[None], torch.from_numpy(chosen[label])

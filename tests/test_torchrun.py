@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -292,6 +293,31 @@ def test_started_by_torchrun(whole, scratch, count, ranks):
         logs = [finish(process)[0] for process in agents(scratch, count, ranks)]
         assert steps("".join(logs)) == steps(whole[0])
         assert (scratch / "model.pt").read_bytes() == whole[1]
+
+
+@SLOW
+@pytest.mark.parametrize("differ", ["manifest", "options"])
+def test_ranks_that_disagree_end_with_the_reason(scratch, differ):
+    """As on two machines, of which one has an older list, or another script."""
+    rows = (scratch / "train.tsv").read_text().splitlines(keepends=True)
+    for rank in range(2):
+        turned = rows[::-1] if rank and differ == "manifest" else rows
+        (scratch / f"train-{rank}.tsv").write_text("".join(turned))
+    words = ["train-$RANK.tsv" if word == "train.tsv" else word for word in ARGV]
+    words += ["--epochs", str(EPOCHS), "-o", "model.pt", *TWO[2:]]
+    words += ["--seed", "$RANK"] if differ == "options" else []
+    line = shlex.join([sys.executable, str(TINY), "pretrain"]) + " " + " ".join(words)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
+    torchrun += ["--nproc-per-node=2", "bash", "-c", line]
+    process = subprocess.Popen(
+        torchrun, cwd=scratch, env=environment({"OMP_NUM_THREADS": "1"}),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    reason = "rank 1 has another manifest, other files or options than the first: give all the same"
+    assert f"pretrain: {reason}\n" in err.decode()
+    assert not (scratch / "model.pt").exists()
 
 
 @SLOW

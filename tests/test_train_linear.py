@@ -15,7 +15,7 @@ from test_pretrain import finish, steps, untimed
 from tiny import Tiny
 
 from ssl_common.data import images
-from ssl_common.data.loading import standardize
+from ssl_common.data.pixels import resize, standardize
 from ssl_common.models import registry
 
 FIRST = ["random:tiny", "train.tsv", "--batch", "4"]
@@ -84,7 +84,7 @@ def check_cache(folder):
         rows = np.load(folder / f"heads.pt.state/features/{layer}.npy")
         for line, row in zip((folder / "train.tsv").read_text().splitlines(), rows, strict=True):
             image = images.read(line.split("\t")[0], folder)  # 80 x 96
-            image = images.resize(image, (256, 307))[96:160, 122:186].permute(2, 0, 1)
+            image = resize(image, (256, 307))[96:160, 122:186].permute(2, 0, 1)
             with torch.no_grad():
                 found = standardize(image)[None]
                 for name, stage in trunk.named_children():

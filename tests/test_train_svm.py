@@ -179,6 +179,7 @@ def test_interrupted(scratch, solver, workers, how):
     maps = pathlib.Path(f"/proc/{process.pid}/maps")
     library = "libtorch_cpu" if solver == "exact" else "liblinear"
     while library not in maps.read_text() and not list((scratch / "tmp").iterdir()):
+        assert process.poll() is None  # the maps of one that ended are empty, for ever
         time.sleep(0.1)  # until it is at work, here or in its workers
     time.sleep(1)
     assert process.poll() is None

@@ -140,7 +140,7 @@ def test_samples_of_different_seeds_are_independent():
 def test_the_sample_is_the_smallest_keys(tmp_path, count, seed):
     paths, tally = draw([write(tmp_path / "l.tsv", LINES)], count, seed)
     assert paths == plainly(PHOTOS, min(count, 240), seed)
-    assert (tally.lines, tally.photos, tally.bad, tally.drawn) == (300, 240, 0, len(paths))
+    assert (tally.lines, tally.photos, tally.bad, tally.sampled) == (300, 240, 0, len(paths))
 
 
 @pytest.mark.parametrize("fields", [25, 23])

@@ -1,4 +1,4 @@
-"""make-scenes: generated photographs with labels and boxes, as a PASCAL VOC devkit."""
+"""make-scenes: generated photographs with labels, boxes and normals, as a PASCAL VOC devkit."""
 
 import contextlib
 
@@ -19,7 +19,8 @@ def main(count, output, seed, workers):
     make-scenes -n 300 -o scenes > scenes.tsv
     list-images voc scenes --split trainval > train.tsv
 
-    DIR is new, or empty. Fewer scenes are the beginning of more of the same seed.
+    DIR is new, or empty; DIR/objects.jsonl lists the boxes, and DIR/normals.tsv a picture of the
+    surface normals of each. Fewer scenes are the beginning of more of the same seed.
     """
     from ssl_common.data import layouts
     from ssl_common.scenes import devkit

@@ -35,14 +35,14 @@ def main(manifest, ks, samples, output, labels, seed):
 
     Standard output is the list of the files.
     """
-    from ssl_common.data import lowshot
+    from ssl_common.data import samples as low_shot
     from ssl_common.data.manifest import Manifest
 
     with streams.writing("-", binary=False) as stream:
-        names, said = lowshot.write(Manifest(manifest), ks, samples, seed, output, labels)
+        names, summary = low_shot.write(Manifest(manifest), ks, samples, seed, output, labels)
         for name in names:
             stream.write(os.fsencode(f"{output.rstrip('/')}/{name}\n"))
-    cli.say(said)
+    cli.say(summary)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""How an image is shown in training: which part of it, in which colours.
+"""Augmentation: which part of an image a network is shown in training, and in which colours.
 
-Nothing is drawn here: the numbers that decide are given, in [0, 1).
+Nothing is drawn at random here: the caller gives the numbers, in [0, 1), that decide.
 """
 
 import itertools
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 
-from ssl_common.data.images import crop, resize, resize_short
+from ssl_common.data.pixels import crop, resize, resize_short
 
 SHORT_SIDE = 256  # pixels, before the crop
 AREA, ASPECT = (0.08, 1), (3 / 4, 4 / 3)  # of a crop of any size
@@ -20,27 +21,31 @@ COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, 
 DEVIATIONS = (0.2175, 0.0188, 0.0045)
 
 
-def shown(image, size, warp, where=None):
-    """Return a SIZE x SIZE part of IMAGE (H x W x 3), its short side 256: the middle, or WHERE.
+def side_crop(
+    image: torch.Tensor, size: int, warp: bool, where: Sequence[float] | None = None
+) -> torch.Tensor:
+    """Return a SIZE x SIZE crop of IMAGE (H x W x 3), resized before.
 
-    The short side is no less than SIZE. WARP makes a square of it before.
+    Its short side is made 256 pixels, or with WARP both sides; or SIZE, if that is more. The crop
+    is the middle, or that of the corner WHERE, as pixels.crop() takes it.
     """
     side = max(SHORT_SIDE, size)
     image = resize(image, (side, side)) if warp else resize_short(image, side)
     return crop(image, size, (0.5, 0.5) if where is None else where)
 
 
-def sized_crop(image, size, drawn):
+def sized_crop(image: torch.Tensor, size: int, numbers: Iterable[Sequence[float]]) -> torch.Tensor:
     """Return a part of IMAGE (H x W x 3) of any area, place and shape, resized to SIZE x SIZE.
 
-    The first of DRAWN (area, shape, turned, x, y) that lies in the image, else the middle.
+    It is the first of NUMBERS (area, shape, upright or not, x, y), each in [0, 1), that lies in the
+    image; else the middle.
     """
     height, width = image.shape[:2]
-    for area, aspect, turned, x, y in drawn:
-        area = (AREA[0] + (AREA[1] - AREA[0]) * area) * height * width
-        aspect = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * aspect
+    for share, shape, upright, x, y in numbers:
+        area = (AREA[0] + (AREA[1] - AREA[0]) * share) * height * width
+        aspect = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * shape
         wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if turned < 0.5:
+        if upright < 0.5:
             wide, high = high, wide
         if 0 < wide <= width and 0 < high <= height:
             left, top = int(x * (width - wide + 1)), int(y * (height - high + 1))
@@ -48,16 +53,18 @@ def sized_crop(image, size, drawn):
     return crop(resize_short(image, size), size, (0.5, 0.5))
 
 
-def jittered(pixels, amounts, order, strength):
+def jitter(
+    pixels: torch.Tensor, amounts: torch.Tensor, order: torch.Tensor, strength: float
+) -> torch.Tensor:
     """Return PIXELS (N x 3 x H x W), real, with brightness, contrast and saturation changed.
 
     Each is mixed with black, its mean gray and itself in gray, by 1 +- STRENGTH as AMOUNTS (N, 3)
     say; ORDER (N) tells which comes first.
     """
     orders = torch.tensor(ORDERS, device=pixels.device)[(order * len(ORDERS)).long()]
-    kept = (1 + strength * (2 * amounts - 1)).float().gather(1, orders)
+    weights = (1 + strength * (2 * amounts - 1)).float().gather(1, orders)
     pixels = pixels.float()
-    for which, share in zip(orders.unbind(1), kept.unbind(1), strict=True):
+    for which, share in zip(orders.unbind(1), weights.unbind(1), strict=True):
         which, share = which.view(-1, 1, 1, 1), share.view(-1, 1, 1, 1)
         gray = torch.einsum("c,nchw->nhw", torch.tensor(GRAY, device=pixels.device), pixels)[
             :, None
@@ -67,12 +74,13 @@ def jittered(pixels, amounts, order, strength):
     return pixels
 
 
-def light(drawn, deviation):
+def light(numbers: torch.Tensor, deviation: float) -> torch.Tensor:
     """Return what is added to the colours, 0 to 1, of each image, float32 N x 3 x 1 x 1.
 
-    DRAWN (N, 3) become normal numbers of that DEVIATION, along the principal components of colour.
+    NUMBERS (N, 3), in [0, 1), become normal numbers of that DEVIATION, along the principal
+    components of colour.
     """
-    amounts = torch.special.ndtri(drawn + 2**-54) * deviation  # never of 0
-    amounts = amounts * torch.tensor(DEVIATIONS, dtype=drawn.dtype, device=drawn.device)
-    added = amounts @ torch.tensor(COMPONENTS, dtype=drawn.dtype, device=drawn.device).T
+    amounts = torch.special.ndtri(numbers + 2**-54) * deviation  # never of 0
+    amounts = amounts * torch.tensor(DEVIATIONS, dtype=numbers.dtype, device=numbers.device)
+    added = amounts @ torch.tensor(COMPONENTS, dtype=numbers.dtype, device=numbers.device).T
     return added.float()[:, :, None, None]

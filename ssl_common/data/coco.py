@@ -25,20 +25,20 @@ def coco(root: str, annotations: str) -> list[Row]:
     content = _read_json(annotations, source)
     images, classes = (_named(source, content, part) for part in ("images", "categories"))
     sizes = {number: _size(source, number, image) for number, image in images.items()}
-    shown = {number: set() for number in images}
+    classes_of: dict[int, set[str]] = {number: set() for number in images}
     for index, place in enumerate(content["annotations"]):
         where = f"{source}: annotation {place.get('id', f'number {index + 1}')!r:.40}"
         number = _listed(where, place, "image", images)
         category = _listed(where, place, "category", classes)
         if _counts(where, place, sizes[number]):
-            shown[number].add(classes[category]["name"])
-    if content["annotations"] and not any(shown.values()):
+            classes_of[number].add(classes[category]["name"])
+    if content["annotations"] and not any(classes_of.values()):
         message = f"none of its {len(content['annotations']):,} annotations counts as an object"
         advice = "see their area, bbox and ignore, and width and height of the images"
         raise DataError(f"{source}: {message}: {advice}")
     rows = [
         Row(os.path.join(root, images[number]["file_name"]), tuple(names))
-        for number, names in shown.items()
+        for number, names in classes_of.items()
     ]
     for row in rows:
         try:
@@ -62,9 +62,9 @@ def _read_json(path, source):
     return content
 
 
-def _without_outline(found):
-    found.pop("segmentation", None)  # nine tenths of the file
-    return found
+def _without_outline(entry):
+    entry.pop("segmentation", None)  # nine tenths of the file
+    return entry
 
 
 def _named(source, content, part):
@@ -99,13 +99,13 @@ def _is_real(value):
 
 def _size(source, number, image):
     """Return width and height of IMAGE, in pixels; infinite where they are not known."""
-    found = []
+    size = []
     for side in ("width", "height"):
         pixels = image.get(side)
         if pixels is not None and (not _is_real(pixels) or pixels < 0):
             raise DataError(f"{source}: images {number}: {side} is {pixels!r:.40}, not in pixels")
-        found.append(pixels or math.inf)
-    return found
+        size.append(pixels or math.inf)
+    return size
 
 
 def _listed(where, place, part, known):
@@ -126,5 +126,5 @@ def _counts(where, place, size):
     if not _is_real(area):
         raise DataError(f"{where}: area is {area!r:.40}, not in pixels: that of its bbox will do")
     x, y, width, height = box
-    seen = min(x + width, size[0]) - max(x, 0), min(y + height, size[1]) - max(y, 0)
-    return area > 0 and min(seen) > 1
+    visible = min(x + width, size[0]) - max(x, 0), min(y + height, size[1]) - max(y, 0)
+    return area > 0 and min(visible) > 1

@@ -1,19 +1,19 @@
 """Whether two lists show the same images: by what their files hold, by where they lie, or by path.
 
-An image is known by the first 8 bytes, little endian, of a SHA-256: of its file, of the path that
-was opened, or of the path in the list.
+The fingerprint of an image is the first 8 bytes, little endian, of a SHA-256: of its file, of the
+path that was opened, or of the path in the list.
 """
 
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssl_common.data.manifest import Manifest
 
-SEEN = {  # how it was told -> what a message says of an image of both lists
+REASONS = {  # what both are known by -> what a message says of an image of both lists
     "contents": "holds the bytes of an image that {} was trained on",
     "places": "is an image that {} was trained on",
     "paths": "is the path of an image that {} was trained on",
@@ -26,44 +26,45 @@ ADVICE = {
 
 
 class Images(NamedTuple):
-    """By what the images of a list are known, uint64 (N,) each; None where it is not."""
+    """The fingerprints of the images of a list, uint64 (N,) each; None where there are none."""
 
     paths: np.ndarray  # as the list has them
     places: np.ndarray | None = None  # where they lie, whatever the spelling
     contents: np.ndarray | None = None  # the bytes of the files
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what is known, by its name."""
-        return {name: known for name, known in self._asdict().items() if known is not None}
+        """Return the fingerprints that there are, by name."""
+        return {name: each for name, each in self._asdict().items() if each is not None}
 
 
-def ordered(images: Images) -> Images:
-    """Return IMAGES in no order of theirs: what is left of a training."""
-    return Images(*(known if known is None else np.sort(known) for known in images))
+def sort(images: Images) -> Images:
+    """Return IMAGES sorted by number, so that nothing is told of their order in the list."""
+    places, contents = (None if part is None else np.sort(part) for part in images[1:])
+    return Images(np.sort(images.paths), places, contents)
 
 
-def known(data: bytes) -> int:
-    """Return by what DATA is known, 64 bits."""
+def fingerprint(data: bytes) -> int:
+    """Return the fingerprint of DATA: the first 64 bits of its SHA-256, little endian."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
 
 
-def known_file(stream: BinaryIO) -> int:
-    """Return by what the bytes of STREAM, a file, are known: known(), as a signed number."""
+def file_fingerprint(stream: Any) -> int:
+    """Return the fingerprint of what STREAM holds from here on, as a signed number."""
     data = hashlib.file_digest(stream, "sha256").digest()[:8]
     return int.from_bytes(data, "little", signed=True)  # torch has no arrays of unsigned ones
 
 
-def _all_known(texts: Iterable[str], count: int) -> np.ndarray:
-    return np.fromiter((known(os.fsencode(text)) for text in texts), np.uint64, count)
+def _fingerprints(texts: Iterable[str], count: int) -> np.ndarray:
+    return np.fromiter((fingerprint(os.fsencode(text)) for text in texts), np.uint64, count)
 
 
 def paths(manifest: Manifest) -> np.ndarray:
-    """Return by what the images of MANIFEST are known by path, uint64 (N,)."""
-    return _all_known((row.path for row in manifest), len(manifest))
+    """Return the fingerprints of the paths of MANIFEST, as they stand there, uint64 (N,)."""
+    return _fingerprints((row.path for row in manifest), len(manifest))
 
 
 def places(manifest: Manifest, root: str) -> np.ndarray:
-    """Return by what the images of MANIFEST, read from ROOT, are known by place, uint64 (N,).
+    """Return the fingerprints of where the images of MANIFEST lie, read from ROOT, uint64 (N,).
 
     A place is a path without detours, from the current folder on if it lies in it: what is written
     of it does not depend on where that folder is. Links are not resolved, for the same reason.
@@ -71,18 +72,19 @@ def places(manifest: Manifest, root: str) -> np.ndarray:
     here = os.path.join(os.getcwd(), root)
     current = os.path.join(os.getcwd(), "")
     places = (os.path.normpath(os.path.join(here, row.path)) for row in manifest)
-    return _all_known((place.removeprefix(current) for place in places), len(manifest))
+    return _fingerprints((place.removeprefix(current) for place in places), len(manifest))
 
 
 def check_unseen(
     manifest: Manifest, ours: Images, theirs: Images, source: str, allowed: bool = False
 ) -> dict[str, object]:
-    """Raise DataError naming a line of MANIFEST, OURS, that is among THEIRS: what SOURCE saw.
+    """Raise DataError naming the first line of MANIFEST whose image SOURCE was trained on.
 
-    What the files hold decides where it is known of both, then where they lie, then the paths. If
-    it is ALLOWED, return instead what a record says of it: how many, and by what they were told.
+    OURS are the images of MANIFEST, THEIRS those that SOURCE was trained on. They are compared by
+    the contents of the files if both have these fingerprints, else by places, else by paths. If it
+    is ALLOWED, return instead the fields of a record: how many lines, and by what; {} for none.
     """
-    for by in SEEN:
+    for by in REASONS:
         mine, trained = getattr(ours, by), getattr(theirs, by)
         if mine is not None and trained is not None:
             break
@@ -92,5 +94,5 @@ def check_unseen(
     if allowed:
         return {"seen": len(lines), "seen_by": by}
     line = int(lines[0]) + 1
-    message = f"{manifest[line - 1].path} {SEEN[by].format(source)} ({len(lines)} such lines)"
+    message = f"{manifest[line - 1].path} {REASONS[by].format(source)} ({len(lines)} such lines)"
     raise manifest.error(line, f"{message}: {ADVICE[by]}")

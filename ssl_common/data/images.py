@@ -1,4 +1,4 @@
-"""Bytes to RGB, whatever the file: CMYK, 16-bit, palette, gray, EXIF-turned, 1 pixel wide.
+"""Bytes to RGB, whatever the file: CMYK, 16-bit, palette, gray, turned by EXIF, 1 pixel wide.
 
 An image is uint8 H x W x 3, a tensor, from here on: torch resizes it three times as fast as Pillow.
 """
@@ -8,19 +8,20 @@ import io
 import os
 import re
 import warnings
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image
 from PIL.ExifTags import Base
-from torch.nn.functional import interpolate
 
-from ssl_common import shortage, streams
+from ssl_common import shortage
 from ssl_common.data import jpegs, metadata
+from ssl_common.data.stores import Store, store
 from ssl_common.data.suffixes import FORMATS, UNMARKED
 from ssl_common.streams import SHORTAGE, DataError
 
-MAX_AREA = 1 << 24  # pixels after resizing: a 1-pixel-wide image would otherwise fill the memory
 AT_ONCE = 1 << 28  # bytes
 DECODING = 20  # bytes that a pixel takes at most while it is decoded
 SAMPLE_FORMAT = 339  # of TIFF
@@ -39,42 +40,50 @@ class Unreadable(DataError):
     """An image file that cannot be read; the message says which and why."""
 
 
-def read(path, root=".", seen=lambda stream: None):
-    """Return the image file PATH (relative to ROOT) as RGB, uint8 H x W x 3.
+def read(
+    path: str, root: str | Store = ".", hook: Callable[[BinaryIO], object] = lambda stream: None
+) -> torch.Tensor:
+    """Return the image PATH of the folder or store ROOT as RGB, uint8 H x W x 3.
 
-    It is upright by its EXIF tag. SEEN is called with the file, open at its start, once the pixels
-    are known. Raises Unreadable for a file that is missing, cut short or not an image, and
-    DataError where it is the machine that lacks something.
+    It is upright by its EXIF tag. HOOK is called with the file, open at its start, once the pixels
+    are read. Raises Unreadable for a file that is missing, cut short or not an image, and DataError
+    where it is the machine that lacks something.
     """
-    full = os.path.join(root, path)
+    place = store(root)
+    name = place.name(path)
     try:
         # Odd tags and palettes are read all the same, and torchvision warns of its removal.
-        with warnings.catch_warnings(action="ignore"), streams.regular(full) as stream:
-            # In memory, where a damaged header gets no more room than there are bytes.
-            whole = os.fstat(stream.fileno()).st_size <= AT_ONCE
-            stream = io.BytesIO(stream.read()) if whole else stream
-            pixels = (_decoded if whole else decode)(stream, full)
+        with warnings.catch_warnings(action="ignore"), place.open(path) as stream:
+            size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
-            seen(stream)
+            # In memory, where a damaged header gets no more room than there are bytes.
+            if size <= AT_ONCE:
+                source: BinaryIO = io.BytesIO(stream.read())
+                pixels = _decode_again(source, name)
+            else:
+                source = stream
+                pixels = decode(source, name)
+            source.seek(0)
+            hook(source)
             return pixels
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
-        raise _complaint(full, error) from error
+        raise _complaint(name, error) from error
 
 
-def _complaint(full, error):
-    """Return the error that says why the file FULL could not be read."""
+def _complaint(name, error):
+    """Return the error that says why the image NAME could not be read."""
     if lacks := lacking(error):
-        return DataError(f"{full}: {lacks}")
+        return DataError(f"{name}: {lacks}")
     if isinstance(error, Image.UnidentifiedImageError):
-        return Unreadable(f"{full}: not an image, or of a kind that is not read")
+        return Unreadable(f"{name}: not an image, or of a kind that is not read")
     if isinstance(error, OSError):
-        return Unreadable(f"{full}: {error.strerror or error}")
+        return Unreadable(f"{name}: {error.strerror or error}")
     if isinstance(error, DataError):
-        return Unreadable(f"{full}: {error}")
-    return Unreadable(f"{full}: {type(error).__name__}: {error}")
+        return Unreadable(f"{name}: {error}")
+    return Unreadable(f"{name}: {type(error).__name__}: {error}")
 
 
-def lacking(error):
+def lacking(error: BaseException) -> str | None:
     """Return what the machine lacks by ERROR, and what to do; None where the input is at fault."""
     if isinstance(error, Image.UnidentifiedImageError):
         return None  # its text has the name of the file, which may be anything
@@ -85,8 +94,8 @@ def lacking(error):
     return None
 
 
-def _decoded(stream, path):
-    """Return the pixels of STREAM, what stands at PATH; what is odd beside them is left out."""
+def _decode_again(stream, path):
+    """Return the pixels of STREAM, the bytes of PATH: if need be, without its metadata."""
     try:
         return decode(stream, path)
     except DataError:
@@ -101,18 +110,18 @@ def _decoded(stream, path):
             raise again if lacking(again) else error from None
 
 
-def decode(stream, path):
+def decode(stream: BinaryIO, path: str) -> torch.Tensor:
     """Return the pixels of STREAM, which stands at PATH, as read() does.
 
-    Pillow has all but the upright gray and RGB JPEGs that jpegs.decoded() takes, and the last word
+    Pillow has all but the upright gray and RGB JPEGs that jpegs.decode() takes, and the last word
     on broken ones.
     """
     unmarked = path.lower().endswith(FORMATS[UNMARKED])
     formats = [name for name in FORMATS if unmarked or name != UNMARKED]
-    image = Image.open(stream, formats=formats)
+    image: Any = Image.open(stream, formats=formats)
     if image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image) not in TURNS:
         stream.seek(0)
-        if (pixels := jpegs.decoded(stream.read())) is not None:
+        if (pixels := jpegs.decode(stream.read())) is not None:
             return pixels
         stream.seek(0)
         image = Image.open(stream, formats=formats)
@@ -146,7 +155,7 @@ def _orientation(image):
     # Alone: another tag that is broken would hide it.
     with contextlib.suppress(Exception):
         alone = Image.Exif()
-        alone.load(metadata.bare(re.sub(rb"^(Exif\0\0)+", b"", image.info["exif"])))
+        alone.load(metadata.bare(re.sub(rb"^(Exif\0\0)+", b"", image.info["exif"])) or b"")
         return _whole(alone[Base.Orientation])
     with contextlib.suppress(Exception):
         return _whole(image.getexif()[Base.Orientation])
@@ -158,7 +167,7 @@ def _whole(value):
     return value[0] if isinstance(value, bytes) else value
 
 
-def rgb(image):
+def rgb(image: Any) -> Image.Image:
     """Return Pillow's IMAGE as RGB; more bits than 8 of a gray one are scaled to 8.
 
     Raises DataError for pixels that RGB cannot be made of.
@@ -188,33 +197,3 @@ def _known_range(image, tags):
         return image.format in ("PNG", "PPM")
     unsigned, void = 1, 4
     return image.mode != "F" and {*tags.get(SAMPLE_FORMAT, [])} <= {unsigned, void}
-
-
-def resize(image, size):
-    """Return IMAGE (H x W x 3) at SIZE (height, width): 8-bit, bilinear and antialiased.
-
-    Within 1 of what Pillow makes of it, whose filter it is.
-    """
-    planes = image[None].permute(0, 3, 1, 2)  # channels last, as torch is fastest
-    return interpolate(planes, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-
-
-def resize_short(image, side):
-    """Return IMAGE (H x W x 3) with a short side of SIDE, the other floored (protocol 4.0).
-
-    The area is at most MAX_AREA, for which the long side gives way.
-    """
-    old = image.shape[:2]
-    new = [min(max(side, length * side // min(old)), MAX_AREA // side) for length in old]
-    if new == list(old):
-        return image
-    if max(new) < max(old) and min(new) > min(old):  # a strip: first what makes it smaller
-        image = resize(image, [min(lengths) for lengths in zip(old, new, strict=True)])
-    return resize(image, new)
-
-
-def crop(image, side, drawn):
-    """Return the SIDE x SIDE part of IMAGE (H x W x 3) whose corner DRAWN says: x, y in [0, 1)."""
-    (x, y), (height, width) = drawn, image.shape[:2]
-    left, top = int(x * (width - side + 1)), int(y * (height - side + 1))
-    return image[top : top + side, left : left + side]

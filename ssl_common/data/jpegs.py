@@ -5,15 +5,17 @@ import functools
 import io
 import os
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from PIL import Image
 
-_decoder = None  # what hasten() found: a function from the bytes of a JPEG to 3 x H x W
+# What hasten() found: a function from the bytes of a JPEG, a tensor, to pixels 3 x H x W.
+_decoder: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
-def hasten():
+def hasten() -> None:
     """Look for a decoder that is faster than Pillow and gives the same pixels.
 
     torchvision takes a second and a half to import: some 5,000 images repay it.
@@ -23,7 +25,7 @@ def hasten():
         _decoder = next(filter(_agrees, _decoders()), None)
 
 
-def decoded(data):
+def decode(data: bytes) -> torch.Tensor | None:
     """Return the pixels of DATA, a JPEG, uint8 H x W x 3; None where hasten() found nothing.
 
     None, too, for a broken file: Pillow has the last word on it.
@@ -43,9 +45,9 @@ def _by(decoder, data):
 
 def _decoders():
     """Yield the decoders that are installed, the fastest first."""
-    for found in (_of_torchcodec, _of_torchvision):
+    for decoder in (_of_torchcodec, _of_torchvision):
         with contextlib.suppress(ImportError, OSError, RuntimeError):  # built for another torch
-            yield found()
+            yield decoder()
 
 
 def _of_torchcodec():
@@ -70,10 +72,10 @@ def _agrees(decoder):
             with Image.open(io.BytesIO(data)) as image:
                 want = np.asarray(image.convert("RGB"))
             try:
-                found = _by(decoder, data)
+                pixels = _by(decoder, data)
             except RuntimeError:
                 return False
-            if not np.array_equal(found, want):
+            if not np.array_equal(pixels, want):
                 return False
     return True
 

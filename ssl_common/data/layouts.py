@@ -28,17 +28,18 @@ def write(
 
     OTHERS counts, by suffix, the files that were no images, as folder() leaves it.
     """
-    count, classes = 0, set()
+    count = 0
+    classes: set[str] = set()
     for count, row in enumerate(rows, 1):
         stream.write(format_row(row))
         classes.update(row.labels, row.difficult)
         progress(count)
-    said = f"{count:,} images, {len(classes):,} classes"
+    summary = f"{count:,} images, {len(classes):,} classes"
     if others:
         kinds = [f"{suffix or 'no suffix'} ({n:,})" for suffix, n in others.most_common(NAMED)]
         kinds += ["..."] if len(others) > NAMED else []
-        said += f"; left out {others.total():,} files that are no images: {', '.join(kinds)}"
-    return said
+        summary += f"; left out {others.total():,} files that are no images: {', '.join(kinds)}"
+    return summary
 
 
 # ---- folder: ROOT/<class>/**/<image> -----------------------------------------------------------
@@ -89,12 +90,12 @@ def _files(here, above=()):
         raise DataError(f"{here}: a link back to a folder it lies in: delete it")
     with os.scandir(here) as entries:
         # With its slash, a folder takes the place among the files that its paths have.
-        found = sorted(
+        children = sorted(
             (os.fsencode(entry.name + (os.sep if entry.is_dir() else "")), entry.path)
             for entry in entries
             if not entry.name.startswith(".")
         )
-    for name, path in found:
+    for name, path in children:
         if name.endswith(b"/"):
             yield from _files(path, (*above, identity))
         else:
@@ -118,19 +119,22 @@ def voc(root: str, split: str) -> list[Row]:
     splits, labelled = _lists(main)
     if split not in splits:
         raise DataError(f"{main}: no split {split!r}: there are {', '.join(sorted(splits))}")
-    shown = {image: {"1": [], "0": []} for image in _members(main, split)}
+    labels_of: dict[str, dict[str, list[str]]] = {
+        image: {"1": [], "0": []} for image in _members(main, split)
+    }
     # All classes or none: one that lacks just this list would silently be absent everywhere.
     if any(known == split for _name, known in labelled):
         for name in sorted({name for name, _split in labelled}):
-            for image, label in _class_labels(main, name, split, shown).items():
+            for image, label in _class_labels(main, name, split, labels_of).items():
                 if label != "-1":
-                    shown[image][label].append(name)
-    elif annotated := _annotated(root, shown):
+                    labels_of[image][label].append(name)
+    elif annotated := _annotated(root, labels_of):
         for image, path in annotated.items():
-            shown[image]["1"], shown[image]["0"] = _objects(path)
+            labels_of[image]["1"], labels_of[image]["0"] = _objects(path)
     files = _image_files(os.path.join(root, "JPEGImages"))
     rows = [
-        Row(files(image), tuple(labels["1"]), tuple(labels["0"])) for image, labels in shown.items()
+        Row(files(image), tuple(labels["1"]), tuple(labels["0"]))
+        for image, labels in labels_of.items()
     ]
     return sorted(rows, key=lambda row: os.fsencode(row.path))
 
@@ -148,10 +152,10 @@ def _image_files(folder):
 
     def file(image):
         usual = f"{image}.jpg"
-        found = known.get(image, [usual])
-        if len(found) > 1 and usual not in found:
-            raise DataError(f"{folder}: both {found[0]} and {found[1]}: delete one")
-        return os.path.join(folder, usual if usual in found else found[0])
+        files = known.get(image, [usual])
+        if len(files) > 1 and usual not in files:
+            raise DataError(f"{folder}: both {files[0]} and {files[1]}: delete one")
+        return os.path.join(folder, usual if usual in files else files[0])
 
     return file
 
@@ -210,7 +214,7 @@ def _has_label(main, stem):
 def _members(main, split):
     """Return the images in the list of SPLIT."""
     path, lines = _read(main, split)
-    images = {}
+    images: dict[str, int] = {}
     for line, fields in lines:
         if len(fields) != 1:
             raise DataError(f"{path}:{line}: {' '.join(fields)!r} is not the id of one image")
@@ -233,8 +237,8 @@ def _class_labels(main, name, split, images):
     labels = {}
     for line, fields in lines:
         if len(fields) != 2 or fields[1] not in ("1", "0", "-1"):
-            found = " ".join(fields)
-            raise DataError(f"{path}:{line}: {found!r} is not the id of an image and 1, 0 or -1")
+            text = " ".join(fields)
+            raise DataError(f"{path}:{line}: {text!r} is not the id of an image and 1, 0 or -1")
         image, label = fields
         if image not in images:
             raise DataError(f"{path}:{line}: {image} is not in {split}.txt: delete it, or add it")
@@ -278,7 +282,10 @@ def places205(root: str, listing: str) -> list[Row]:
     bakery/shop of b/bakery/shop. Raises DataError naming the line for one that is not like that,
     and where a class has two numbers or a number two classes.
     """
-    where, rows, numbers, names = streams.name(listing), {}, {}, {}
+    where = streams.name(listing)
+    rows: dict[str, Row] = {}
+    numbers: dict[str, str] = {}  # of each class
+    names: dict[str, str] = {}  # of each number
     for line, text in _text_lines(listing, streams.reading):
         path, _space, number = text.rstrip("\r\n").rpartition(" ")
         match = LETTER.fullmatch(path)

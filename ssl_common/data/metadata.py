@@ -13,7 +13,7 @@ TAGS = {254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 29
         322, 323, 324, 325, 332, 338, 339, 347, *range(512, 522), 529, 530, 531, 532}  # fmt: skip
 
 
-def bare(data):
+def bare(data: bytes) -> bytes | None:
     """Return the bytes DATA of an image file without metadata; None for a kind that has none."""
     for mark, without in (
         (rb"\x89PNG", _png),

@@ -5,7 +5,7 @@ import numpy as np
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio: the step between two numbers
 
 
-def mix(z):
+def mix(z: np.ndarray) -> np.ndarray:
     """Return uint64 Z mixed by the finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
 
     Z is an array, not a scalar, of which numpy would tell each overflow. mix is one to one:

@@ -3,9 +3,15 @@
 import bz2
 import gzip
 import lzma
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 LONGEST = 4  # bytes that tell
-READERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX": lzma.open}
+READERS: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zX": lzma.open,
+}
 COMMANDS = {
     b"\x1f\x8b": "gzip -dc",
     b"BZh": "bzip2 -dc",
@@ -15,7 +21,7 @@ COMMANDS = {
 }
 
 
-def reader(start: bytes):
+def reader(start: bytes) -> Callable[[BinaryIO], Any] | None:
     """Return the function that opens a stream that begins with START, None where it is plain."""
     return next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
 

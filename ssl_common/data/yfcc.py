@@ -15,7 +15,8 @@ import os
 import re
 import stat
 import zlib
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,11 +42,18 @@ SLACK = 16  # a sample of n is pruned when it holds n / SLACK too many
 CHUNK = 1 << 13  # photos at a time where a sample is moved or written
 
 
-def sample(listings, count, seed, form="path", max_bad=0.001, progress=lambda *_: None):
+def sample(
+    listings: Sequence[str],
+    count: float,
+    seed: int,
+    form: str = "path",
+    max_bad: float = 0.001,
+    progress: Callable[[int, int | None, str], object] = lambda *_: None,
+) -> tuple[Iterator[bytes], "Tally"]:
     """Draw COUNT photos from LISTINGS in one pass; return (lines, Tally), lines an iterator.
 
     LISTINGS are files or "-", plain, gzip, bzip2 or xz; COUNT may be math.inf, all photos. A photo
-    is drawn for its key(), so a smaller sample is the beginning of a larger one, and neither the
+    is sampled by its key(), so a smaller sample is the beginning of a larger one, and neither the
     order of the lines nor their division into files matters. A repeated id counts once: of lines
     that say different things, the one whose FORM (of FORMS) is first in the order of bytes. Memory
     is that of 17/16 of the sample. PROGRESS is called with the bytes done, those in all or None,
@@ -54,27 +62,27 @@ def sample(listings, count, seed, form="path", max_bad=0.001, progress=lambda *_
     """
     sizes = [_size(listing) for listing in listings]  # also finds now what is not there
     total = None if None in sizes else sum(sizes)
-    drawn, tally, done = Sample(count), Tally(max_bad), 0
+    kept, tally, done = Sample(count), Tally(max_bad), 0
     for listing in listings:
         before, tally.number = done, 0
-        with opened(listing) as (stream, position):
-            for part in _parts(stream, streams.name(listing), drawn, seed, FORMS[form]):
+        with open_listing(listing) as (stream, position):
+            for part in _parts(stream, streams.name(listing), kept, seed, FORMS[form]):
                 tally.add(part, listing)
-                drawn.add(part.keys, part.texts)
+                kept.add(part.keys, part.texts)
                 done = before + position() if position else done + part.size
                 progress(done, total, f"{tally.photos:,} photos")
     tally.refuse()
-    drawn.prune()
-    tally.drawn = len(drawn)
-    if not tally.drawn or (tally.drawn < count and np.isfinite(count)):
+    kept.prune()
+    tally.sampled = len(kept)
+    if not tally.sampled or (tally.sampled < count and np.isfinite(count)):
         where = " ".join(streams.name(listing) for listing in listings)
-        advice = f", not {count}: ask for -n all" if tally.drawn else ": is it yfcc100m_dataset?"
-        raise DataError(f"{where}: {tally.drawn} photos{advice}")
-    shown = path if form == "path" else bytes
-    return (shown(text) + b"\n" for text in drawn), tally
+        advice = f", not {count}: ask for -n all" if tally.sampled else ": is it yfcc100m_dataset?"
+        raise DataError(f"{where}: {tally.sampled} photos{advice}")
+    output: Callable[[bytes], bytes] = path if form == "path" else bytes
+    return (output(text) + b"\n" for text in kept), tally
 
 
-def key(ids, seed):
+def key(ids: np.ndarray, seed: int) -> np.ndarray:
     """Return the uint64 keys of photo IDS (uint64) under SEED, below 2^64.
 
     key(id) = mix(mix(seed + GOLDEN) xor id), modulo 2^64. Two photos never have the same one.
@@ -91,15 +99,15 @@ class Sample:
     Keys, texts and the lengths of texts lie end to end in one bytearray each, which grow in place.
     """
 
-    def __init__(self, count):
+    def __init__(self, count: float):
         self.count = count
-        self.limit = np.uint64(2**64 - 1)  # the greatest key that may belong to the sample
+        self.limit: Any = np.uint64(2**64 - 1)  # the greatest key that may belong to the sample
         self._keys, self._lengths, self._texts = bytearray(), bytearray(), bytearray()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._keys) // 8
 
-    def add(self, keys, texts):
+    def add(self, keys: np.ndarray, texts: Sequence[bytes]) -> None:
         """Add photos by their KEYS (uint64) and TEXTS (bytes, below 4 GB each)."""
         self._keys += keys.tobytes()
         self._lengths += np.fromiter(map(len, texts), np.uint32, len(texts)).tobytes()
@@ -107,7 +115,7 @@ class Sample:
         if len(self) >= self.count + max(self.count / SLACK, 10_000):  # seldom: pruning sorts
             self.prune()
 
-    def prune(self):
+    def prune(self) -> None:
         """Keep the photos with the smallest keys, each once."""
         keys = np.frombuffer(self._keys, np.uint64)
         order = np.argsort(keys)
@@ -115,8 +123,9 @@ class Sample:
         keep[self._repeated(order, keys[order])] = False
         order = order[keep[order]]
         if len(order) >= self.count:
-            keep[order[self.count :]] = False
-            self.limit = keys[order[self.count - 1]]
+            count = int(self.count)
+            keep[order[count:]] = False
+            self.limit = keys[order[count - 1]]
         del keys, order  # a bytearray that is looked at cannot shrink
         self._compact(keep)
 
@@ -124,7 +133,7 @@ class Sample:
         """Return which photos repeat one whose text is not greater; KEYS are sorted by ORDER."""
         repeated, best, previous = [], None, None
         same = np.flatnonzero(keys[1:] == keys[:-1])
-        ends = self._ends() if len(same) else None
+        ends = self._ends() if len(same) else np.empty(0, np.int64)
 
         def text(photo):
             return self._texts[ends[photo - 1] if photo else 0 : ends[photo]]
@@ -156,7 +165,7 @@ class Sample:
             kept, written = kept + len(keys) // 8, written + len(text)
         del self._keys[8 * kept :], self._lengths[4 * kept :], self._texts[written:]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[bytes]:
         """Yield the texts in the order of their keys, after prune()."""
         order, ends = np.argsort(np.frombuffer(self._keys, np.uint64)), self._ends()
         lengths = np.frombuffer(self._lengths, np.uint32)
@@ -164,21 +173,21 @@ class Sample:
             some = order[start : start + CHUNK]
             stops = ends[some]
             for begin, stop in zip((stops - lengths[some]).tolist(), stops.tolist(), strict=True):
-                yield self._texts[begin:stop]
+                yield bytes(self._texts[begin:stop])
 
 
 class Tally:
     """What a pass over the listings saw: lines, photo lines, lines that do not parse."""
 
-    def __init__(self, max_bad):
+    def __init__(self, max_bad: float):
         self.max_bad = max_bad
-        self.lines = self.photos = self.bad = self.drawn = 0
+        self.lines = self.photos = self.bad = self.sampled = 0
         self.number = 0  # lines of the present listing
-        self.first = None  # the first bad line: where, and what is wrong with it
+        self.first: str | None = None  # the first bad line: where, and what is wrong with it
 
-    def add(self, part, listing):
+    def add(self, part: "Part", listing: str) -> None:
         """Add a Part of LISTING; raise DataError where it is another file altogether."""
-        if part.bad and not self.first:
+        if part.first and not self.first:
             number, problem = part.first
             self.first = f"{streams.name(listing)}:{self.number + number}: {problem}"
         self.lines += part.lines
@@ -188,15 +197,15 @@ class Tally:
         if self.lines == self.bad > 1000:  # no need to read all of it
             self.refuse()
 
-    def refuse(self):
+    def refuse(self) -> None:
         """Raise DataError if too many lines do not parse."""
         if self.bad > self.max_bad * self.lines:
             share = f"{self.bad:,} of {self.lines:,} lines are bad, --max-bad is {self.max_bad:g}"
             raise DataError(f"{self.first} ({share}): is it yfcc100m_dataset?")
 
-    def summary(self):
+    def summary(self) -> str:
         """Return the tally in words."""
-        text = f"{self.drawn:,} of {self.photos:,} photos, {self.lines:,} lines"
+        text = f"{self.sampled:,} of {self.photos:,} photos, {self.lines:,} lines"
         left_out = f"bad lines left out: {self.bad:,}, the first {self.first}"
         return text + (f"; {left_out}" if self.bad else "")
 
@@ -211,9 +220,11 @@ class Part(NamedTuple):
     lines: int
     photos: int
     bad: int
-    first: tuple | None  # the first bad line: its number in the block, from 1, and the problem
+    first: (
+        tuple[int, str | None] | None
+    )  # the first bad line: its number in the block, from 1, and the problem
     keys: np.ndarray
-    texts: list
+    texts: list[bytes]
 
 
 class Block:
@@ -221,9 +232,9 @@ class Block:
 
     def __init__(self):
         self.bytes, self.size = bytearray(PAD), len(PAD)
-        self.low = np.empty(0, bool)
+        self.low: np.ndarray = np.empty(0, bool)
 
-    def fill(self, stream, begun, where):
+    def fill(self, stream: Any, begun: bytes, where: str) -> bytes | None:
         """Read lines of STREAM after BEGUN, the beginning of one; return what begins the next.
 
         At the end of STREAM that is None; the last line may lack its newline. Raises DataError, in
@@ -250,7 +261,7 @@ class Block:
         message = f"a line of more than {LONGEST >> 20} MB: is it yfcc100m_dataset?"
         raise DataError(f"{where}: {message}")
 
-    def marks(self):
+    def marks(self) -> tuple[np.ndarray, np.ndarray]:
         """Return where TABs and newlines stand, and which of them: int64 and uint8."""
         data = np.frombuffer(self.bytes, np.uint8, self.size)
         if len(self.low) < self.size:
@@ -262,10 +273,12 @@ class Block:
         return (marks, kinds) if real.all() else (marks[real], kinds[real])
 
 
-def _parts(stream, where, drawn, seed, text):
+def _parts(stream, where, sample, seed, text):
     """Yield parse() of STREAM, called WHERE, by threads while more is read and unpacked."""
     threads = min(len(os.sched_getaffinity(0)), 4)  # reading feeds no more
-    free, waiting, begun = [Block() for _ in range(threads + 1)], collections.deque(), b""
+    free = [Block() for _ in range(threads + 1)]
+    begun: bytes | None = b""
+    waiting: collections.deque[tuple[Block, concurrent.futures.Future[Part]]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         while begun is not None:
             if not free:
@@ -274,13 +287,13 @@ def _parts(stream, where, drawn, seed, text):
                 free.append(block)
             block = free.pop()
             begun = block.fill(stream, begun, where)
-            waiting.append((block, pool.submit(parse, block, seed, drawn.limit, text)))
+            waiting.append((block, pool.submit(parse, block, seed, sample.limit, text)))
         for _block, part in waiting:
             yield part.result()
 
 
-def parse(block, seed, limit, text):
-    """Return the Part of BLOCK. No Python runs for a line that is not drawn.
+def parse(block: Block, seed: int, limit: np.uint64, text: Callable[[bytes], bytes]) -> Part:
+    """Return the Part of BLOCK. No Python runs for a line that cannot be in the sample.
 
     Photos with a key() up to LIMIT are given, each with TEXT(its line, bytes).
     """
@@ -308,21 +321,24 @@ def parse(block, seed, limit, text):
 
     photo &= good
     keys = key(ids, seed)
-    drawn = np.flatnonzero(photo & (keys <= limit))
-    spans = zip((marks[first[drawn]] + 1).tolist(), stop[drawn].tolist(), strict=True)
-    texts = [text(block.bytes[begin:end]) for begin, end in spans]
+    chances = np.flatnonzero(photo & (keys <= limit))  # photos that may be in the sample
+    spans = zip((marks[first[chances]] + 1).tolist(), stop[chances].tolist(), strict=True)
+    texts = [text(bytes(block.bytes[begin:end])) for begin, end in spans]
     bad = len(fields) - np.count_nonzero(good)
     problem = None
     if bad:
         line = int(np.setdiff1d(np.arange(len(fields)), usual[good])[0])
-        problem = (line + 1, wrong(block.bytes[marks[ends[line]] + 1 : marks[ends[line + 1]]]))
+        problem = (
+            line + 1,
+            wrong(bytes(block.bytes[marks[ends[line]] + 1 : marks[ends[line + 1]]])),
+        )
     return Part(
         block.size - len(PAD),
         len(fields),
-        np.count_nonzero(photo),
-        bad,
+        int(np.count_nonzero(photo)),
+        int(bad),
         problem,
-        keys[drawn],
+        keys[chances],
         texts,
     )
 
@@ -347,44 +363,44 @@ def _numbers(digits, lengths):
     return numbers
 
 
-def wrong(line):
+def wrong(line: bytes) -> str | None:
     """Return what is wrong with LINE, bytes without its newline; None where nothing is."""
     fields = line.removesuffix(b"\r").split(b"\t")
     if len(fields) not in (FIELDS, FIELDS_2014):
         return f"{len(fields)} fields, not {FIELDS} or {FIELDS_2014}"
     photo = fields[PHOTO_ID if len(fields) == FIELDS else PHOTO_ID - 1]
     if not photo.isdigit() or len(photo) > ID_DIGITS:
-        return f"{_shown(photo)} is not a photo id"
+        return f"{_quoted(photo)} is not a photo id"
     if len(fields) == FIELDS and not HEX.fullmatch(fields[HASH]):
-        return f"{_shown(fields[HASH])} is not a hash"
+        return f"{_quoted(fields[HASH])} is not a hash"
     if fields[MARKER] not in (b"0", b"1"):
-        return f"the marker is {_shown(fields[MARKER])}, not 0 (photo) or 1 (video)"
+        return f"the marker is {_quoted(fields[MARKER])}, not 0 (photo) or 1 (video)"
     if fields[MARKER] == b"0" and not fields[URL]:
         return "a photo without a download url"
     return None
 
 
-def _shown(field):
+def _quoted(field):
     return repr(field[:40].decode("utf-8", "replace"))
 
 
 # ---- What is written of a photo -----------------------------------------------------------------
 
 
-def photo_id(line):
+def photo_id(line: bytes) -> bytes:
     """Return the photo id of LINE, bytes, without leading zeros."""
     number = line.split(b"\t", PHOTO_ID + 1)[PHOTO_ID - (line.count(b"\t") < FIELDS - 1)]
     return b"%d" % int(number)
 
 
-def image(line):
+def image(line: bytes) -> bytes:
     """Return the hash that names the image of LINE, bytes; one of 2014 has it of its url."""
     if line.count(b"\t") == FIELDS - 1:
         return line.split(b"\t", HASH + 1)[HASH]
     return b"".join(b"%x" % byte for byte in hashlib.md5(url(line)).digest())
 
 
-def url(line):
+def url(line: bytes) -> bytes:
     """Return the download url of LINE, bytes."""
     return line.rsplit(b"\t", -URL)[1]
 
@@ -392,7 +408,7 @@ def url(line):
 FORMS = {"path": image, "url": url, "id": photo_id, "line": bytes}
 
 
-def path(name):
+def path(name: bytes) -> bytes:
     """Return where the image with the hash NAME, bytes, lies in the bucket."""
     return b"data/images/%b/%b/%b.jpg" % (name[:3], name[3:6], name)
 
@@ -401,7 +417,7 @@ def path(name):
 
 
 @contextlib.contextmanager
-def opened(listing):
+def open_listing(listing: str) -> Iterator[tuple[Any, Callable[[], int] | None]]:
     """Open LISTING as (stream, position): its bytes, unpacked if the first say so.
 
     position() is how far the file is read; a pipe has None.
@@ -418,7 +434,9 @@ def opened(listing):
         except EOFError as error:
             raise DataError(f"{streams.name(listing)}: the archive is cut short") from error
         except (OSError, zlib.error, lzma.LZMAError) as error:
-            if getattr(error, "errno", None):  # the disk's fault, not that of the archive
+            if (
+                isinstance(error, OSError) and error.errno
+            ):  # the disk's fault, not that of the archive
                 error.filename = error.filename or streams.name(listing)
                 raise
             message = f"{streams.name(listing)}: the archive is damaged ({error})"

@@ -13,9 +13,10 @@ import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import benchmarks, containers, legible, records, streams
-from ssl_common.data.images import resize, resize_short
-from ssl_common.data.loading import Known, batches
+from ssl_common.data.batches import batches
+from ssl_common.data.datasets import FingerprintedImages
 from ssl_common.data.manifest import Manifest
+from ssl_common.data.pixels import resize, resize_short
 from ssl_common.models import networks, registry
 from ssl_common.models.foreign import weights
 from ssl_common.processes import Stopped, deferring_stop
@@ -226,7 +227,7 @@ def rows(
     """
     batch, dtype = reading.batch, reading.dtype
     layers.trunk.to(device)
-    dataset = Known(images, reading.root, transform)
+    dataset = FingerprintedImages(images, reading.root, transform)
     # Every RANKS-th batch of the manifest: the same batches, and so the same bytes, on any number.
     order = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
     order = itertools.islice(order, RANK, None, RANKS)

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from ssl_common import streams
-from ssl_common.data.loading import MEAN, STD, standardize
+from ssl_common.data.pixels import MEAN, STD, standardize
 from ssl_common.models import states
 from ssl_common.models.alexnet import AlexNet, AlexNetLab
 from ssl_common.models.backbones import Backbone

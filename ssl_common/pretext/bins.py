@@ -1,6 +1,8 @@
 """Bins of the ab plane: colours as soft labels over them, and how often they occur in images."""
 
 import math
+from collections.abc import Callable
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -8,7 +10,10 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import containers, formats, threads
 from ssl_common.data import images
-from ssl_common.data.loading import InOrder, batches, too_many, unreadable_error
+from ssl_common.data.batches import batches
+from ssl_common.data.datasets import SequentialImages, too_many, unreadable_error
+from ssl_common.data.manifest import Manifest
+from ssl_common.data.pixels import resize
 from ssl_common.pretext.color import lab8
 
 # a -> the first and last b of the bins of Zhang et al. (ECCV 2016), both in steps of 10; taken from
@@ -29,7 +34,7 @@ SIDE = 256  # pixels of an image that is counted
 TOGETHER = 16  # images that a worker counts before it tells
 
 
-def hull():
+def hull() -> np.ndarray:
     """Return the 313 bins of Zhang et al., int64 (313, 2): a, b; sorted by a, then b."""
     return np.array([(a, b) for a, (low, high) in HULL.items() for b in range(low, high + 1, 10)])
 
@@ -43,42 +48,42 @@ class Bins:
     (Q), is what a pixel counts whose nearest point is that one.
     """
 
-    def __init__(self, points, prior=None, neighbors=10):
+    def __init__(self, points: np.ndarray, prior: np.ndarray | None = None, neighbors: int = 10):
         self.points, self.prior = points, prior
         apart = min(10, np.diff(np.unique(points[:, 0]), append=[384]).min())
         count = min(neighbors, math.ceil(NEIGHBORS * (10 / apart) ** 2), len(points))
         self.nearest, self.share = (torch.from_numpy(t) for t in soft_labels(points, count))
         self.weight = torch.from_numpy(rebalancing(points, prior)).float()
 
-    def to(self, device):
+    def to(self, device: torch.device) -> "Bins":
         """Move the tables to DEVICE, where they are not there yet; return self."""
         if self.nearest.device != device:
             self.nearest, self.share = self.nearest.to(device), self.share.to(device)
             self.weight = self.weight.to(device)
         return self
 
-    def encode(self, ab):
+    def encode(self, ab: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (nearest points int64, weights float32), both N x K, of AB, int (N, 2)."""
         row = (ab[:, 0] + 128) * 256 + ab[:, 1] + 128
         return self.nearest[row], self.share[row]
 
-    def decode(self, logits):
+    def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the annealed mean of LOGITS (... x Q): ab, float32 ... x 2."""
         probability = (logits.float() / TEMPERATURE).softmax(-1)
         return probability @ torch.from_numpy(self.points).to(probability)
 
-    def constant(self):
+    def constant(self) -> float:
         """Return the loss of the best constant prediction, where the prior holds."""
         if self.prior is None:
             return math.log(len(self.points))
-        seen = self.prior * self.weight.numpy()
+        mass = self.prior * self.weight.numpy()
         nearest, share = (t.numpy() for t in self.encode(torch.from_numpy(self.points)))
-        mean = np.bincount(nearest.ravel(), (seen[:, None] * share).ravel(), len(self.points))
+        mean = np.bincount(nearest.ravel(), (mass[:, None] * share).ravel(), len(self.points))
         mean = mean[mean > 0] / mean.sum()
         return float(-(mean * np.log(mean)).sum())
 
 
-def soft_labels(points, count):
+def soft_labels(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (nearest of POINTS int64, their weights float32), (65536, COUNT), of each a and b.
 
     Row 256 (a + 128) + b + 128. Of points as near, the first is the nearer. Weights are
@@ -95,7 +100,7 @@ def soft_labels(points, count):
     return nearest.numpy(), (share / share.sum(1, keepdim=True)).float().numpy()
 
 
-def rebalancing(points, prior):
+def rebalancing(points: np.ndarray, prior: np.ndarray | None) -> np.ndarray:
     """Return what a pixel counts whose nearest of POINTS (Q, 2) is q, float64 (Q); 1 without PRIOR.
 
     Zhang et al.: 1 by the prior mixed half and half with the uniform one over the bins that occur,
@@ -110,57 +115,72 @@ def rebalancing(points, prior):
 # ---- Counting ---------------------------------------------------------------------------------
 
 
-class Histograms(InOrder):
+class Histograms(SequentialImages):
     """How often each a and b occurs in an image of MANIFEST, int32 (65536), row 256 a8 + b8.
 
     The image is made 256 x 256, its proportions given up. One that cannot be read has none.
     """
 
-    def __init__(self, manifest, root):
-        super().__init__(manifest, root, counted)
+    def __init__(self, manifest: Manifest, root: str):
+        super().__init__(manifest, root, histogram)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> np.ndarray:
         try:
-            return self.transform(images.read(self.manifest[index].path, self.root))
+            return self.transform(images.read(self.manifest[index].path, self.store))
         except images.Unreadable:
             return np.zeros(1 << 16, np.int32)
 
 
-def counted(image):
-    """Return the histogram of a uint8 H x W x 3 IMAGE, as Histograms has it."""
-    image = images.resize(image, (SIDE, SIDE))
+def histogram(image: torch.Tensor) -> np.ndarray:
+    """Return how often each a and b occurs in IMAGE, uint8 H x W x 3, as Histograms has it."""
+    image = resize(image, (SIDE, SIDE))
     _l, a, b = lab8(image.permute(2, 0, 1)).numpy().astype(int)
     return np.bincount((a * 256 + b).ravel(), minlength=1 << 16).astype(np.int32)
 
 
-def make(manifest, root, grid, workers, progress, max_bad):
-    """Return (points, prior, what they are in words) of the images of MANIFEST.
+def make(
+    manifest: Manifest,
+    root: str,
+    grid: int | None,
+    workers: int,
+    progress: Callable[[int, int], object],
+    max_bad: float,
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return (points, prior, a summary in words) of the images of MANIFEST.
 
-    Those of the cells of GRID that have colours, or of the 313 where it is None. Raises DataError
-    where all images are gray, and as count() does.
+    The points are the cells of GRID that have colours, or the 313 of hull() where it is None.
+    Raises DataError where all images are gray, and as count() does.
     """
-    histogram, unreadable, gray = count(manifest, root, workers, progress, max_bad)
+    counts, unreadable, gray = count(manifest, root, workers, progress, max_bad)
     read = len(manifest) - unreadable
     if gray == read:
         raise manifest.error(1, f"all {read:,} images are gray: nothing can be learned of colours")
     if grid:
-        points, share = occupied(histogram, grid)
+        points, share = grid_points(counts, grid)
     else:
         points = hull()
-        share = prior(histogram, points)
-    said = f"{read:,} images, {len(points)} bins"
-    said += "" if grid else f", {np.count_nonzero(share)} of them with colours"
-    told = ((unreadable, "unreadable"), (gray, "gray"))
-    return points, share, said + "".join(f"; {n:,} {what}" for n, what in told if n)
+        share = prior(counts, points)
+    summary = f"{read:,} images, {len(points)} bins"
+    summary += "" if grid else f", {np.count_nonzero(share)} of them with colours"
+    for number, kind in ((unreadable, "unreadable"), (gray, "gray")):
+        summary += f"; {number:,} {kind}" if number else ""
+    return points, share, summary
 
 
-def count(manifest, root, workers, progress, max_bad):
+def count(
+    manifest: Manifest,
+    root: str,
+    workers: int,
+    progress: Callable[[int, int], object],
+    max_bad: float,
+) -> tuple[np.ndarray, int, int]:
     """Return (how often each a and b occurs in the images of MANIFEST, unreadable ones, gray ones).
 
     int64 (256, 256), from -128 each. Raises DataError where no image can be read, or a greater
     share than MAX_BAD cannot.
     """
-    total, unreadable, gray, done = np.zeros(1 << 16, np.int64), [], 0, 0
+    total, gray, done = np.zeros(1 << 16, np.int64), 0, 0
+    unreadable: list[int] = []  # lines, from 0
     order = BatchSampler(SequentialSampler(manifest), TOGETHER, drop_last=False)
     coloured = np.abs(np.mgrid[-128:128, -128:128]).max(0).ravel() > GRAY
     # As in a worker: an image is too small to share, and threads that wait for it burn the cores.
@@ -172,16 +192,16 @@ def count(manifest, root, workers, progress, max_bad):
             unreadable += (done + np.flatnonzero(bad)).tolist()
             gray += int((~bad & ~counts[:, coloured].any(1)).sum())
             done += len(counts)
-            found = (len(unreadable), done, max_bad)
-            if too_many(*found, len(manifest), whole=done == len(manifest)):
-                raise unreadable_error(manifest, *found, unreadable)
+            share = (len(unreadable), done, max_bad)
+            if too_many(*share, len(manifest), whole=done == len(manifest)):
+                raise unreadable_error(manifest, *share, unreadable)
             progress(done, len(manifest))
     if len(unreadable) == len(manifest):
         raise manifest.error(1, f"no image of {done:,} can be read: is --root right?")
     return total.reshape(256, 256), len(unreadable), gray
 
 
-def occupied(histogram, grid):
+def grid_points(histogram: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (points int64 (Q, 2), prior float64 (Q)): the cells of GRID that HISTOGRAM fills.
 
     HISTOGRAM is what count() gives. A point is the least a and b of its cell, counted from -128:
@@ -189,13 +209,13 @@ def occupied(histogram, grid):
     no cell; those on it are in the last one, as numpy.histogram2d has it.
     """
     edges = np.arange(0, 256, grid)
-    held = histogram[: edges[-1] + 1, : edges[-1] + 1]
-    cells = np.add.reduceat(np.add.reduceat(held, edges[:-1], 0), edges[:-1], 1)
+    inside = histogram[: edges[-1] + 1, : edges[-1] + 1]
+    cells = np.add.reduceat(np.add.reduceat(inside, edges[:-1], 0), edges[:-1], 1)
     filled = np.argwhere(cells)  # by a, then b
     return filled * grid - 128, cells[cells > 0] / cells.sum()
 
 
-def prior(histogram, points):
+def prior(histogram: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return how often each of POINTS is the nearest of the colours of HISTOGRAM, float64 (Q)."""
     nearest, _share = soft_labels(points, 1)
     counts = np.bincount(nearest.ravel(), histogram.ravel(), len(points))
@@ -205,13 +225,13 @@ def prior(histogram, points):
 # ---- Files ------------------------------------------------------------------------------------
 
 
-def save(stream, points, prior):
+def save(stream: BinaryIO, points: np.ndarray, prior: np.ndarray) -> None:
     """Write POINTS (Q, 2) and their PRIOR (Q) as .npz."""
     version = np.int64(formats.BINS.version)
     containers.write_arrays(stream, format=version, points=points, prior=prior)
 
 
-def load(path):
+def load(path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Return (points, prior) of the file PATH of make-color-bins, or of another project.
 
     An array of points alone has no prior, None, as pts_in_hull.npy of Zhang et al. and the authors'
@@ -220,8 +240,8 @@ def load(path):
     """
     content = containers.read_either(path)
     if isinstance(content, dict):
-        found = formats.BINS.check(content, path)
-        return found["points"], found["prior"]
+        bins = formats.BINS.check(content, path)
+        return bins["points"], bins["prior"]
     if content.ndim == 1:
         return hull(), formats.PRIOR.check({"prior": content}, path)["prior"]
     return formats.POINTS.check({"points": content}, path)["points"], None

@@ -9,6 +9,7 @@ permutation codes" (Designs, Codes and Cryptography 63, 2012); benchmarks/search
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,12 +21,12 @@ TILES = 9
 LIMITS = {9: 9, 8: 72, 7: 504, 6: 1512, 5: 3132, 4: 19_224, 3: 181_440, 2: 362_880}
 
 
-def least_distance(count):
+def least_distance(count: int) -> int:
     """Return the distance that any two of rows(COUNT) have at least."""
     return next(distance for distance, limit in LIMITS.items() if count <= limit)
 
 
-def rows(count):
+def rows(count: int) -> np.ndarray:
     """Return COUNT permutations, (COUNT, 9), at least least_distance(COUNT) apart.
 
     They come in blocks of 9 of which any two differ in all places, so that each tile is at each
@@ -35,12 +36,12 @@ def rows(count):
     return heads[: -(-count // TILES)][:, block].reshape(-1, TILES)[:count]
 
 
-def powers(permutation):
+def powers(permutation: Sequence[int]) -> np.ndarray:
     """Return the identity, PERMUTATION, and so on to the last of its powers."""
-    found = [list(range(len(permutation)))]
-    while (following := [permutation[point] for point in found[-1]]) != found[0]:
-        found.append(following)
-    return np.array(found)
+    maps = [list(range(len(permutation)))]
+    while (following := [permutation[point] for point in maps[-1]]) != maps[0]:
+        maps.append(following)
+    return np.array(maps)
 
 
 # ---- The affine plane over GF(3): point 3 x + y -------------------------------------------------
@@ -49,12 +50,12 @@ PLANE = [divmod(point, 3) for point in range(TILES)]
 TRANSLATIONS = np.array([[(x + u) % 3 * 3 + (y + v) % 3 for x, y in PLANE] for u, v in PLANE])
 
 
-def linear(a, b, c, d):
+def linear(a: int, b: int, c: int, d: int) -> list[int]:
     """Return the map (x, y) -> (a x + b y, c x + d y) of the plane, as a list of 9 points."""
     return [(a * x + b * y) % 3 * 3 + (c * x + d * y) % 3 for x, y in PLANE]
 
 
-def multiplications():
+def multiplications() -> np.ndarray:
     """Return those of GF(9) = GF(3)[i], by powers of 1 + i; with the translations AGL(1, 9)."""
     return powers(linear(1, -1, 1, 1))
 
@@ -65,18 +66,18 @@ POWERS = [1, 2, 4, 3, 6, 7, 5]  # of w, where w^3 = w + 1
 INFINITY = 8
 
 
-def times(a, b):
+def times(a: int, b: int) -> int:
     """Return the product of A and B in GF(8), each 0 to 7."""
     return POWERS[(POWERS.index(a) + POWERS.index(b)) % 7] if a and b else 0
 
 
-def affine(*automorphisms):
+def affine(*automorphisms: int) -> np.ndarray:
     """Return the maps x -> a x^k + b, k in AUTOMORPHISMS (1, 2, 4), which fix infinity.
 
     With the powers of SINGER they are PSL(2, 8), 504 elements at distance 7, if k is 1 alone, and
     PGammaL(2, 8), 1,512 at distance 6, if k is 1, 2 or 4.
     """
-    images = {1: range(8)}
+    images: dict[int, Sequence[int]] = {1: range(8)}
     images[2] = [times(x, x) for x in images[1]]
     images[4] = [times(x, x) for x in images[2]]
     maps = itertools.product(automorphisms, POWERS, range(8))
@@ -110,40 +111,40 @@ ORBITS = {
 }
 
 
-def cosets(representatives, elements):
+def cosets(representatives: np.ndarray, elements: np.ndarray) -> np.ndarray:
     """Return the products x y, each x of REPRESENTATIVES by all y of ELEMENTS."""
     return np.asarray(representatives)[:, elements].reshape(-1, TILES)
 
 
-def orbit(permutation, turn):
+def orbit(permutation: np.ndarray, turn: Sequence[int]) -> np.ndarray:
     """Return the images, some of them equal, of PERMUTATION x under a group of 81 k elements.
 
     They are t r^i x TURN^i u: t and u are translations, and r is a reflection of the plane.
     """
     left, right = powers(linear(1, 0, 0, -1)), powers(turn)
-    turned = [
+    products = [
         left[i % len(left)][permutation][right[i % len(right)]]
         for i in range(math.lcm(len(left), len(right)))
     ]
-    return cosets(cosets(TRANSLATIONS, np.array(turned)), TRANSLATIONS)
+    return cosets(cosets(TRANSLATIONS, np.array(products)), TRANSLATIONS)
 
 
-def orbit_heads(turn, members):
+def orbit_heads(turn: Sequence[int], members: str) -> np.ndarray:
     """Return the heads of the union of the orbits of MEMBERS, a text of permutations, (n, 9)."""
     images = np.vstack([orbit(np.array(list(map(int, x))), turn) for x in members.split()])
     return np.unique(images[images[:, 0] == 0], axis=0)  # one of each block, each block once
 
 
-def fixing_zero():
+def fixing_zero() -> np.ndarray:
     """Return the 8! permutations that leave 0 where it is, (40320, 9)."""
     rest = lexicographic(TILES - 1) + 1
     return np.vstack([np.zeros(rest.shape[1], np.uint8), rest]).T
 
 
-def even(permutations):
+def even(permutations: np.ndarray) -> np.ndarray:
     """Return those of PERMUTATIONS (N, 9) that are made of an even number of swaps."""
-    swapped = [a > b for a, b in itertools.combinations(permutations.T, 2)]
-    return permutations[np.logical_xor.reduce(swapped) == 0]
+    inversions = [a > b for a, b in itertools.combinations(permutations.T, 2)]
+    return permutations[np.logical_xor.reduce(inversions) == 0]
 
 
 # For each least distance a block of 9 and the heads whose products with it are the code. If the

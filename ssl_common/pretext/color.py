@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import torch
 
-from ssl_common.data.loading import standardize
+from ssl_common.data.pixels import standardize
 
 _FIX, _CBRT = 12, 15  # bits of the fractions of the matrix, and of the roots
 _WHITE = 8 * 255  # the light of white: 8 steps a level
@@ -83,7 +83,7 @@ def _descaled(value, bits):
     return (value + (1 << (bits - 1))) >> bits
 
 
-def lab8(pixels):
+def lab8(pixels: torch.Tensor) -> torch.Tensor:
     """Return L, a, b, uint8 (... x 3 x H x W), of uint8 RGB PIXELS of that shape."""
     x, y, z = _roots(pixels, range(3))
     a = _descaled(500 * (x - y) + (128 << _CBRT), _CBRT)
@@ -96,13 +96,13 @@ def _lightness8(y):
     return _descaled(296 * y - ((16 * 255 * (1 << _CBRT) + 50) // 100), _CBRT)
 
 
-def lightness(pixels):
+def lightness(pixels: torch.Tensor) -> torch.Tensor:
     """Return L of uint8 RGB PIXELS (... x 3 x H x W), float32 ... x 1 x H x W, -50 to 50."""
     (y,) = _roots(pixels, [1])
     return (_lightness8(y).float() * (100 / 255) - 50).unsqueeze(-3)
 
 
-def rgb(lightness, ab):
+def rgb(lightness: np.ndarray, ab: np.ndarray) -> np.ndarray:
     """Return uint8 RGB (H x W x 3) of LIGHTNESS (H x W), 0 to 100, and AB (... x 2), arrays.
 
     Colours that sRGB does not have are clipped.

@@ -1,8 +1,11 @@
-"""Colorization: from the lightness of an image, tell the colour of its parts.
+"""Colorization: predict the colours of an image from its lightness.
 
 Section 3.2 of the paper, after Zhang et al. (ECCV 2016): a classification over the bins of the ab
 plane, soft labels, rare colours weighed more.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,24 +13,25 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common import streams
-from ssl_common.data.images import crop, resize_short
+from ssl_common.data.pixels import crop, resize_short
 from ssl_common.pretext import bins as ab_bins
 from ssl_common.pretext import color
 from ssl_common.pretext.options import ColorizationOptions
-from ssl_common.task import Score, Task
+from ssl_common.pretext.pretext import Pretext
+from ssl_common.task import Score
 
 SHORT_SIDE, CROP = 256, 179  # pixels; Zhang et al. cropped 176 and 180
 STRIDE = 16  # pixels from one place of the last map to the next, of both networks
 
 
-class Colorization(Task):
+class Colorization(Pretext):
     """The pretext task over BINS (ab_bins.Bins); workers crop, the rest is done for a batch."""
 
     name, reads = "colorization", "lab"
     draws = 2 + 1  # the crop, the mirror
     weightless = "all images so far are gray: they have no colours to learn"
 
-    def __init__(self, bins, neighbors):
+    def __init__(self, bins: ab_bins.Bins, neighbors: int):
         self.bins, self.neighbors = bins, neighbors
         self.chance = bins.constant()  # the loss of a network that only guesses
 
@@ -46,36 +50,42 @@ class Colorization(Task):
         return options.bins
 
     @classmethod
-    def restore(cls, content):
+    def restore(cls, content: Mapping[str, Any]) -> "Colorization":
         """Return the task that the CONTENT of a finished network was trained by."""
         points, prior = content["points"].numpy(), content["prior"].numpy()
         neighbors = content["settings"]["neighbors"]
         return cls(ab_bins.Bins(points, prior if prior.any() else None, neighbors), neighbors)
 
-    def settings(self):
+    def settings(self) -> dict[str, object]:
         """Return what of the task decides the result, plain values."""
         points, prior = self.bins.points, self.bins.prior
-        made = streams.digest(points.tobytes() + (b"" if prior is None else prior.tobytes()))
-        found = {"bins": len(points), "bins_digest": made, "neighbors": self.neighbors}
-        return found | {"rebalanced": prior is not None}
+        digest = streams.digest(points.tobytes() + (b"" if prior is None else prior.tobytes()))
+        return {
+            "bins": len(points),
+            "bins_digest": digest,
+            "neighbors": self.neighbors,
+            "rebalanced": prior is not None,
+        }
 
-    def arrays(self):
+    def arrays(self) -> dict[str, torch.Tensor]:
         """Return what restore() needs, by name, as tensors; the prior is 0 where there is none."""
         points, prior = self.bins.points, self.bins.prior
         prior = np.zeros(len(points)) if prior is None else prior
         return {"points": torch.from_numpy(points), "prior": torch.from_numpy(prior)}
 
-    def crop(self, image, drawn):
-        """Return a random crop of an RGB IMAGE, its short side 256, as uint8 179 x 179 x 3."""
-        return crop(resize_short(image, SHORT_SIDE), CROP, drawn[:2])
+    def crop(self, image: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
+        """Return a crop of IMAGE, RGB uint8 H x W x 3 made 256 on its short side: 179 x 179 x 3."""
+        return crop(resize_short(image, SHORT_SIDE), CROP, numbers[:2].tolist())
 
-    def images(self, pixels, drawn):
+    def images(self, pixels: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
         """Return uint8 PIXELS (N x 179 x 179 x 3) as N x 3 x 179 x 179, half of them mirrored."""
-        mirrored = torch.from_numpy(drawn[:, 2] < 0.5).to(pixels.device, non_blocking=True)
-        pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(2), pixels)
+        mirror = torch.from_numpy(numbers[:, 2] < 0.5).to(pixels.device, non_blocking=True)
+        pixels = torch.where(mirror.view(-1, 1, 1, 1), pixels.flip(2), pixels)
         return pixels.permute(0, 3, 1, 2)
 
-    def targets(self, images, size):
+    def targets(
+        self, images: torch.Tensor, size: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return (nearest bins int64, weights float32), both M x K, and what each place counts, M.
 
         IMAGES is uint8 N x 3 x 179 x 179, SIZE (h, w) that of the logits, M = N h w. The label of a
@@ -87,7 +97,7 @@ class Colorization(Task):
         coloured = (ab.abs() > ab_bins.GRAY).flatten(1).any(1).repeat_interleave(size[0] * size[1])
         return nearest, share, self.bins.weight[nearest[:, 0]] * coloured
 
-    def middle_colors(self, images, size):
+    def middle_colors(self, images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Return a and b, int32 N x h x w x 2, of the pixels in the middle of the places of a map.
 
         IMAGES is uint8 N x 3 x 179 x 179, SIZE (h, w) that of the map.
@@ -96,17 +106,23 @@ class Colorization(Task):
         lab = color.lab8(images[:, :, y[:, None], x])
         return lab[:, 1:].permute(0, 2, 3, 1).int() - 128
 
-    def network(self, trunk):
+    def network(self, trunk: nn.Module) -> nn.Module:
         """Return the network to train on TRUNK."""
         return ColorNet(trunk, len(self.bins.points))
 
-    def score(self, network, pixels, drawn, _lines=None):
+    def score(
+        self,
+        network: nn.Module,
+        batch: torch.Tensor,
+        draws: np.ndarray,
+        lines: torch.Tensor | None = None,
+    ) -> Score:
         """Return the Score of NETWORK on a batch.
 
-        PIXELS is uint8 N x 179 x 179 x 3 where the network is, DRAWN float64 (N, draws). A loss is
-        that of a place of the map, and right is the bin nearest to its colour.
+        BATCH is uint8 N x 179 x 179 x 3 where the network is, DRAWS float64 (N, draws). A loss
+        is that of a place of the map, and right is the bin nearest to its colour.
         """
-        images = self.images(pixels, drawn)
+        images = self.images(batch, draws)
         logits = network(color.lightness(images))
         nearest, share, weight = self.targets(images, logits.shape[1:3])
         logits = logits.flatten(0, 2)  # M x Q
@@ -116,7 +132,7 @@ class Colorization(Task):
         return Score(loss, weight.sum(), {"accuracy": (right, len(weight))})
 
 
-def middles(count):
+def middles(count: int) -> torch.Tensor:
     """Return the pixels, along a side of the crop, in the middle of what COUNT places see.
 
     Exact for AlexNet (10 places) and ResNet-50 (12), whose maps lie 16 pixels apart.
@@ -131,13 +147,13 @@ class ColorNet(nn.Module):
     AlexNet, fc6 over 6 x 6 places two apart; over others the bins alone.
     """
 
-    def __init__(self, trunk, bins):
+    def __init__(self, trunk: nn.Module, bins: int):
         super().__init__()
         self.trunk = trunk
         with torch.no_grad():
             trunk.eval()
             channels = self.maps(torch.zeros(1, 1, CROP, CROP)).shape[1]
-        width = trunk.head_width
+        width = self.width = cast(int, trunk.head_width)
         if width:
             self.fc6, self.bn6 = nn.Linear(channels * 6 * 6, width), nn.BatchNorm1d(width)
             self.fc7, self.bn7 = nn.Linear(width, width), nn.BatchNorm1d(width)
@@ -148,17 +164,17 @@ class ColorNet(nn.Module):
         nn.init.normal_(self.fc8.weight, std=0.01)
         nn.init.zeros_(self.fc8.bias)
 
-    def maps(self, lightness):
+    def maps(self, lightness: torch.Tensor) -> torch.Tensor:
         """Return the last map of the trunk, N x C x h x w."""
         for name, stage in self.trunk.named_children():
             if name != "pool5":  # the last one, which features may come from
                 lightness = stage(lightness)
         return lightness
 
-    def forward(self, lightness):
+    def forward(self, lightness: torch.Tensor) -> torch.Tensor:
         maps = self.maps(lightness)
         count, channels, height, width = maps.shape
-        if self.trunk.head_width:
+        if self.width:
             maps = functional.max_pool2d(maps, 3, stride=1, padding=1)
             # A product of matrices: the backward pass of a dilated convolution takes a processor
             # eight times as long.

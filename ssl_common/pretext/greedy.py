@@ -4,16 +4,23 @@ Noroozi and Favaro (ECCV 2016), algorithm 1; Goyal et al., section 3.1: |P| of t
 "maximal average" or "maximal minimum" distance.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 PIECE = 400  # blocks of candidates, of 120 each
 
 
-def select(count, first, method, progress=lambda done, total: None):
+def select(
+    count: int,
+    first: np.ndarray,
+    method: str,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> np.ndarray:
     """Select COUNT permutations, of which the first is FIRST; return uint8 (COUNT, tiles).
 
     Each next one is the candidate whose mean distance (max-avg) or least distance (max-min) to
-    those chosen so far is greatest; of equals, the first in lexicographic order. The means of
+    the rows selected so far is greatest; of equals, the first in lexicographic order. The means of
     max-avg are rounded as in the published script, so that ties end as in the released files: the
     distances, as fractions of the tiles in float64, are added up in the order of selection.
     """
@@ -21,32 +28,32 @@ def select(count, first, method, progress=lambda done, total: None):
     least = method == "max-min"
     distances = Distances(candidates, 1 if least else 1 / len(first))
     worth = np.full(candidates.shape[1], len(first) if least else 0, distances.table.dtype)
-    chosen = np.empty((count, len(first)), np.uint8)
+    rows = np.empty((count, len(first)), np.uint8)
     best = (candidates == np.array(first)[:, None]).all(0).argmax()
     for k in range(count):
-        chosen[k] = candidates[:, best]
+        rows[k] = candidates[:, best]
         # Only the newest row is compared: the other distances are in the running sum or minimum.
         if least:
-            distances.combine(np.minimum, worth, chosen[k])
-            best = worth.argmax()  # the first of equals; those chosen are at distance 0
+            distances.combine(np.minimum, worth, rows[k])
+            best = int(worth.argmax())  # the first of equals; the rows before are at distance 0
         else:
-            distances.combine(np.add, worth, chosen[k])
+            distances.combine(np.add, worth, rows[k])
             worth[best] = -np.inf
             best = first_mean(worth, k + 1)
         progress(k + 1, count)
-    return chosen
+    return rows
 
 
-def first_mean(sums, count):
+def first_mean(sums: np.ndarray, count: int) -> int:
     """Return where SUMS / COUNT is greatest, the first of equals; divide only the greatest."""
     best = sums.argmax()
     mean, lowest = sums[best] / count, sums[best]
     while (below := np.nextafter(lowest, 0)) / count == mean:
         lowest = below  # a smaller sum whose mean is rounded to the same
-    return best if lowest == sums[best] else (sums >= lowest).argmax()
+    return int(best if lowest == sums[best] else (sums >= lowest).argmax())
 
 
-def lexicographic(tiles):
+def lexicographic(tiles: int) -> np.ndarray:
     """Return all permutations of TILES tiles in lexicographic order, uint8 (TILES, TILES!).
 
     A column is a permutation: each place lies together in memory, and is compared in one sweep.
@@ -70,7 +77,7 @@ class Distances:
     comparison of each of its candidates.
     """
 
-    def __init__(self, candidates, unit):
+    def __init__(self, candidates: np.ndarray, unit: float):
         tiles, tail = len(candidates), min(5, len(candidates))
         orders = lexicographic(tail)
         blocks = candidates[:, :: orders.shape[1]].astype(np.intp)  # their tails are sorted
@@ -89,7 +96,7 @@ class Distances:
         digits = rank * base ** np.arange(tail)[::-1, None, None]
         self.parts = np.concatenate([same, digits])
 
-    def combine(self, function, worth, permutation):
+    def combine(self, function: np.ufunc, worth: np.ndarray, permutation: np.ndarray) -> None:
         """Make WORTH[i] the FUNCTION, as np.minimum, of it and candidate i's distance, in place."""
         codes = self.parts[np.arange(len(permutation)), permutation].sum(0)
         worth = worth.reshape(len(codes), -1)

@@ -5,6 +5,8 @@ the authors' own loader and config (fair_self_supervision_benchmark, pull reques
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common import streams
-from ssl_common.data import images
-from ssl_common.data.loading import standardize
+from ssl_common.data.pixels import crop, resize_short, standardize
 from ssl_common.pretext.options import JigsawOptions
 from ssl_common.pretext.permutations import load as load_permutations
+from ssl_common.pretext.pretext import Pretext
 from ssl_common.streams import DataError
-from ssl_common.task import Score, Task
+from ssl_common.task import Score
 
 SHORT_SIDE, CROP, GRID, CELL, TILE = 256, 255, 3, 85, 64  # pixels, but GRID
 TILES = GRID * GRID
@@ -27,7 +29,7 @@ AXIS = (-1.0, 2.0, -1.0)  # green against magenta: what lens aberration shifts a
 FC6 = 1024
 
 
-class Jigsaw(Task):
+class Jigsaw(Pretext):
     """The pretext task over PERMUTATIONS, int64 (|P|, 9), 0-based.
 
     With COLOR_PROJECTION half of the images that are not gray lose the colour along AXIS. Workers
@@ -37,7 +39,7 @@ class Jigsaw(Task):
     name, reads = "jigsaw", "rgb"
     draws = 2 + 1 + 2 * TILES + 1  # the crop, the permutation, the jitter, gray
 
-    def __init__(self, permutations, color_projection=False):
+    def __init__(self, permutations: np.ndarray, color_projection: bool = False):
         self.permutations, self.color_projection = permutations, color_projection
         self.chance = math.log(len(permutations))  # the loss of a network that only guesses
 
@@ -57,66 +59,76 @@ class Jigsaw(Task):
         return options.permutations
 
     @classmethod
-    def restore(cls, content):
+    def restore(cls, content: Mapping[str, Any]) -> "Jigsaw":
         """Return the task that the CONTENT of a finished network was trained by."""
         return cls(
             content["permutations"].numpy(), content["settings"].get("color_projection", False)
         )
 
-    def settings(self):
+    def settings(self) -> dict[str, object]:
         """Return what of the task decides the result, plain values."""
-        made = streams.digest(self.permutations.tobytes())
         return {
             "permutations": len(self.permutations),
-            "permutations_digest": made,
+            "permutations_digest": streams.digest(self.permutations.tobytes()),
             "color_projection": self.color_projection,
         }
 
-    def arrays(self):
+    def arrays(self) -> dict[str, torch.Tensor]:
         """Return what restore() needs, by name, as tensors."""
         return {"permutations": torch.from_numpy(self.permutations)}
 
-    def crop(self, image, drawn):
-        """Return a random 255 x 255 x 3 of an RGB IMAGE, uint8 H x W x 3, its short side 256."""
-        return images.crop(images.resize_short(image, SHORT_SIDE), CROP, drawn[:2])
+    def crop(self, image: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
+        """Return a crop of IMAGE, RGB uint8 H x W x 3 made 256 on its short side: 255 x 255 x 3."""
+        return crop(resize_short(image, SHORT_SIDE), CROP, numbers[:2].tolist())
 
-    def draw(self, drawn):
-        """Return what DRAWN, float64 (N, draws), says: label, jitter N x 9 x 2 (x, y), gray."""
-        label = (drawn[:, 2] * len(self.permutations)).astype(np.int64)
-        jitter = (drawn[:, 3:-1] * (CELL - TILE)).astype(np.int64).reshape(-1, TILES, 2)
-        return label, jitter, drawn[:, -1] < GRAY
+    def draw(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return label int64 (N,), jitter int64 N x 9 x 2 (x, y) and gray bool (N,).
 
-    def puzzle(self, pixels, drawn):
+        They are what NUMBERS, float64 (N, draws) in [0, 1), stand for.
+        """
+        label = (numbers[:, 2] * len(self.permutations)).astype(np.int64)
+        jitter = (numbers[:, 3:-1] * (CELL - TILE)).astype(np.int64).reshape(-1, TILES, 2)
+        return label, jitter, numbers[:, -1] < GRAY
+
+    def puzzle(
+        self, pixels: torch.Tensor, numbers: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (tiles N x 9 x 3 x 64 x 64 as the network sees them, label) of uint8 PIXELS."""
-        label, jitter, gray = self.draw(drawn)
+        labels, jitters, grays = self.draw(numbers)
         order, jitter, gray, label = (
             torch.from_numpy(part).to(pixels.device, non_blocking=True)
-            for part in (self.permutations[label], jitter, gray, label)
+            for part in (self.permutations[labels], jitters, grays, labels)
         )
         tiles = normalize(cut(pixels, order, jitter), gray)
         if self.color_projection:
             # Or gray, which it leaves as it is.
-            projected = drawn[:, -1] < GRAY + (1 - GRAY) * PROJECTED
+            projected = numbers[:, -1] < GRAY + (1 - GRAY) * PROJECTED
             tiles = project(tiles, torch.from_numpy(projected).to(pixels.device))
         return tiles, label
 
-    def network(self, trunk):
+    def network(self, trunk: nn.Module) -> nn.Module:
         """Return the network to train on TRUNK."""
         return JigsawNet(trunk, len(self.permutations))
 
-    def score(self, network, pixels, drawn, _lines=None):
+    def score(
+        self,
+        network: nn.Module,
+        batch: torch.Tensor,
+        draws: np.ndarray,
+        lines: torch.Tensor | None = None,
+    ) -> Score:
         """Return the Score of NETWORK on a batch; its accuracy is that of the permutation.
 
-        PIXELS is uint8 N x 255 x 255 x 3 where the network is, DRAWN float64 (N, draws).
+        BATCH is uint8 N x 255 x 255 x 3 where the network is, DRAWS float64 (N, draws).
         """
-        tiles, label = self.puzzle(pixels, drawn)
+        tiles, label = self.puzzle(batch, draws)
         logits = network(tiles)
         loss = functional.cross_entropy(logits.float(), label, reduction="sum")
         right = (logits.argmax(1) == label).sum()
         return Score(loss, torch.tensor(float(len(label))), {"accuracy": (right, len(label))})
 
 
-def cut(pixels, order, jitter):
+def cut(pixels: torch.Tensor, order: torch.Tensor, jitter: torch.Tensor) -> torch.Tensor:
     """Cut PIXELS (N x 255 x 255 x 3) into tiles N x 9 x 3 x 64 x 64, shuffled.
 
     Gather: place t gets tile ORDER[n, t]. Tile 3i + j lies in column i and row j: column-major, as
@@ -130,7 +142,7 @@ def cut(pixels, order, jitter):
     return pixels[image, y[:, :, :, None], x[:, :, None, :]].permute(0, 1, 4, 2, 3)
 
 
-def normalize(tiles, gray):
+def normalize(tiles: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
     """Return uint8 TILES (N x 9 x 3 x 64 x 64) as float, standardised; GRAY (N) ones lose colour.
 
     Gray is the plain mean of the standardised channels, for all nine tiles of an image alike.
@@ -139,7 +151,7 @@ def normalize(tiles, gray):
     return torch.where(gray.view(-1, 1, 1, 1, 1), tiles.mean(2, keepdim=True), tiles)
 
 
-def project(tiles, projected):
+def project(tiles: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
     """Return TILES (N x 9 x 3 x 64 x 64) without the part along AXIS in those PROJECTED (N)."""
     axis = torch.tensor(AXIS, device=tiles.device) / math.sqrt(6)  # of length 1
     plane = torch.eye(3, device=tiles.device) - torch.outer(axis, axis)
@@ -153,7 +165,7 @@ class JigsawNet(nn.Module):
     TRUNK maps N x 3 x 64 x 64 to N x FEATURES once flattened. Batch norm is over all N x 9 tiles.
     """
 
-    def __init__(self, trunk, permutations):
+    def __init__(self, trunk: nn.Module, permutations: int):
         super().__init__()
         self.trunk = trunk
         with torch.no_grad():
@@ -165,7 +177,7 @@ class JigsawNet(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, tiles):
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         towers = self.trunk(tiles.flatten(0, 1)).flatten(1)  # 9N x features
         fc6 = functional.relu(self.bn6(self.fc6(towers)))  # 9N x 1024
         return self.fc7(fc6.view(len(tiles), -1))  # N x |P|

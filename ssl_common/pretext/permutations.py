@@ -1,6 +1,7 @@
 """The permutation set of the Jigsaw puzzle: rows far apart in Hamming distance, made and read."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -9,7 +10,14 @@ from ssl_common.pretext import codes, greedy
 from ssl_common.streams import DataError
 
 
-def make(count, tiles=9, method="code", first=None, seed=0, progress=lambda done, total: None):
+def make(
+    count: int,
+    tiles: int = 9,
+    method: str = "code",
+    first: Sequence[int] | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> tuple[np.ndarray, str, int | None]:
     """Make COUNT permutations of TILES tiles: int64 (COUNT, TILES), 0-based.
 
     Returns them, the METHOD that made them, and the least distance of two in places, or None where
@@ -20,21 +28,25 @@ def make(count, tiles=9, method="code", first=None, seed=0, progress=lambda done
     if count > limit:
         raise DataError(f"{tiles} tiles have {limit:,} permutations: ask for -n {limit} or less")
     rng = np.random.default_rng(seed)
-    drawn = greedy.lexicographic(tiles)[:, rng.integers(limit)]
-    first = drawn if first is None else np.array(first, np.uint8)
+    start = greedy.lexicographic(tiles)[:, rng.integers(limit)]  # always, for what is drawn next
+    start = start if first is None else np.array(first, np.uint8)
+    least: int | None
     if method == "code" and tiles == codes.TILES:
         # Neither another order of the places nor other names of the tiles change a distance.
         rows = codes.rows(count)[:, rng.permutation(tiles)]
-        rows, least = first[np.argsort(rows[0])][rows], codes.least_distance(count)
+        rows, least = start[np.argsort(rows[0])][rows], codes.least_distance(count)
     else:
         method = "max-min" if method == "code" else method
-        rows = greedy.select(count, first, method, progress)
-        # The least distance of max-min falls row by row: it is that of the last one.
-        least = (rows[:-1] != rows[-1]).sum(1).min(initial=tiles) if method == "max-min" else None
+        rows = greedy.select(count, start, method, progress)
+        least = None
+        if method == "max-min":  # the least distance falls row by row: it is that of the last one
+            least = int((rows[:-1] != rows[-1]).sum(1).min(initial=tiles))
     return rows.astype(np.int64, order="C"), method, least
 
 
-def histogram(permutations, progress=lambda done, total: None):
+def histogram(
+    permutations: np.ndarray, progress: Callable[[int, int], object] = lambda done, total: None
+) -> np.ndarray:
     """Return how many pairs of PERMUTATIONS (N, t) are 0, 1 ... t places apart, int64 (t + 1,)."""
     rows, tiles = permutations.shape
     columns = permutations.T.astype(np.min_scalar_type(tiles), order="C")
@@ -46,30 +58,32 @@ def histogram(permutations, progress=lambda done, total: None):
     return counts
 
 
-def report(permutations, progress=lambda done, total: None):
-    """Tell the distances of PERMUTATIONS (N, t): the text of --check, and the least distance.
+def report(
+    permutations: np.ndarray, progress: Callable[[int, int], object] = lambda done, total: None
+) -> tuple[str, int | None]:
+    """Return what --check tells of PERMUTATIONS (N, t), a text, and their least distance.
 
     A line is a name, a TAB and a number: n, tiles, min, mean, and the pairs at each distance.
     """
     counts = histogram(permutations, progress)
-    found = {distance: int(pairs) for distance, pairs in enumerate(counts) if pairs}
+    pairs = {distance: int(number) for distance, number in enumerate(counts) if number}
     rows, tiles = permutations.shape
-    lines = {"n": rows, "tiles": tiles}
-    if found:
-        lines |= {"min": min(found), "mean": f"{mean_distance(permutations):.6f}"}
-    lines |= {f"pairs {distance} apart": pairs for distance, pairs in found.items()}
-    return "".join(f"{key}\t{value}\n" for key, value in lines.items()), min(found, default=None)
+    lines: dict[str, object] = {"n": rows, "tiles": tiles}
+    if pairs:
+        lines |= {"min": min(pairs), "mean": f"{mean_distance(permutations):.6f}"}
+    lines |= {f"pairs {distance} apart": number for distance, number in pairs.items()}
+    return "".join(f"{key}\t{value}\n" for key, value in lines.items()), min(pairs, default=None)
 
 
-def mean_distance(permutations):
+def mean_distance(permutations: np.ndarray) -> float:
     """Return the mean Hamming distance of PERMUTATIONS (N, t), in places, over pairs of rows."""
     rows, tiles = permutations.shape
     pairs = math.comb(rows, 2)
-    held = [math.comb(int(n), 2) for column in permutations.T for n in np.bincount(column)]
-    return tiles - sum(held) / pairs if pairs else math.nan
+    equal = [math.comb(int(n), 2) for column in permutations.T for n in np.bincount(column)]
+    return tiles - sum(equal) / pairs if pairs else math.nan
 
 
-def load(path):
+def load(path: str) -> np.ndarray:
     """Read permutations from the .npy file PATH; return int64 (N, t), 0-based.
 
     Takes whole numbers of any type, 0-based as make-permutations writes them or 1-based as the
@@ -84,12 +98,12 @@ def load(path):
     wrong = (np.sort(permutations, 1) != np.arange(tiles)).any(1)
     if wrong.any():
         row = int(wrong.argmax())
-        found = " ".join(map(str, array[row, :16]))
-        what = f"not a permutation of {base} to {tiles - 1 + base}: {found}"
+        values = " ".join(map(str, array[row, :16]))
+        what = f"not a permutation of {base} to {tiles - 1 + base}: {values}"
         raise DataError(f"{where}: row {row} is {what}; write it again by make-permutations")
-    seen = {}
+    row_of: dict[bytes, int] = {}
     for row, permutation in enumerate(permutations):
-        first = seen.setdefault(permutation.tobytes(), row)
+        first = row_of.setdefault(permutation.tobytes(), row)
         if first != row:
             raise DataError(f"{where}: row {row} is row {first} again: delete it")
     return permutations

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from ssl_common.data import images
-from ssl_common.data.loading import draws
+from ssl_common.data.order import draws
 from ssl_common.pretext import color
 from ssl_common.pretext.colorization import CROP, Colorization, middles
 from ssl_common.reporting.captions import LINE, MARGIN, SPACE, caption, fitting, sheet
@@ -29,10 +29,10 @@ def colored(
         pixels = task.crop(images.read(path, ""), randoms[0])
         image = task.images(pixels[None], randoms)
         with torch.inference_mode():
-            lightness = color.lightness(image)
-            ab = task.bins.decode(network(lightness))[0].numpy()  # h x w x 2
+            inputs = color.lightness(image)
+            ab = task.bins.decode(network(inputs))[0].numpy()  # h x w x 2
         true = task.middle_colors(image, ab.shape[:2])[0].numpy()
-        lightness = lightness[0, 0].numpy() + 50
+        lightness = inputs[0, 0].numpy() + 50
         panels = [color.rgb(lightness, plane) for plane in (np.zeros(2), spread(ab))]
         original = image[0].permute(1, 2, 0).numpy()
         yield [*panels, original], float(np.linalg.norm(ab - true, axis=2).mean())

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from ssl_common.data import images
-from ssl_common.data.loading import MEAN, STD, draws
+from ssl_common.data.order import draws
+from ssl_common.data.pixels import MEAN, STD
 from ssl_common.pretext import jigsaw
 from ssl_common.pretext.jigsaw import CELL, CROP, GRID, TILE, TILES
 from ssl_common.pretext.options import JigsawOptions
@@ -166,9 +167,9 @@ def show(
         network, task = pretraining.load(model, "jigsaw")
     else:
         task = jigsaw.Jigsaw.load(JigsawOptions(cast(str, permutations)))
-    order = cast(jigsaw.Jigsaw, task).permutations
-    puzzles = list(solve(paths, order, seed, network))
-    summary = f"{len(puzzles)} puzzles of {len(order)} permutations"
+    permutation_set = cast(jigsaw.Jigsaw, task).permutations
+    puzzles = list(solve(paths, permutation_set, seed, network))
+    summary = f"{len(puzzles)} puzzles of {len(permutation_set)} permutations"
     if network:
         summary += f", {sum(each.is_right for each in puzzles)} right"
-    return draw(puzzles, order), summary
+    return draw(puzzles, permutation_set), summary

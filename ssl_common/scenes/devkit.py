@@ -1,58 +1,90 @@
-"""Generated scenes -> a PASCAL VOC devkit: pictures, boxes, and the lists of its splits."""
+"""Generated scenes -> a PASCAL VOC devkit: pictures, boxes, normals, and the lists of these."""
 
 import functools
 import io
 import os
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from PIL import Image
 
 from ssl_common import streams
 from ssl_common.crew import side_by_side
+from ssl_common.data import targets
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE, Row
+from ssl_common.data.targets import Pair, format_objects, format_pair
 from ssl_common.scenes import drawing, objects
+from ssl_common.scenes.drawing import Annotation
 
 SPLITS = {"train": (0,), "val": (2,), "trainval": (0, 2), "test": (1, 3)}  # index modulo 4
 
 
-def make(folder, shown_as, count, seed, workers):
+def make(folder: str, prefix: str, count: int, seed: int, workers: int) -> Iterator[Row]:
     """Write COUNT scenes of SEED as a devkit into FOLDER; yield the Row of each, in order.
 
-    Paths in the rows begin with SHOWN_AS. The lists are written after the last row.
+    Paths in the rows begin with PREFIX, as those in the lists of boxes and of normals. The lists
+    of splits are written after the last row.
     """
-    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+    for part in ("JPEGImages", "Annotations", "Normals", "ImageSets/Main"):
         os.makedirs(os.path.join(folder, part))
     classes = sorted(objects.CLASSES)
     labels = np.full((count, len(classes)), NEGATIVE, np.int8)
     write = functools.partial(_write_scene, folder, seed)
-    for index, shown in enumerate(side_by_side(write, range(count), workers)):
-        for each in shown:
+    for index, scene in enumerate(side_by_side(write, range(count), workers)):
+        size, annotations = scene
+        for each in annotations:
             label = DIFFICULT if each.difficult else POSITIVE
             column = classes.index(each.name)
             labels[index, column] = max(labels[index, column], label)
-        path = os.path.join(shown_as, "JPEGImages", f"{name(index)}.jpg")
-        said = [[classes[c] for c in np.flatnonzero(labels[index] == label)]
-                for label in (POSITIVE, DIFFICULT)]  # fmt: skip
-        yield Row(path, *map(tuple, said))
+        path = os.path.join(prefix, "JPEGImages", f"{name(index)}.jpg")
+        target = os.path.join(prefix, "Normals", f"{name(index)}.png")
+        line = format_objects(objects_of(path, size, annotations))
+        _write(os.path.join(folder, "objects.jsonl"), line, "ab")
+        _write(os.path.join(folder, "normals.tsv"), format_pair(Pair(path, target)), "ab")
+        names = [[classes[c] for c in np.flatnonzero(labels[index] == label)]
+                 for label in (POSITIVE, DIFFICULT)]  # fmt: skip
+        yield Row(path, *map(tuple, names))
     _write_lists(os.path.join(folder, "ImageSets", "Main"), classes, labels)
 
 
-def name(index):
+def name(index: int) -> str:
     """Return the id of scene INDEX; VOC counts from 1."""
     return f"{index + 1:06d}"
 
 
 def _write_scene(folder, seed, index):
-    """Draw and write one scene; return what it shows."""
-    picture, shown, quality = drawing.draw(seed, index)
-    encoded = io.BytesIO()  # Pillow itself takes no notice of a full disk
-    picture.save(encoded, "JPEG", quality=quality)
-    text = annotation(name(index), picture.size, shown)
-    _write(os.path.join(folder, "JPEGImages", f"{name(index)}.jpg"), encoded.getbuffer())
+    """Draw and write one scene; return its size (width, height) and its annotations."""
+    image, annotations, normals, quality = drawing.draw(seed, index)
+    text = annotation_xml(name(index), image.size, annotations)
+    jpeg = _encoded(image, "JPEG", quality=quality)
+    png = _encoded(Image.fromarray(normals), "PNG", compress_type=3)  # runs alone: quick
+    _write(os.path.join(folder, "JPEGImages", f"{name(index)}.jpg"), jpeg)
     _write(os.path.join(folder, "Annotations", f"{name(index)}.xml"), text.encode())
-    return shown
+    _write(os.path.join(folder, "Normals", f"{name(index)}.png"), png)
+    return image.size, annotations
 
 
-def annotation(image, size, shown):
+def _encoded(image, kind, **options):
+    """Return the bytes of IMAGE as a file of that KIND."""
+    stream = io.BytesIO()  # Pillow itself takes no notice of a full disk
+    image.save(stream, kind, **options)
+    return stream.getbuffer()
+
+
+def objects_of(
+    path: str, size: tuple[int, int], annotations: Sequence[Annotation]
+) -> targets.Objects:
+    """Return the ANNOTATIONS of the picture at PATH, of SIZE (width, height), as Objects.
+
+    VOC counts the first and the last pixel of a box, from 1; Objects, from 0, the edges.
+    """
+    ends = [each.box for each in annotations]
+    boxes = tuple((xmin - 1, ymin - 1, xmax, ymax) for xmin, ymin, xmax, ymax in ends)
+    names = tuple(each.name for each in annotations)
+    return targets.Objects(path, *size, boxes, names, tuple(each.difficult for each in annotations))
+
+
+def annotation_xml(image: str, size: tuple[int, int], annotations: Sequence[Annotation]) -> str:
     """Return the VOC annotation of the picture IMAGE of SIZE (width, height), as XML."""
     import xml.etree.ElementTree as ET
 
@@ -65,7 +97,7 @@ def annotation(image, size, shown):
     add(ET.SubElement(root, "source"), database="ssl-bench make-scenes")
     add(ET.SubElement(root, "size"), width=size[0], height=size[1], depth=3)
     add(root, segmented=0)
-    for each in shown:
+    for each in annotations:
         item = ET.SubElement(root, "object")
         add(item, name=each.name, pose="Unspecified")
         add(item, truncated=int(each.truncated), difficult=int(each.difficult))
@@ -87,6 +119,6 @@ def _write_lists(main, classes, labels):
             _write(os.path.join(main, f"{each}_{split}.txt"), lines.encode())
 
 
-def _write(path, content):
-    with streams.naming(path), open(path, "wb") as stream:
+def _write(path, content, mode="wb"):
+    with streams.naming(path), open(path, mode) as stream:
         stream.write(content)

@@ -4,20 +4,22 @@ Scene i of a seed is drawn from (seed, i) alone.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from ssl_common.data.targets import encode_normals
 from ssl_common.scenes import objects, places
-from ssl_common.scenes.rendering import Camera, View
+from ssl_common.scenes.rendering import Camera, Solid, View
 
 DETAIL = 1.5  # rendered pixels to one of the picture, which is their mean
 SIZES = [(320, 240), (320, 216), (320, 212), (240, 320), (216, 320), (256, 256)]  # width, height
 SIZE_ODDS = [0.5, 0.2, 0.1, 0.1, 0.05, 0.05]
 MOST = 8  # objects
 AGAIN = 0.35  # how often an object is of the class of the one before: cows in a herd
-UNSEEN = 30  # pixels: of an object that shows fewer nothing is said
+MIN_PIXELS = 30  # pixels: an object that shows fewer is left out
 TINY = 80  # pixels: one that shows fewer is difficult,
 HIDDEN = 1 / 3  # and so is one that shows less of itself than this
 # The share of the picture's height that an object takes: its usual span.
@@ -26,11 +28,11 @@ SPANS = {"house": (0.2, 0.75), "tree": (0.18, 0.9), "lamp": (0.2, 0.8), "boat": 
          "person": (0.12, 0.7), "cow": (0.08, 0.5), "car": (0.08, 0.45)}  # fmt: skip
 
 
-class Shown(NamedTuple):
+class Annotation(NamedTuple):
     """An object in a picture; BOX is (xmin, ymin, xmax, ymax) of what is seen, counted from 1."""
 
     name: str
-    box: tuple
+    box: tuple[int, int, int, int]
     truncated: bool
     difficult: bool
 
@@ -39,7 +41,7 @@ class Thing(NamedTuple):
     """An object of a scene: its SOLIDS stand around BASE (x, y, z), RADIUS metres at most away."""
 
     name: str
-    solids: list
+    solids: list[Solid]
     base: np.ndarray
     radius: float
 
@@ -50,23 +52,34 @@ class Scene(NamedTuple):
     camera: Camera
     sky: places.Sky
     ground: places.Ground
-    things: list
+    things: list[Thing]
 
 
-def draw(seed, index):
-    """Return picture INDEX of SEED (a PIL image), the list of Shown in it, and its JPEG quality."""
-    rng, shown = np.random.default_rng((seed, index)), []
-    while not shown:  # seldom: the one object that found room is all but hidden
+class Picture(NamedTuple):
+    """An IMAGE, what it shows, and the QUALITY of its JPEG; NORMALS as normals() has them."""
+
+    image: Image.Image
+    annotations: list[Annotation]
+    normals: np.ndarray
+    quality: int
+
+
+def draw(seed: int, index: int) -> Picture:
+    """Return picture INDEX of SEED."""
+    rng = np.random.default_rng((seed, index))
+    annotations: list[Annotation] = []
+    while not annotations:  # seldom: the one object that found room is all but hidden
         scene = compose(rng)
         view = render(scene)
-        shown = annotate(view, [thing.name for thing in scene.things])
-    return develop(shade(view, scene), rng), shown, int(rng.integers(70, 96))
+        annotations = annotate(view, [thing.name for thing in scene.things])
+    image = develop(shade(view, scene), rng)
+    return Picture(image, annotations, normals(view), int(rng.integers(70, 96)))
 
 
 # ---- Composition ------------------------------------------------------------------------------
 
 
-def compose(rng):
+def compose(rng: np.random.Generator) -> Scene:
     """Draw a scene: where, under what sky, seen how, and the objects that find room in it."""
     width, height = (round(DETAIL * v) for v in SIZES[rng.choice(len(SIZES), p=SIZE_ODDS)])
     focal, horizon = max(width, height) * rng.uniform(0.75, 1.4), height * rng.uniform(0.3, 0.6)
@@ -74,7 +87,7 @@ def compose(rng):
     camera = Camera(width, height, focal, horizon, eye)
     kind = list(places.ODDS)[rng.integers(len(places.ODDS))]
     scene = Scene(camera, places.Sky(rng), places.Ground(kind, rng), [])
-    names, odds = (list(part) for part in (places.ODDS[kind], places.ODDS[kind].values()))
+    names, odds = list(places.ODDS[kind]), list(places.ODDS[kind].values())
     for _ in range(min(MOST, 1 + rng.geometric(0.26))):
         again = scene.things and rng.random() < AGAIN
         name = names[rng.choice(len(names), p=np.divide(odds, sum(odds)))]
@@ -95,9 +108,9 @@ def _settle(name, solids, scene, rng):
             math.dist(base[::2], other.base[::2]) < 0.75 * (radius + other.radius)
             for other in scene.things
         )
-        if not crowded and scene.ground.takes(name, base[0], base[2], radius):
-            turned = objects.about(1, turn)
-            return Thing(name, [s.placed(base, turned) for s in solids], base, radius)
+        if not crowded and scene.ground.has_room(name, base[0], base[2], radius):
+            rotation = objects.rotation(1, turn)
+            return Thing(name, [s.place(base, rotation) for s in solids], base, radius)
     return None
 
 
@@ -129,7 +142,7 @@ def _stand(name, tall, scene, rng):
 # ---- From the scene to the picture ------------------------------------------------------------
 
 
-def render(scene):
+def render(scene: Scene) -> View:
     """Return the View of SCENE; the owner of a pixel is the number of the thing it shows."""
     view = View(scene.camera)
     places.paint(view, scene.sky, scene.ground)
@@ -138,13 +151,13 @@ def render(scene):
     return view
 
 
-def shade(view, scene):
+def shade(view: View, scene: Scene) -> np.ndarray:
     """Return the light of each pixel of VIEW, (3, H, W)."""
     standing = [(t.base[0], t.base[2], 0.8 * t.radius) for t in scene.things if t.base[1] == 0]
     return view.shade(scene.sky.light, standing)
 
 
-def develop(light, rng):
+def develop(light: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """Return LIGHT (3, H, W) as a camera's picture: exposure, white balance, vignette, grain."""
     gain = rng.uniform(0.28, 0.4) / light.mean() * np.exp(rng.normal(0, 0.05, (3, 1, 1)))
     colour = (light * gain.astype(np.float32)).clip(0, 1)
@@ -160,25 +173,40 @@ def develop(light, rng):
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def annotate(view, names):
+def annotate(view: View, names: Sequence[str]) -> list[Annotation]:
     """Return what VIEW shows of the objects NAMES, as VOC says it, in pixels of the picture.
 
     The box is that of the visible part. Truncated: it meets the border. Difficult: tiny or mostly
     hidden. An object of which almost nothing is seen is left out.
     """
-    shown = []
+    annotations = []
     for owner, name in enumerate(names):
-        seen = view.owner == owner
-        pixels = np.count_nonzero(seen)
-        if pixels < UNSEEN * DETAIL**2:
+        visible = view.owner == owner
+        pixels = np.count_nonzero(visible)
+        if pixels < MIN_PIXELS * DETAIL**2:
             continue
-        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
         ends = (columns[0], rows[0], columns[-1], rows[-1])
         truncated = (
             0 in ends[:2] or ends[2] == view.camera.width - 1 or ends[3] == view.camera.height - 1
         )
         whole = np.count_nonzero(view.whole[owner])
         difficult = pixels < max(TINY * DETAIL**2, HIDDEN * whole)
-        box = tuple(int(end / DETAIL) + 1 for end in ends)
-        shown.append(Shown(name, box, truncated, difficult))
-    return shown
+        left, top, right, bottom = (int(end / DETAIL) + 1 for end in ends)
+        box = (left, top, right, bottom)
+        annotations.append(Annotation(name, box, bool(truncated), bool(difficult)))
+    return annotations
+
+
+def normals(view: View) -> np.ndarray:
+    """Return the normals of VIEW, a picture as targets.encode_normals() makes it.
+
+    A pixel of the picture has the normal at its middle, in the frame of the camera: x to the right,
+    y up, z towards the camera. It has none where it shows the sky, or what is as far as the ridge.
+    """
+    rows, columns = (
+        ((np.arange(round(side / DETAIL)) + 0.5) * DETAIL).astype(int) for side in view.depth.shape
+    )
+    at = np.ix_(rows, columns)
+    x, y, z = (part[at] for part in view.normal)
+    return encode_normals(np.stack([x, y, -z]), view.depth[at] < places.RIDGE)

@@ -3,36 +3,55 @@
 An object stands at the origin of its own frame, y up; its length runs along x, its front to -z.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
-from ssl_common.scenes.rendering import CUBE, CYLINDER, SPHERE, Faces, Solid, noise
+from ssl_common.scenes.rendering import (
+    CUBE,
+    CYLINDER,
+    SPHERE,
+    Blur,
+    Cut,
+    Faces,
+    Shape,
+    Skin,
+    Solid,
+    noise,
+)
+
+Colour = Sequence[float]  # red, green, blue from 0 to 1
+Point = Sequence[float] | np.ndarray  # x, y, z in metres
 
 # ---- Skins and cuts ---------------------------------------------------------------------------
 
 
-def rgb(*values):
+def rgb(*values: float) -> np.ndarray:
     """Return a colour, red, green and blue from 0 to 1, as float32 (3, 1)."""
     return np.array(values, np.float32)[:, None]
 
 
-def tint(rng, *values, spread=0.15):
+def tint(rng: np.random.Generator, *values: Colour, spread: float = 0.15) -> np.ndarray:
     """Return one of the colours VALUES, somewhat changed."""
     colour = np.array(values[rng.integers(len(values))]) * rng.uniform(1 - spread, 1 + spread, 3)
     return rgb(*colour.clip(0.01, 0.95))
 
 
-def speckle(p, texel, blur):
+def speckle(p: np.ndarray, texel: float, blur: Blur) -> np.ndarray:
     """Return noise at the points P (3, N)."""
     return noise(p[0] + 0.7 * p[2] + 0.3 * p[1], p[1] - 0.6 * p[2], texel, blur)
 
 
-def plain(colour, grain=0.1, texel=0.02):
-    """One COLOUR with a GRAIN of noise."""
+def plain(colour: np.ndarray, grain: float = 0.1, texel: float = 0.02) -> Skin:
+    """Return a skin of one COLOUR with a GRAIN of noise."""
     return lambda p, n, blur: colour * (1 + grain * speckle(p, texel, blur))
 
 
-def patches(one, other, texel, level, grain=0.06):
-    """Patches of the colour OTHER on ONE, where the noise is above LEVEL."""
+def patches(
+    one: np.ndarray, other: np.ndarray, texel: float, level: float, grain: float = 0.06
+) -> Skin:
+    """Return a skin with patches of the colour OTHER on ONE, where the noise is above LEVEL."""
 
     def skin(p, n, blur):
         share = (4 * (speckle(p, texel, blur) - level) + 0.5).clip(0, 1)
@@ -41,13 +60,17 @@ def patches(one, other, texel, level, grain=0.06):
     return skin
 
 
-def along(p, n):
+def along(p: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Return the way along an upright face: x on the front and back, z on the sides."""
     return np.where(np.abs(n[0]) > np.abs(n[2]), p[2], p[0])
 
 
-def bands(colours, wave, grain=0.1):
-    """COLOURS in turn; WAVE(p, n) counts them."""
+def bands(
+    colours: Sequence[np.ndarray],
+    wave: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    grain: float = 0.1,
+) -> Skin:
+    """Return a skin of COLOURS in turn; WAVE(p, n) counts them."""
     table = np.hstack(colours)
 
     def skin(p, n, blur):
@@ -57,8 +80,10 @@ def bands(colours, wave, grain=0.1):
     return skin
 
 
-def bricks(colour, length=0.5, height=0.22, joint=0.7):
-    """Courses of bricks, tiles or planks; their joints are JOINT as bright."""
+def bricks(
+    colour: np.ndarray, length: float = 0.5, height: float = 0.22, joint: float = 0.7
+) -> Skin:
+    """Return a skin of courses of bricks, tiles or planks; their joints are JOINT as bright."""
 
     def skin(p, n, blur):
         y = p[1] / height
@@ -71,8 +96,8 @@ def bricks(colour, length=0.5, height=0.22, joint=0.7):
     return skin
 
 
-def with_windows(wall, frame, width, height):
-    """WALL with a grid of windows, WIDTH x HEIGHT metres from one to the next."""
+def with_windows(wall: Skin, frame: np.ndarray, width: float, height: float) -> Skin:
+    """Return the skin WALL with a grid of windows, WIDTH x HEIGHT metres from one to the next."""
 
     def skin(p, n, blur):
         x, y = along(p, n) / width, p[1] / height
@@ -85,33 +110,33 @@ def with_windows(wall, frame, width, height):
     return skin
 
 
-def rustle(p, texel, blur):
-    """Noise over a surface that turns any way: of two views, where one is stretched by another."""
+def rustle(p: np.ndarray, texel: float, blur: Blur) -> np.ndarray:
+    """Return noise over a surface that turns any way: of two views, as one alone is stretched."""
     return 0.7 * (
         speckle(p, texel, blur) + noise(p[2] - 0.5 * p[0], p[1] + 0.8 * p[0], texel, blur)
     )
 
 
-def foliage(colour):
-    """COLOUR with much noise."""
+def foliage(colour: np.ndarray) -> Skin:
+    """Return a skin of COLOUR with much noise."""
     return lambda p, n, blur: colour * (1 + 0.5 * rustle(p, 0.04, blur)).clip(0.2)
 
 
-def leaves(level, texel):
-    """Cut holes where the noise is below LEVEL."""
+def leaves(level: float, texel: float) -> Cut:
+    """Return a cut with holes where the noise is below LEVEL."""
     return lambda p, blur: rustle(p, texel, blur) < level
 
 
 # ---- Solids -----------------------------------------------------------------------------------
 
 
-def about(axis, angle):
-    """Return the turn by ANGLE about axis 0, 1 or 2."""
+def rotation(axis: int, angle: float) -> np.ndarray:
+    """Return the rotation by ANGLE around axis 0, 1 or 2."""
     c, s = np.cos(angle), np.sin(angle)
     return np.roll([[1, 0, 0], [0, c, -s], [0, s, c]], (axis, axis), (0, 1))
 
 
-def bar(start, end, radius, skin, shape=CYLINDER):
+def bar(start: Point, end: Point, radius: float, skin: Skin, shape: Shape = CYLINDER) -> Solid:
     """Return a round bar from START to END."""
     start, end = np.array(start, float), np.array(end, float)
     way = end - start
@@ -123,24 +148,24 @@ def bar(start, end, radius, skin, shape=CYLINDER):
     return Solid(shape, (start + end) / 2, size, skin, turn)
 
 
-def block(centre, size, skin, shape=CUBE, **more):
+def block(centre: Point, size: Point, skin: Skin, shape: Shape = CUBE, **more: Any) -> Solid:
     """Return a solid around CENTRE of whole SIZE (x, y, z)."""
     return Solid(shape, centre, np.array(size) / 2, skin, **more)
 
 
-def ball_of(centre, size, skin, **more):
+def ellipsoid(centre: Point, size: Point, skin: Skin, **more: Any) -> Solid:
     """Return an ellipsoid around CENTRE of whole SIZE (x, y, z)."""
     return Solid(SPHERE, centre, np.array(size) / 2, skin, **more)
 
 
-def sided(lines):
+def prism(lines: Sequence[Sequence[float]]) -> Faces:
     """Return the solid from z = -1 to 1 with the sides a x + b y <= 1 for LINES (a, b)."""
     return Faces([*[(a, b, 0) for a, b in lines], (0, 0, 1), (0, 0, -1)])
 
 
-GABLE = sided([(0, -1), (2, 1), (-2, 1)])  # a roof: the ridge runs along z
-CABIN = sided([(0, -1), (0, 1), (1.25, 0.25), (-1.15, 0.15)])
-SAIL = sided([(0, -1), (-1, 0), (6.7, 5.7)])
+GABLE = prism([(0, -1), (2, 1), (-2, 1)])  # a roof: the ridge runs along z
+CABIN = prism([(0, -1), (0, 1), (1.25, 0.25), (-1.15, 0.15)])
+SAIL = prism([(0, -1), (-1, 0), (6.7, 5.7)])
 HULL = Faces(
     [(0, 1, 0), (0, -1, 0), (1.15, -0.2, 0), (-1.05, -0.05, 0)]
     + [(1.2, -0.3, s) for s in (1, -1)]
@@ -163,7 +188,7 @@ PAINT = [(0.6, 0.05, 0.05), (0.7, 0.7, 0.72), (0.08, 0.08, 0.1), (0.06, 0.15, 0.
 # ---- The classes ------------------------------------------------------------------------------
 
 
-def house(rng):
+def house(rng: np.random.Generator) -> list[Solid]:
     width, depth, height = rng.uniform(6, 11), rng.uniform(5, 8), rng.uniform(2.7, 5.4)
     rise, colour = rng.uniform(0.3, 0.6) * depth, tint(rng, *WALL)
     wall = [bricks(colour), plain(colour, 0.06, 0.1), bricks(colour, 40, 0.3, 0.8)][rng.integers(3)]
@@ -174,13 +199,13 @@ def house(rng):
     return [
         block((0, height / 2, 0), (width, height, depth), wall),
         block((0, height + rise / 2, 0), (depth + 1, rise, width + 0.8),
-              bricks(tint(rng, *ROOF), 0.6, 0.35), GABLE, turn=about(1, np.pi / 2)),
+              bricks(tint(rng, *ROOF), 0.6, 0.35), GABLE, turn=rotation(1, np.pi / 2)),
         block(chimney, (0.8, rise, 0.8), bricks(0.7 * colour)),
         block((rng.uniform(-0.3, 0.3) * width, 1.05, -depth / 2), (1.1, 2.1, 0.2), door),
     ]  # fmt: skip
 
 
-def tree(rng):
+def tree(rng: np.random.Generator) -> list[Solid]:
     bark = plain(tint(rng, (0.2, 0.13, 0.08), (0.3, 0.27, 0.24)), 0.35, 0.03)
     if rng.random() < 0.35:  # a conifer
         height, green = rng.uniform(4, 11), tint(rng, (0.05, 0.14, 0.08), (0.08, 0.17, 0.07))
@@ -199,11 +224,11 @@ def tree(rng):
         offset = rng.uniform(-0.32, 0.32, 3) * size
         clump = size * rng.uniform(0.4, 0.65) * np.array([1.15, 0.9, 1.15])
         skin = foliage(green * rng.uniform(0.8, 1.2))
-        parts.append(ball_of((0, middle, 0) + offset, clump, skin, cut=leaves(-1.1, 0.06)))
+        parts.append(ellipsoid((0, middle, 0) + offset, clump, skin, cut=leaves(-1.1, 0.06)))
     return parts
 
 
-def car(rng):
+def car(rng: np.random.Generator) -> list[Solid]:
     length, width, low = rng.uniform(3.7, 4.7), 1.75, rng.uniform(0.25, 0.32)
     high = low + rng.uniform(0.5, 0.62)
     top = high + rng.uniform(0.45, 0.75)
@@ -232,12 +257,12 @@ def car(rng):
         block((-0.15, (high + top) / 2, 0), (length * 0.62, top - high, width * 0.9), cabin, CABIN),
     ] + [
         block((x * length * 0.31, 0.31, z * (width / 2 - 0.1)), (0.62, 0.24, 0.62), wheel, CYLINDER,
-              turn=about(0, np.pi / 2))
+              turn=rotation(0, np.pi / 2))
         for x in (-1, 1) for z in (-1, 1)
     ]  # fmt: skip
 
 
-def cow(rng):
+def cow(rng: np.random.Generator) -> list[Solid]:
     scale = rng.uniform(0.85, 1.1)
     light, dark = rgb(0.75, 0.72, 0.68), tint(rng, (0.04, 0.035, 0.03), (0.28, 0.13, 0.06))
     hide = patches(light, dark, 0.03, rng.uniform(-0.3, 0.4))
@@ -247,54 +272,54 @@ def cow(rng):
     head = (1.25, 0.45, 0) if graze else (1.3, 1.5, 0)
     pale, horn = plain(rgb(0.5, 0.38, 0.32)), plain(rgb(0.6, 0.55, 0.45))
     parts = [
-        ball_of((0, 1.05, 0), (2.0, 0.85, 0.75), hide),
-        ball_of((-0.55, 1.1, 0), (0.9, 0.8, 0.72), hide),
-        ball_of((0.6, 1.1, 0), (0.8, 0.8, 0.68), hide),
+        ellipsoid((0, 1.05, 0), (2.0, 0.85, 0.75), hide),
+        ellipsoid((-0.55, 1.1, 0), (0.9, 0.8, 0.72), hide),
+        ellipsoid((0.6, 1.1, 0), (0.8, 0.8, 0.68), hide),
         bar((0.7, 1.15, 0), head, 0.17, hide),
-        ball_of(head, (0.55, 0.34, 0.3), hide, turn=about(2, -0.7)),
-        ball_of(np.add(head, (0.19, -0.16, 0)), (0.24, 0.2, 0.22), pale),
+        ellipsoid(head, (0.55, 0.34, 0.3), hide, turn=rotation(2, -0.7)),
+        ellipsoid(np.add(head, (0.19, -0.16, 0)), (0.24, 0.2, 0.22), pale),
         bar((-0.95, 1.2, 0), (-1.05, 0.5, 0), 0.035, hide),
         bar(np.add(head, (-0.1, 0.1, -0.28)), np.add(head, (-0.1, 0.1, 0.28)), 0.05, horn, SPHERE),
     ]
     for x, z in ((0.62, 0.2), (0.55, -0.2), (-0.62, 0.2), (-0.7, -0.2)):
         step = rng.uniform(-0.12, 0.12)
         parts.append(bar((x, 0.95, z), (x + step, 0, z), 0.095, hide))
-    return scaled(parts, scale)
+    return enlarge(parts, scale)
 
 
-def scaled(parts, scale):
-    """Return PARTS made larger by SCALE; their skins keep their grain."""
+def enlarge(parts: list[Solid], factor: float) -> list[Solid]:
+    """Return PARTS made larger by FACTOR; their skins keep their grain."""
     for part in parts:
-        part.centre, part.size = part.centre * scale, part.size * scale
+        part.centre, part.size = part.centre * factor, part.size * factor
     return parts
 
 
-def person(rng):
+def person(rng: np.random.Generator) -> list[Solid]:
     skin, hair = plain(tint(rng, *FACE), 0.03), plain(tint(rng, *HAIR), 0.3)
     cloth, trousers = [tint(rng, *VIVID), tint(rng, *VIVID)], plain(tint(rng, *TROUSERS))
     striped = rng.random() < 0.3
     shirt = bands(cloth, lambda p, n: p[1] / 0.08, 0.05) if striped else plain(cloth[0], 0.08)
     step, swing, shoe = rng.uniform(0, 0.28), rng.uniform(-0.3, 0.5), plain(rgb(0.05, 0.04, 0.04))
     parts = [
-        ball_of((0, 1.2, 0), (0.3, 0.72, 0.44), shirt),
+        ellipsoid((0, 1.2, 0), (0.3, 0.72, 0.44), shirt),
         block((0, 1.12, 0), (0.24, 0.42, 0.34), shirt, CYLINDER),
         bar((0, 1.4, 0), (0, 1.6, 0), 0.06, skin),
-        ball_of((0, 1.66, 0), (0.21, 0.26, 0.19), skin),
-        ball_of((-0.02, 1.71, 0), (0.24, 0.21, 0.215), hair),
+        ellipsoid((0, 1.66, 0), (0.21, 0.26, 0.19), skin),
+        ellipsoid((-0.02, 1.71, 0), (0.24, 0.21, 0.215), hair),
     ]
     for side in (-1, 1):
         foot = (side * step, 0.06, side * 0.1)
         hand = (side * 0.6 * swing, 0.85 + 0.3 * abs(swing), side * 0.3)
         parts += [
             bar((0, 0.95, side * 0.09), foot, 0.085, trousers),
-            ball_of(np.add(foot, (0.06, -0.01, 0)), (0.28, 0.1, 0.11), shoe),
+            ellipsoid(np.add(foot, (0.06, -0.01, 0)), (0.28, 0.1, 0.11), shoe),
             bar((0, 1.42, side * 0.21), hand, 0.055, shirt),
-            ball_of(hand, (0.11, 0.14, 0.1), skin),
+            ellipsoid(hand, (0.11, 0.14, 0.1), skin),
         ]
-    return scaled(parts, rng.uniform(0.75, 1.08))
+    return enlarge(parts, rng.uniform(0.75, 1.08))
 
 
-def ball(rng):
+def ball(rng: np.random.Generator) -> list[Solid]:
     radius, colours = rng.uniform(0.14, 0.45), [tint(rng, *VIVID) for _ in range(3)]
     gores = [each for colour in colours for each in (colour, WHITE)]
     skin = [
@@ -302,11 +327,11 @@ def ball(rng):
         bands([WHITE, GLASS], lambda p, n: 0.7 + 0.6 * np.sin(p * (4.5 / radius)).prod(0), 0.03),
         plain(colours[0], 0.05, 0.01),
     ][rng.integers(3)]
-    turn = about(0, rng.uniform(-1, 1)) @ about(2, rng.uniform(-1, 1))
-    return [ball_of((0, radius, 0), (2 * radius,) * 3, skin, turn=turn)]
+    turn = rotation(0, rng.uniform(-1, 1)) @ rotation(2, rng.uniform(-1, 1))
+    return [ellipsoid((0, radius, 0), (2 * radius,) * 3, skin, turn=turn)]
 
 
-def boat(rng):
+def boat(rng: np.random.Generator) -> list[Solid]:
     length = rng.uniform(4, 9)
     wide, high = length * 0.32, length * rng.uniform(0.14, 0.2)
     paint = tint(rng, (0.8, 0.8, 0.8), (0.1, 0.2, 0.4), (0.5, 0.1, 0.08), (0.35, 0.22, 0.1))
@@ -318,14 +343,14 @@ def boat(rng):
         mast = bar(foot, (foot[0], top, 0), length * 0.012, plain(rgb(0.35, 0.25, 0.15)))
         for x, wide, tall, turn in ((-0.16, 0.48, 0.85, np.pi), (0.29, 0.3, 0.7, 0)):
             centre, size = (x * length, high + tall * top / 2, 0), (wide * length, tall * top, 0.06)
-            parts.append(block(centre, size, cloth, SAIL, turn=about(1, turn)))
+            parts.append(block(centre, size, cloth, SAIL, turn=rotation(1, turn)))
         return [*parts, mast]
     wall = with_windows(plain(WHITE, 0.03), GLASS, 0.9, high * 1.1)
     cabin = (length * 0.4, high * 1.1, wide * 0.6)
     return [*parts, block((-0.1 * length, high * 1.4, 0), cabin, wall)]
 
 
-def fence(rng):
+def fence(rng: np.random.Generator) -> list[Solid]:
     length, height = rng.uniform(4, 10), rng.uniform(0.9, 1.4)
     wood = plain(tint(rng, (0.8, 0.8, 0.77), (0.32, 0.21, 0.12), (0.45, 0.42, 0.38)), 0.2, 0.02)
     rails, pitch = rng.random() < 0.5, rng.uniform(0.18, 0.3)
@@ -343,7 +368,7 @@ def fence(rng):
     ]
 
 
-def rock(rng):
+def rock(rng: np.random.Generator) -> list[Solid]:
     colour = tint(rng, (0.36, 0.34, 0.32), (0.42, 0.36, 0.28), (0.25, 0.25, 0.27))
     skin = patches(colour, colour * 0.55, 0.015, 0.5, 0.3)
     size, parts = rng.uniform(0.6, 2.4), []
@@ -356,7 +381,7 @@ def rock(rng):
     return parts
 
 
-def lamp(rng):
+def lamp(rng: np.random.Generator) -> list[Solid]:
     height, reach = rng.uniform(3.5, 7), rng.uniform(0.5, 1.4)
     metal = plain(tint(rng, (0.08, 0.09, 0.09), (0.4, 0.41, 0.42), (0.08, 0.16, 0.12)), 0.08)
     head = bands([rgb(0.85, 0.82, 0.7), rgb(0.1, 0.1, 0.1)], lambda p, n: 1 + p[1] * 5, 0.02)
@@ -365,24 +390,24 @@ def lamp(rng):
         bar((0, 0, 0), (0, 0.7, 0), 0.14, metal),
     ]
     if rng.random() < 0.5:
-        return [*parts, ball_of((0, height + 0.15, 0), (0.55, 0.65, 0.55), head)]
+        return [*parts, ellipsoid((0, height + 0.15, 0), (0.55, 0.65, 0.55), head)]
     return [
         *parts,
         bar((0, height, 0), (reach, height + 0.25, 0), 0.05, metal),
-        ball_of((reach, height + 0.2, 0), (0.9, 0.28, 0.4), head),
+        ellipsoid((reach, height + 0.2, 0), (0.9, 0.28, 0.4), head),
     ]
 
 
-def balloon(rng):
+def balloon(rng: np.random.Generator) -> list[Solid]:
     colours = [tint(rng, *VIVID) for _ in range(rng.integers(2, 4))]
     waves = [lambda p, n: np.arctan2(p[2], p[0]) * 6 / np.pi, lambda p, n: p[1] / 1.9]
     skin = bands(colours, waves[rng.integers(2)], 0.03)
     return [
-        ball_of((0, 12, 0), (13, 14, 13), skin),
-        block((0, 5.6, 0), (9.4, 9, 9.4), skin, CONE, turn=about(0, np.pi)),
+        ellipsoid((0, 12, 0), (13, 14, 13), skin),
+        block((0, 5.6, 0), (9.4, 9, 9.4), skin, CONE, turn=rotation(0, np.pi)),
         block((0, 0.6, 0), (1.5, 1.2, 1.5), bricks(rgb(0.35, 0.22, 0.1), 0.3, 0.15)),
     ]
 
 
-CLASSES = {f.__name__: f for f in
+CLASSES: dict[str, Callable[[np.random.Generator], list[Solid]]] = {f.__name__: f for f in
            (ball, balloon, boat, car, cow, fence, house, lamp, person, rock, tree)}  # fmt: skip

@@ -1,11 +1,12 @@
 """The places of generated scenes: the weather and its sky, the ground, and what may stand where."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from ssl_common.scenes.objects import rgb, tint
-from ssl_common.scenes.rendering import Light, noise
+from ssl_common.scenes.rendering import Light, View, noise
 
 # How often each class is drawn, place by place.
 ODDS = {
@@ -26,7 +27,7 @@ RIDGE = 300  # metres to the hills or woods at the horizon
 class Sky:
     """The time of day and the weather: the light they give, and what the sky looks like."""
 
-    def __init__(self, rng):
+    def __init__(self, rng: np.random.Generator):
         high, around = math.radians(rng.uniform(9, 65)), rng.uniform(0, 2 * math.pi)
         across = math.cos(high)
         sun = (across * math.sin(around), math.sin(high), across * math.cos(around))
@@ -52,7 +53,7 @@ class Sky:
             haze=math.exp(rng.uniform(math.log(0.0003), math.log(0.008))),
         )
 
-    def seen(self, x, y):
+    def radiance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the light from the directions (X, Y, 1), (3, ...): with glow and clouds."""
         far = np.sqrt(1 + x * x + y * y)
         up = np.maximum(y / far, 0)
@@ -75,7 +76,7 @@ class Sky:
 class Ground:
     """The ground of a meadow, a street with its road, a park or a shore, in world coordinates."""
 
-    def __init__(self, kind, rng):
+    def __init__(self, kind: str, rng: np.random.Generator):
         self.kind, self.shift = kind, rng.uniform(0, 5000)
         self.soil = self.other = tint(rng, *SOILS[kind], spread=0.1)
         if rng.random() < 0.4:
@@ -96,13 +97,13 @@ class Ground:
         self.ridge = tint(rng, (0.1, 0.16, 0.07), (0.22, 0.2, 0.14), (0.16, 0.18, 0.2))
         self.rise, self.jagged = rng.uniform(0, 0.14), rng.uniform(0.002, 0.02)
 
-    def on_road(self, x, z):
+    def on_road(self, x: Any, z: Any) -> tuple[Any, Any]:
         """Return how far (x, z) is along the road, and how far from its middle (left is less)."""
         x, z = x - self.middle[0], z - self.middle[1]
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return x * cos + z * sin, z * cos - x * sin
 
-    def takes(self, name, x, z, radius):
+    def has_room(self, name: str, x: float, z: float, radius: float) -> bool:
         """Return whether an object NAME of RADIUS may be at (x, z)."""
         if name in ("balloon", "boat"):
             return True  # in the air; put on the water
@@ -115,7 +116,9 @@ class Ground:
             return off + 0.8 < self.half
         return off > self.half + (0.3 if name in ("lamp", "person", "ball") else radius)
 
-    def surface(self, x, z, blur):
+    def surface(
+        self, x: np.ndarray, z: np.ndarray, blur: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the albedo (3, k) at the points X, Z (k), and where they are water."""
         fine = noise(x + self.shift, z, 0.02, blur)
         coarse = noise(x + self.shift, z, 0.35, blur)
@@ -134,20 +137,20 @@ class Ground:
         wet = (1 + beyond / 1.5).clip(0, 1)
         return albedo * (1 - 0.5 * wet), beyond > 0
 
-    def skyline(self, x):
+    def skyline(self, x: np.ndarray) -> np.ndarray:
         """Return how high, y of the direction (X, y, 1), the ridge stands above the horizon."""
         hills = self.rise * (0.4 + 0.3 * noise(8 * x + self.shift, 0 * x, 0.1, -3))
         trees = self.jagged * noise(40 * x + self.shift, 0 * x, 0.05, -3)
         return hills + trees if self.kind != "shore" or self.rise > 0.05 else 0 * x
 
 
-def paint(view, sky, ground):
+def paint(view: View, sky: Sky, ground: Ground) -> None:
     """Fill VIEW with the SKY, the ridge below it and the GROUND."""
     camera = view.camera
     x, y = camera.rays()
     rows = math.ceil(camera.horizon - 0.5)  # of sky
     above, below = np.s_[..., :rows, :], np.s_[..., rows:, :]
-    view.glow[above] = sky.seen(*np.broadcast_arrays(x, y[:rows]))
+    view.glow[above] = sky.radiance(*np.broadcast_arrays(x, y[:rows]))
     ridge = y[:rows] < ground.skyline(x)
     across, up = (v[ridge] for v in np.broadcast_arrays(x, y[:rows]))
     view.depth[above][ridge] = RIDGE
@@ -167,7 +170,7 @@ def paint(view, sky, ground):
         x, down, z = x[water], down[water], z[water]
         wave = noise(0.35 * x * z + ground.shift, z, 0.06, blur[water])
         steep = down / np.sqrt(1 + x * x + down * down)
-        mirrored = sky.seen(x, np.abs(down + 0.03 + 0.08 * wave))
+        mirrored = sky.radiance(x, np.abs(down + 0.03 + 0.08 * wave))
         share = (1.1 - 2.2 * steep).clip(0.15, 1) * (0.85 + 0.1 * wave)  # less where one looks down
         view.glow[below][:, water] = mirrored * share
         view.albedo[below][:, water] = rgb(0.03, 0.07, 0.08)

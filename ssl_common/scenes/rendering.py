@@ -6,7 +6,8 @@ pixels is three arrays that broadcast; what is kept for the picture are arrays (
 
 import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -28,18 +29,20 @@ class Camera(NamedTuple):
     horizon: float
     eye: float
 
-    def rays(self, rows=slice(None), columns=slice(None)):
+    def rays(
+        self, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return x (1, w) and y (h, 1) of the rays through the pixels' centres; their z is 1."""
         x = (np.arange(self.width)[columns] + 0.5 - self.width / 2) / self.focal
         y = (self.horizon - np.arange(self.height)[rows] - 0.5) / self.focal
         return x.astype(np.float32)[None], y.astype(np.float32)[:, None]
 
-    def project(self, points):
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the columns and the rows at which POINTS (3, n) are seen."""
         x, y, z = points
         return self.width / 2 + self.focal * x / z, self.horizon + self.focal * (self.eye - y) / z
 
-    def window(self, points):
+    def window(self, points: np.ndarray) -> tuple[slice, slice] | None:
         """Return the slices of rows and columns around all POINTS (3, n); None out of sight."""
         if points[2].max() < NEAR:
             return None
@@ -52,6 +55,7 @@ class Camera(NamedTuple):
 # ---- Noise ------------------------------------------------------------------------------------
 
 SIDE, LEVELS = 256, 7
+Blur = Any  # log2 of the metres that a pixel covers: one number, or one of each point
 
 
 @functools.cache
@@ -64,7 +68,7 @@ def _noise_levels():
     return (np.stack(levels) / levels[0].std()).astype(np.float32).ravel()
 
 
-def noise(a, b, texel, blur):
+def noise(a: np.ndarray, b: np.ndarray, texel: float, blur: Blur) -> np.ndarray:
     """Return noise at (A, B) metres with detail down to TEXEL metres.
 
     BLUR is log2 of the metres that a pixel covers there: what is finer than a pixel is averaged.
@@ -85,15 +89,32 @@ def noise(a, b, texel, blur):
 # ---- Solids -----------------------------------------------------------------------------------
 
 
+Skin = Callable[[np.ndarray, np.ndarray, Blur], np.ndarray]  # of a Solid: see there
+Cut = Callable[[np.ndarray, Blur], np.ndarray]
+Vector = Sequence[Any]  # x, y and z: numbers, or arrays that broadcast
+
+
+class Shape(Protocol):
+    """A convex solid around the origin, within the cube from -1 to 1 or near it."""
+
+    def cross(self, origin: Vector, direction: Vector, /) -> tuple[np.ndarray, np.ndarray]:
+        """Return where rays enter and leave, in lengths of DIRECTION; enter < leave at a hit."""
+
+    def normal(self, point: np.ndarray, /) -> np.ndarray:
+        """Return the outward normals, of any length, at POINT (3, n) of the surface."""
+
+
 class Round:
     """The unit sphere, or the unit cylinder around y from -1 to 1."""
 
-    def __init__(self, axes):
+    def __init__(self, axes: Sequence[int]):
         self.axes = axes
 
-    def cross(self, origin, direction):
+    def cross(self, origin: Vector, direction: Vector) -> tuple[np.ndarray, np.ndarray]:
         """Return where rays enter and leave, in lengths of DIRECTION; enter < leave at a hit."""
-        a, b, c = 0, 0, -1
+        a: Any = 0
+        b: Any = 0
+        c: Any = -1
         for axis in self.axes:
             o, d = origin[axis], direction[axis]
             a, b, c = a + d * d, b + o * d, c + o * o
@@ -105,7 +126,7 @@ class Round:
         first, second = CAPS.cross(origin, direction)
         return np.maximum(enter, first), np.minimum(leave, second)
 
-    def normal(self, point):
+    def normal(self, point: np.ndarray) -> np.ndarray:
         """Return the outward normals, not of unit length, at POINT (3, n) of the surface."""
         if 1 in self.axes:
             return point
@@ -116,11 +137,12 @@ class Round:
 class Faces:
     """The convex solid where n . p <= 1 for each row n of NORMALS (k, 3)."""
 
-    def __init__(self, normals):
+    def __init__(self, normals: Any):
         self.normals = np.asarray(normals, np.float32)
 
-    def cross(self, origin, direction):
-        enter, leave = np.float32(-np.inf), np.float32(np.inf)
+    def cross(self, origin: Vector, direction: Vector) -> tuple[np.ndarray, np.ndarray]:
+        enter: Any = np.float32(-np.inf)
+        leave: Any = np.float32(np.inf)
         for n in self.normals:
             speed = sum(n[axis] * direction[axis] for axis in range(3)) + np.float32(1e-9)
             time = (1 - sum(n[axis] * origin[axis] for axis in range(3))) / speed
@@ -128,8 +150,8 @@ class Faces:
             leave = np.minimum(leave, np.where(speed < 0, np.inf, time))
         return enter, leave
 
-    def normal(self, point):
-        return self.normals[np.argmax(turned(self.normals, point), axis=0)].T
+    def normal(self, point: np.ndarray) -> np.ndarray:
+        return self.normals[np.argmax(rotate(self.normals, point), axis=0)].T
 
 
 SPHERE, CYLINDER = Round((0, 1, 2)), Round((0, 2))
@@ -145,21 +167,31 @@ class Solid:
     the turn, with normals N; BLUR as noise() takes it. Where CUT(p, blur) is true are holes.
     """
 
-    def __init__(self, shape, centre, size, skin, turn=None, cut=None):
+    def __init__(
+        self,
+        shape: Shape,
+        centre: Any,
+        size: Any,
+        skin: "Skin",
+        turn: np.ndarray | None = None,
+        cut: "Cut | None" = None,
+    ):
         self.shape, self.skin, self.cut = shape, skin, cut
         self.centre, self.size = np.asarray(centre, float), np.asarray(size, float)
         self.turn = np.eye(3) if turn is None else turn
 
-    def placed(self, base, turn):
+    def place(self, base: np.ndarray, turn: np.ndarray) -> "Solid":
         """Return this solid turned by TURN around the origin, then moved by BASE."""
         centre = turn @ self.centre + base
         return Solid(self.shape, centre, self.size, self.skin, turn @ self.turn, self.cut)
 
-    def corners(self):
+    def corners(self) -> np.ndarray:
         """Return the corners of the box around the shape, (3, 8)."""
         return self.turn @ (CORNERS * self.size[:, None]) + self.centre[:, None]
 
-    def hit(self, origin, direction, blur):
+    def hit(
+        self, origin: Vector, direction: Vector, blur: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return where rays enter and leave, and whether they hit, as arrays (h, w).
 
         ORIGIN is seen from the centre. It should be near, as float32 has 7 digits.
@@ -171,26 +203,26 @@ class Solid:
         enter, leave = self.shape.cross(origin, direction)
         hits = enter < leave
         if self.cut is not None and hits.any():
-            shown = np.broadcast_arrays(*origin, *direction)
-            o, d, t = np.stack([v[hits] for v in shown[:3]]), shown[3:], enter[hits]
+            rays = np.broadcast_arrays(*origin, *direction)
+            o, d, t = np.stack([v[hits] for v in rays[:3]]), rays[3:], enter[hits]
             point = (o + t * np.stack([v[hits] for v in d])) * self.size[:, None].astype(np.float32)
             hits[hits] = ~self.cut(point, blur)
         return enter, leave, hits
 
-    def surface(self, point, blur):
+    def surface(self, point: np.ndarray, blur: float) -> tuple[np.ndarray, np.ndarray]:
         """Return albedo and normals, (3, k) each, at POINT (3, k), seen from the centre."""
-        local = turned(self.turn.T, point)
+        local = rotate(self.turn.T, point)
         size = self.size[:, None].astype(np.float32)
         normal = unit(self.shape.normal(local / size) / size)
-        return self.skin(local, normal, blur), turned(self.turn, normal)
+        return self.skin(local, normal, blur), rotate(self.turn, normal)
 
 
-def turned(matrix, vectors):
+def rotate(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Return MATRIX (k, 3) times VECTORS (3, n), float32, without BLAS and its threads."""
     return np.einsum("kj,jn->kn", matrix.astype(np.float32), vectors)
 
 
-def unit(vectors):
+def unit(vectors: np.ndarray) -> np.ndarray:
     """Return VECTORS (3, ...) with length 1."""
     return vectors / np.sqrt((vectors * vectors).sum(0))
 
@@ -204,14 +236,15 @@ class View:
     GLOW is the light that does not come from the sun or the sky by way of the surface.
     """
 
-    def __init__(self, camera):
+    def __init__(self, camera: Camera):
         self.camera, shape = camera, (camera.height, camera.width)
         self.depth = np.full(shape, np.inf, np.float32)
         self.owner = np.full(shape, BACKGROUND, np.int16)
         self.albedo, self.normal, self.glow = np.zeros((3, 3, *shape), np.float32)
-        self.solids, self.whole = [], {}
+        self.solids: list[Solid] = []
+        self.whole: dict[int, np.ndarray] = {}
 
-    def add(self, solids, owner):
+    def add(self, solids: list[Solid], owner: int) -> None:
         """Draw SOLIDS as the object OWNER; keep in WHOLE where it is, hidden or not."""
         self.whole[owner] = np.zeros(self.depth.shape, bool)
         for solid in solids:
@@ -238,7 +271,7 @@ class View:
         self.albedo[:, *at], self.normal[:, *at] = solid.surface(point, blur)
         self.glow[:, *at] = 0
 
-    def shade(self, light, contacts):
+    def shade(self, light: "Light", contacts: Sequence[tuple[float, float, float]]) -> np.ndarray:
         """Return the light of each pixel, (3, H, W).
 
         CONTACTS are (x, z, radius) of what stands on the ground and keeps the sky's light from it.
@@ -251,9 +284,9 @@ class View:
         shaded = np.empty_like(self.albedo)
         for c in range(3):
             falling = light.sunlight[c] * facing + light.skylight[c] * (upward * 0.8 + 0.2)
-            seen = self.albedo[c] * falling + self.glow[c]
+            reflected = self.albedo[c] * falling + self.glow[c]
             shaded[c] = np.where(
-                np.isinf(self.depth), self.glow[c], light.air[c] * (1 - air) + seen * air
+                np.isinf(self.depth), self.glow[c], light.air[c] * (1 - air) + reflected * air
             )
         return shaded
 
@@ -266,8 +299,8 @@ class View:
         points = (x * z, y * z + np.float32(self.camera.eye), z)
         for solid in self.solids:
             corners = solid.corners()
-            fallen = corners - sun[:, None] * (corners[1] / sun[1])
-            window = self._halved(np.hstack([corners, fallen]))
+            shadow = corners - sun[:, None] * (corners[1] / sun[1])
+            window = self._halved(np.hstack([corners, shadow]))
             if window is None:
                 continue
             origin = [p[window] - np.float32(c) for p, c in zip(points, solid.centre, strict=True)]
@@ -289,7 +322,7 @@ class View:
         return window and tuple(slice(s.start // 2, (s.stop + 1) // 2) for s in window)
 
 
-def soft(shares):
+def soft(shares: np.ndarray) -> np.ndarray:
     """Return SHARES (h, w) from 0 to 1 blurred, at twice the size."""
     height, width = shares.shape
     image = Image.fromarray((shares * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from ssl_common import streams
-from ssl_common.data.loading import Shuffled
 from ssl_common.data.manifest import Manifest
+from ssl_common.data.order import ShuffleSampler
 from ssl_common.ranks import collectives
 from ssl_common.streams import DataError
 from ssl_common.training.plan import Plan
@@ -36,7 +36,7 @@ class Finite:
         if number == NEVER:
             return
         step, part = divmod(number, plan.pieces)
-        order = Shuffled(plan.images, plan.batch, step + 1, step, plan.seed, plan.pieces)
+        order = ShuffleSampler(plan.images, plan.batch, step + 1, step, plan.seed, plan.pieces)
         lines = sorted(index + 1 for _, index in list(order)[part])
         named = ", ".join(map(str, lines[:NAMED])) + (", ..." if lines[NAMED:] else "")
         message = f"the loss is not finite at step {step + 1}, on the images of lines {named}"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ssl_common import containers, records, streams
-from ssl_common.data import loading
+from ssl_common.data import datasets
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import states
 from ssl_common.progress import Conversation
@@ -149,9 +149,9 @@ class Journal:
     def _check_readable(self, step: int, whole: bool) -> None:
         """Raise DataError where more than the share MAX_BAD of the images could not be read."""
         counts = (self.tally.unreadable, step * self.plan.batch, self.max_bad)
-        if loading.too_many(*counts, len(self.manifest), whole):
+        if datasets.too_many(*counts, len(self.manifest), whole):
             lines = first_lines(collectives.gather(self.tally.lines))
-            raise loading.unreadable_error(self.manifest, *counts, lines)
+            raise datasets.unreadable_error(self.manifest, *counts, lines)
 
     def _log(self, step: int, lr: float, tally: Any, randoms: Any) -> dict[str, Any]:
         """Log the line of STEP; return the TALLY that the next one begins with."""

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_common.data.loading import Shuffled, batches, draws
+from ssl_common.data.batches import batches
+from ssl_common.data.order import ShuffleSampler, draws
 from ssl_common.ranks import collectives
 from ssl_common.ranks.placement import LOCAL_RANKS, RANK, RANKS
 from ssl_common.recipe import Recipe
@@ -40,7 +41,7 @@ def train(
     torch.manual_seed(plan.seed + RANK)  # for a network that draws: dropout
     step = journal.resume(network, stepper)
     ranks = collectives.parallel(network, device)  # they begin with the weights of the first
-    order = Shuffled(images, plan.batch, plan.steps, step, plan.seed, parts, RANK, RANKS)
+    order = ShuffleSampler(images, plan.batch, plan.steps, step, plan.seed, parts, RANK, RANKS)
     workers = -(-workers // LOCAL_RANKS)
     # Closed whatever happens: its processes are deaf to the signals that Python would end them by.
     with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_common.data.loading import Drawn
+from ssl_common.data.datasets import RandomCrops
 from ssl_common.data.manifest import Manifest
 from ssl_common.models import networks, registry, states
 from ssl_common.pretext.colorization import Colorization
@@ -63,8 +63,8 @@ class Pretraining:
 
     def dataset(
         self, folder: str, device: torch.device, workers: int, stopping: Any
-    ) -> tuple[Drawn, int]:
-        return Drawn(self.images, self.root, self.task, self.plan.seed), workers
+    ) -> tuple[RandomCrops, int]:
+        return RandomCrops(self.images, self.root, self.task, self.plan.seed), workers
 
     def tidy(self, folder: str) -> None:
         """Remove what is left in the FOLDER of the run: nothing."""

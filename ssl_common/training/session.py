@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ssl_common import streams
-from ssl_common.data.manifest import Manifest, index_files
+from ssl_common.data.lines import index_files
+from ssl_common.data.manifest import Manifest
 from ssl_common.processes import Stopped
 from ssl_common.progress import Conversation
 from ssl_common.ranks import collectives, devices

@@ -100,7 +100,7 @@ class Cache:
 
 
 class Cached(Dataset):
-    """What is in CACHE, one row an image, as loading.Drawn gives pixels."""
+    """What is in CACHE, one row an image, as datasets.RandomCrops gives pixels."""
 
     def __init__(self, cache):
         self.cache, self.manifest = cache, cache.images

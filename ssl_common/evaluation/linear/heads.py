@@ -52,7 +52,7 @@ class Linear(Task):
         if how == "sized":
             return augmentation.sized_crop(image, size, drawn[CROP].reshape(-1, 5))
         where = drawn[CROP][:2] if how == "random" else None
-        return augmentation.shown(image, size, self.recipe.warp, where)
+        return augmentation.side_crop(image, size, self.recipe.warp, where)
 
     def augmented(self, pixels, drawn):
         """Return uint8 PIXELS (N x S x S x 3) as N x 3 x S x S, 0 to 255, as they are shown."""
@@ -62,7 +62,7 @@ class Linear(Task):
             mirrored = (drawn[:, FLIP] < 0.5).view(-1, 1, 1, 1)
             pixels = torch.where(mirrored, pixels.flip(3), pixels)
         if strength := self.recipe.jitter:
-            pixels = augmentation.jittered(pixels, drawn[:, JITTER], drawn[:, ORDER], strength)
+            pixels = augmentation.jitter(pixels, drawn[:, JITTER], drawn[:, ORDER], strength)
         if deviation := self.recipe.lighting:
             pixels = pixels + 255 * augmentation.light(drawn[:, LIGHT], deviation)
         return pixels
@@ -118,10 +118,10 @@ class Heads(nn.Module):
 
 
 class Shown:
-    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: its middle, as augmentation.shown() does."""
+    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: its middle, as augmentation.side_crop() does."""
 
     def __init__(self, size, warp):
         self.size, self.warp = size, warp
 
     def __call__(self, image):
-        return augmentation.shown(image, self.size, self.warp).permute(2, 0, 1)
+        return augmentation.side_crop(image, self.size, self.warp).permute(2, 0, 1)

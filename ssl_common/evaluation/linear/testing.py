@@ -10,8 +10,9 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
 from ssl_common.data import identity
+from ssl_common.data.batches import batches
+from ssl_common.data.datasets import SequentialImages
 from ssl_common.data.identity import Images
-from ssl_common.data.loading import InOrder, batches
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation.linear.cache import BATCH
 from ssl_common.evaluation.linear.heads import Heads, Shown, read
@@ -62,7 +63,7 @@ def evaluate(
     states.fill(heads, content["heads"], model, f"classifiers on {settings['arch']}")
     for network in (trunk, heads):
         network.to(here, memory_format=torch.channels_last).eval()
-    dataset = InOrder(images, root, Shown(trunk.input_size, settings["warp"]))
+    dataset = SequentialImages(images, root, Shown(trunk.input_size, settings["warp"]))
     order = BatchSampler(SequentialSampler(dataset), BATCH, drop_last=False)
     ranks = np.empty((len(settings["layers"]), len(images)), np.int32)
     done = 0

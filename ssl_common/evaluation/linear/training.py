@@ -11,8 +11,8 @@ from torch import nn
 
 from ssl_common import streams
 from ssl_common.data import identity
+from ssl_common.data.datasets import RandomCrops
 from ssl_common.data.identity import Images
-from ssl_common.data.loading import Drawn
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation import features
 from ssl_common.evaluation.linear.cache import BATCH, Cache, Cached
@@ -125,7 +125,7 @@ class LinearTraining:
     ) -> tuple[Any, int] | None:
         self.layers.trunk.to(device)
         if not self.cached:
-            return Drawn(self.images, self.root, self.task, self.plan.seed), workers
+            return RandomCrops(self.images, self.root, self.task, self.plan.seed), workers
         cache = self._cache(folder)
         if not collectives.from_first(cache.there):
 

@@ -92,7 +92,7 @@ def train(features, manifest, tags, seed, workers, progress, *, solver="exact", 
         "fits": fits,
         "unconverged": early + late,
     }
-    images = identity.ordered(examples.images)
+    images = identity.sort(examples.images)
     return Classifiers(examples.classes, weights, cost, chosen, ap, images, fields)
 
 

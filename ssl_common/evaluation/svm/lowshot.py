@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_common import containers, formats, stored, streams, threads
-from ssl_common.data import identity, lowshot
+from ssl_common.data import identity
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE
+from ssl_common.data.samples import provenance
+from ssl_common.data.samples import read as read_samples
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm.classifiers import COSTS
 from ssl_common.evaluation.svm.examples import BLOCK, read_labelled
@@ -62,7 +64,7 @@ def train(features, manifest, folder, tags, seed, workers, progress, device=None
     from ssl_common.evaluation.svm.exact import Exact
 
     examples = read_labelled(features, manifest, tags)
-    samples = lowshot.read(folder, examples.labels, examples.manifest)
+    samples = read_samples(folder, examples.labels, examples.manifest)
     groups = [(key, *group) for key, sample in samples.items() for group in sample.classes]
     used = np.unique(np.concatenate([rows for _key, _c, rows, _signs in groups]))
     most = max(len(rows) for _key, _c, rows, _signs in groups)
@@ -92,14 +94,14 @@ def train(features, manifest, folder, tags, seed, workers, progress, device=None
         "train_manifest": examples.manifest.digest(),
         "train_labels": examples.manifest.digest_of_rows(),
         "train_dtype": examples.features.dtype.name,
-        "drawn": lowshot.drawn(folder, samples),
+        "drawn": provenance(folder, samples),
         "train_features": _digest(examples.features),
         "svm_seed": seed,
         "solver": "exact",
         "fits": fits,
         "unconverged": unconverged,
     }
-    images = identity.ordered(examples.images)
+    images = identity.sort(examples.images)
     return LowShot(examples.classes, machines, COSTS, examples.scale(), images, fields)
 
 

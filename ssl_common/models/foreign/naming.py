@@ -37,7 +37,7 @@ class Layout(NamedTuple):
     """How a kind of file names the weights of a trunk of ours."""
 
     kind: str
-    arch: str
+    arch: str | None
     anchors: tuple  # the names by either of which the kind is known
     name: Callable  # ours -> theirs
     trunk: re.Pattern  # theirs, of any trunk of this family: one that we have no place for is wrong

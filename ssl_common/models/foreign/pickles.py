@@ -351,7 +351,7 @@ class _Subclassed(Numbers):
 
 
 ARRAYS = (Array, _Buffer, _Scalar)
-_NUMPY = {
+_NUMPY: dict[str, dict[str, type]] = {
     "multiarray": {"_reconstruct": Array, "scalar": _Scalar},
     "numeric": {"_frombuffer": _Buffer},
 }

@@ -9,7 +9,7 @@ from collections import Counter
 import torch
 
 from ssl_common import legible, records, schema, streams
-from ssl_common.data.loading import STD
+from ssl_common.data.pixels import STD
 from ssl_common.models import backbones, networks, registry, states
 from ssl_common.models.foreign import archives, naming
 from ssl_common.models.foreign.naming import COUNTS

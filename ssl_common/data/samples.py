@@ -2,7 +2,8 @@
 
 import os
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,7 @@ BLOCK = 1 << 13  # rows at a time
 
 
 def sample(
-    found: ClassRows, rule: str, k: int, seed: int, number: int
+    rows_of: ClassRows, rule: str, k: int, seed: int, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return sample NUMBER of K positives a class: the rows used, int64 (U,), and their values.
 
@@ -31,26 +32,25 @@ def sample(
     itself, none of them difficult. A class with fewer is UNUSED. What is drawn depends on (SEED,
     NUMBER, K, class) alone.
     """
-    drawn = {}
-    for c, (positive, difficult) in enumerate(zip(found.positive, found.difficult, strict=True)):
+    parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # class -> (positives, negatives)
+    both = zip(rows_of.positive, rows_of.difficult, strict=True)
+    for c, (positive, difficult) in enumerate(both):
         draw = np.random.default_rng((seed, number, k, c))
         known = np.union1d(positive, difficult)
-        others = 0 if rule == SINGLE else NEGATIVES * k
-        if len(positive) < k or found.count - len(known) < others:
+        count, rest = 0 if rule == SINGLE else NEGATIVES * k, rows_of.images - len(known)
+        if len(positive) < k or rest < count:
             continue
-        shown = positive[draw.choice(len(positive), k, replace=False)]
-        if others:
-            others = _outside(known, draw.choice(found.count - len(known), others, replace=False))
-        drawn[c] = shown, others
-    if rule == SINGLE:
-        used = [shown for shown, _others in drawn.values()]
-    else:
-        used = [rows for pair in drawn.values() for rows in pair]
+        positives = positive[draw.choice(len(positive), k, replace=False)]
+        negatives = np.empty(0, np.int64)
+        if count:
+            negatives = _outside(known, draw.choice(rest, count, replace=False))
+        parts[c] = positives, negatives
+    used = [part for pair in parts.values() for part in pair]
     rows = np.unique(np.concatenate(used)) if used else np.empty(0, np.int64)
-    values = np.full((len(rows), len(found.classes)), UNUSED, np.int8)
-    for c, (shown, others) in drawn.items():
-        values[slice(None) if rule == SINGLE else np.searchsorted(rows, others), c] = 0
-        values[np.searchsorted(rows, shown), c] = 1
+    values = np.full((len(rows), len(rows_of.classes)), UNUSED, np.int8)
+    for c, (positives, negatives) in parts.items():
+        values[slice(None) if rule == SINGLE else np.searchsorted(rows, negatives), c] = 0
+        values[np.searchsorted(rows, positives), c] = 1
     return rows, values
 
 
@@ -60,17 +60,17 @@ def _outside(members, places):
     return places + np.searchsorted(before, places, side="right")
 
 
-def rule_of(manifest: Manifest, found: ClassRows, wanted: str | None = None) -> tuple[str, int]:
-    """Return the rule for the rows FOUND in MANIFEST, and how many of them have no label.
+def rule_of(manifest: Manifest, rows_of: ClassRows, wanted: str | None = None) -> tuple[str, int]:
+    """Return the rule for ROWS_OF, the rows of each class of MANIFEST, and how many have no label.
 
     It is the one WANTED, or else SEVERAL where a row has several classes, one that is difficult or
-    there is one class alone, and SINGLE where each row has one. Raises DataError where it is to be
-    said, and for SINGLE where a row has more than one.
+    there is one class alone, and SINGLE where each row has one. Raises DataError where the rows do
+    not tell the rule, and for SINGLE where a row has more than one.
     """
-    labels = np.zeros(found.count, np.int32)
-    for rows in found.positive:
+    labels = np.zeros(rows_of.images, np.int32)
+    for rows in rows_of.positive:
         labels[rows] += 1
-    for rows in found.difficult:
+    for rows in rows_of.difficult:
         labels[rows] += 2
     without = np.flatnonzero(labels == 0)
     if (labels > 1).any():
@@ -78,16 +78,16 @@ def rule_of(manifest: Manifest, found: ClassRows, wanted: str | None = None) -> 
             message = "several classes, or a difficult one, which --labels single does not allow"
             raise manifest.error(int(labels.argmax()) + 1, message)
         return SEVERAL, len(without)
-    if wanted is None and len(without) and len(found.classes) > 1:
+    if wanted is None and len(without) and len(rows_of.classes) > 1:
         message = "no label, where other images have one class each: --labels single leaves out"
         advice = "such images, --labels several takes them as negatives"
         raise manifest.error(int(without[0]) + 1, f"{message} {advice} ({len(without)} lines)")
     if wanted is None:
-        wanted = SEVERAL if len(without) or len(found.classes) == 1 else SINGLE
+        wanted = SEVERAL if len(without) or len(rows_of.classes) == 1 else SINGLE
     return wanted, len(without)
 
 
-def is_single(labels):
+def is_single(labels: np.ndarray) -> bool:
     """Tell whether each row of LABELS (N, C) has one class and no difficult one."""
     return bool(((labels != NEGATIVE).sum(axis=1) == 1).all() and (labels != 0).all())
 
@@ -100,23 +100,24 @@ def write(
     WANTED is as rule_of() takes it. Return the names of the files, and what they are in words.
     Raises DataError for a manifest without labels, and where no class has enough for the least k.
     """
-    found = class_rows(manifest)
+    rows_of = class_rows(manifest)
     where = streams.name(manifest.path)
-    if not found.classes:
+    if not rows_of.classes:
         raise DataError(f"{where}: no labels: write path<TAB>label,label")
-    rule, without = rule_of(manifest, found, wanted)
-    names, small = [], {}
+    rule, without = rule_of(manifest, rows_of, wanted)
+    names: list[str] = []
+    small: dict[int, list[str]] = {}  # k -> the classes that have too few
     with streams.writing_folder(folder) as partial:
         for k in ks:
             for number in range(1, samples + 1):
-                rows, values = sample(found, rule, k, seed, number)
+                rows, values = sample(rows_of, rule, k, seed, number)
                 kept = (values != UNUSED).any(axis=0)
-                small[k] = [n for n, there in zip(found.classes, kept, strict=True) if not there]
+                small[k] = [n for n, there in zip(rows_of.classes, kept, strict=True) if not there]
                 if not kept.any():
                     break
                 names.append(file_name(number, k))
                 with streams.writing(os.path.join(partial, names[-1])) as stream:
-                    _write_matrix(stream, found.count, rows, values)
+                    _write_matrix(stream, rows_of.images, rows, values)
         if not names:
             k = min(ks)
             needed = (
@@ -134,11 +135,11 @@ def write(
 
 def _in_words(names, rule, without, small):
     """Return what sample-low-shot says of its work."""
-    said = [f"{len(names)} samples, {MEANING[rule]}"]
+    parts = [f"{len(names)} samples, {MEANING[rule]}"]
     if without and rule == SINGLE:
-        said.append(f"{without:,} images without a label are left out")
-    said += [f"k={k} without {', '.join(classes)}" for k, classes in small.items() if classes]
-    return "; ".join(said)
+        parts.append(f"{without:,} images without a label are left out")
+    parts += [f"k={k} without {', '.join(classes)}" for k, classes in small.items() if classes]
+    return "; ".join(parts)
 
 
 def _write_matrix(stream, count, rows, values):
@@ -151,35 +152,36 @@ def _write_matrix(stream, count, rows, values):
         stream.write(block.data)
 
 
-def file_name(number, k):
+def file_name(number: int, k: int) -> str:
     """Return what the file of sample NUMBER of K positives is called."""
     return f"sample{number}_k{k}.npy"
 
 
-class Drawn(NamedTuple):
+class Sample(NamedTuple):
     """A sample as it is used: (class, rows int32 (n,), signs int8, 1 or -1) of each it has."""
 
-    classes: list
+    classes: list[tuple[int, np.ndarray, np.ndarray]]
     digest: str  # of its matrix
 
 
-def read(folder, labels, manifest):
-    """Return {(k, number): Drawn} of the files in FOLDER, in that order.
+def read(folder: str, labels: np.ndarray, manifest: Manifest) -> dict[tuple[int, int], Sample]:
+    """Return {(k, number): Sample} of the files in FOLDER, in that order.
 
     Raises DataError where one is not a sample of LABELS (N, C), which are those of MANIFEST, or
     not of the k that its name says.
     """
-    found, paths = {}, {}
+    samples: dict[tuple[int, int], Sample] = {}
+    paths: dict[tuple[int, int], str] = {}
     for name in sorted(os.listdir(folder)):
         if match := re.fullmatch(r"(?:.*_)?sample([0-9]{1,9})_k([0-9]{1,9})\.npy", name):
             path, key = os.path.join(folder, name), (int(match[2]), int(match[1]))
             if key in paths:
                 message = f"sample {key[1]} of k = {key[0]}, as {paths[key]} is: remove one of them"
                 raise DataError(f"{path}: {message}")
-            found[key], paths[key] = _read(path, key[0], labels, manifest), path
-    if not found:
+            samples[key], paths[key] = _read(path, key[0], labels, manifest), path
+    if not samples:
         raise DataError(f"{folder}: no sampleS_kK.npy: write some with sample-low-shot")
-    return dict(sorted(found.items()))
+    return dict(sorted(samples.items()))
 
 
 def _read(path, k, labels, manifest):
@@ -200,29 +202,34 @@ def _read(path, k, labels, manifest):
         for c in np.flatnonzero(positives)
         for rows in [np.flatnonzero(matrix[:, c] != UNUSED)]
     ]
-    return Drawn(classes, _digest(matrix))
+    return Sample(classes, _digest(matrix))
 
 
-def drawn(folder, samples):
-    """Return {k, as text: fields of a record} of SAMPLES, what read() found in FOLDER.
+def provenance(
+    folder: str, samples: Mapping[tuple[int, int], Sample]
+) -> dict[str, dict[str, object]]:
+    """Return how SAMPLES, those that read() returns of FOLDER, were drawn.
 
-    The seed is what the folder says, of samples that are still what it says it of; the rule too, or
-    what they look like: all classes from the same images.
+    That is {k, as text: fields of a record}. The seed and the rule are those of the folder's
+    samples.json, if it has the digests of these very samples. Without it the seed is None, and the
+    rule is "single" where all classes have the same images.
     """
-    path, about, digests = os.path.join(folder, ABOUT), {}, {}
+    path = os.path.join(folder, ABOUT)
+    about: dict[str, Any] = {}
+    digests: dict[int, dict[str, str]] = {}  # k -> those of its samples, by name
     if os.path.exists(path):
         about = formats.SAMPLES.read(path)
-    for (k, number), each in samples.items():
-        digests.setdefault(k, {})[file_name(number, k)] = each.digest
-    found = {}
+    for (k, number), sample in samples.items():
+        digests.setdefault(k, {})[file_name(number, k)] = sample.digest
+    fields: dict[str, dict[str, object]] = {}
     for k, each in digests.items():
-        told = about if each.items() <= about.get("digests", {}).items() else {}
-        found[str(k)] = {
-            "sample_seed": told.get("seed"),
-            "sample_rule": told.get("rule") or _rule(samples, k),
+        origin = about if each.items() <= about.get("digests", {}).items() else {}
+        fields[str(k)] = {
+            "sample_seed": origin.get("seed"),
+            "sample_rule": origin.get("rule") or _rule(samples, k),
             "samples_digest": streams.digest(repr(sorted(each.items())).encode()),
         }
-    return found
+    return fields
 
 
 def _rule(samples, k):

@@ -1,0 +1,159 @@
+"""Data sets: the images of a manifest, one by one, as a network is to be given them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, Protocol
+
+import torch
+
+from ssl_common import streams
+from ssl_common.data import identity, images, jpegs
+from ssl_common.data.lines import Lines
+from ssl_common.data.order import Item, draws
+from ssl_common.data.stores import Store, store
+from ssl_common.streams import DataError
+
+MANY = 5000  # images that repay what jpegs.hasten() takes
+JUDGED_FROM = 1000  # images
+MAX_UNREADABLE = 100  # lines in a row; then it is the folder that is wrong, not the images
+
+
+class Dataset(Protocol):
+    """What batches() reads, in this process or in workers: it has to be one that pickles.
+
+    `manifest` is the list that it reads, which errors name. `prepare` is called once before any
+    item is read, in the process that starts the workers. `self[item]` is a number, an array or a
+    tensor, or a tuple of these, of the same shapes for all items; item is what the sampler yields:
+    a line of the manifest from 0, or (epoch, line) in training.
+
+    Two more methods it may have: __getitems__(items), a list, where several items are read faster
+    at once; and collate(list of what items are), a batch: lists, tuples and dicts with tensors,
+    where items have different shapes, as images of several sizes or boxes.
+    """
+
+    @property
+    def manifest(self) -> Lines: ...
+
+    def prepare(self) -> None: ...
+
+    def __getitem__(self, item: Any, /) -> Any: ...
+
+
+class Crop(Protocol):
+    """What RandomCrops asks for a crop: a pretext, or a task that trains on images.
+
+    It takes `draws` numbers in [0, 1) for an image; crop(image, numbers) makes of an RGB image,
+    uint8 H x W x 3, what goes into a batch, of one size for all images.
+    """
+
+    @property
+    def draws(self) -> int: ...
+
+    def crop(self, image: torch.Tensor, numbers: Any, /) -> torch.Tensor: ...
+
+
+class RandomCrops:
+    """TASK.crop(image, numbers) of a manifest's images, uint8, for training.
+
+    Items are (epoch, index); the numbers are the draws() of SEED for that item. An image that
+    cannot be read gives its place to the next readable line. What comes back of an item is (lines
+    passed over, epoch, index, pixels).
+    """
+
+    def __init__(self, manifest: Lines, root: str | Store, task: Crop, seed: int):
+        self.manifest, self.store, self.task, self.seed = manifest, store(root), task, seed
+
+    def prepare(self) -> None:
+        """Find a fast decoder, in the process that starts the workers."""
+        jpegs.hasten()
+
+    def __getitem__(self, item: Item) -> tuple[int, int, int, torch.Tensor]:
+        return self.__getitems__([item])[0]
+
+    def __getitems__(self, items: Sequence[Item]) -> list[tuple[int, int, int, torch.Tensor]]:
+        """Return ITEMS; drawing for all at once takes no longer than for one image."""
+        epochs, indices = zip(*items, strict=True)
+        numbers = draws(self.seed, epochs, indices, self.task.draws)
+        return [self._read(*each) for each in zip(epochs, indices, numbers, strict=True)]
+
+    def _read(self, epoch: int, index: int, numbers: Any) -> tuple[int, int, int, torch.Tensor]:
+        reason = None
+        for passed in range(min(MAX_UNREADABLE, len(self.manifest))):
+            line = (index + passed) % len(self.manifest)
+            try:
+                image = images.read(self.manifest[line].path, self.store)
+            except images.Unreadable as error:
+                reason = reason or error
+                continue
+            return passed, epoch, index, self.task.crop(image, numbers)
+        message = f"no image can be read here or in the {passed} lines after (is --root right?)"
+        advice = _space_advice(self.manifest, self.store, index)
+        raise self.manifest.error(index + 1, f"{message}: {reason}{advice}")
+
+
+class SequentialImages:
+    """TRANSFORM(image) of each line of a manifest, in order; an unreadable image is an error.
+
+    Items are lines, from 0.
+    """
+
+    def __init__(
+        self, manifest: Lines, root: str | Store, transform: Callable[[torch.Tensor], Any]
+    ):
+        self.manifest, self.store, self.transform = manifest, store(root), transform
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def prepare(self) -> None:
+        """Find a fast decoder where so many images repay it."""
+        if len(self) > MANY:
+            jpegs.hasten()
+
+    def __getitem__(self, index: int) -> Any:
+        return self.read(index)
+
+    def read(self, index: int, hook: Callable[[BinaryIO], object] = lambda stream: None) -> Any:
+        """Return the image of line INDEX, transformed; HOOK is as images.read() takes it."""
+        try:
+            return self.transform(images.read(self.manifest[index].path, self.store, hook))
+        except images.Unreadable as error:
+            advice = _space_advice(self.manifest, self.store, index)
+            advice = advice or ": mend the file or drop the line"
+            raise self.manifest.error(index + 1, f"{error}{advice}") from None
+
+
+class FingerprintedImages(SequentialImages):
+    """The same, each with the fingerprint of its file, int64: see identity."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        fingerprints: list[int] = []
+        image = self.read(index, lambda file: fingerprints.append(identity.file_fingerprint(file)))
+        return image, fingerprints[0]
+
+
+def _space_advice(manifest: Lines, place: Store, index: int) -> str:
+    """Return what to say where line INDEX is "path label", with a space, as other lists have it."""
+    path, space, label = manifest[index].path.rpartition(" ")
+    if space and place.exists(path):
+        return f": write a TAB, not a space, between {path} and its label {label}"
+    return ""
+
+
+def too_many(unreadable: int, seen: int, most: float, count: int, whole: bool) -> bool:
+    """Tell whether more than the share MOST of the images SEEN are UNREADABLE.
+
+    That is judged from JUDGED_FROM images on. A list of COUNT images that is shorter is judged
+    where it has been seen WHOLE, so that the share is that of the list at any shuffle.
+    """
+    judged = whole or (seen >= JUDGED_FROM and count > JUDGED_FROM)
+    return judged and unreadable > most * seen
+
+
+def unreadable_error(
+    manifest: Lines, unreadable: int, seen: int, most: float, lines: Sequence[int]
+) -> DataError:
+    """Return the error of too_many() images; the first of LINES, from 0, is named."""
+    named = f"line {lines[0] + 1}: {manifest[lines[0]].path}" if lines else "the log names them"
+    share = f"{unreadable:,} of {seen:,} images cannot be read ({named})"
+    message = f"{share}, more than --max-bad {most:.3%}: mend them, check --root, or raise it"
+    return DataError(f"{streams.name(manifest.path)}: {message}")

@@ -1,0 +1,131 @@
+"""What a line of labels cannot hold: boxes of objects, and a target for each pixel.
+
+Lists of these are read by line number, as manifests are: objects (.jsonl) and pairs (.tsv) of
+ssl-formats(5).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_common import containers, formats, records, streams
+from ssl_common.data.lines import MARK, Lines
+from ssl_common.data.manifest import check_name
+from ssl_common.data.stores import Store
+
+# ---- Boxes --------------------------------------------------------------------------------------
+
+Box = tuple[float, float, float, float]
+
+
+class Objects(NamedTuple):
+    """The objects in the image at PATH, of WIDTH x HEIGHT pixels: a box, a label and a flag each.
+
+    A box is x1, y1, x2, y2 in pixels, where 0, 0 is the upper left corner of the image; its right
+    and lower edges lie outside of it, so that it is x2 - x1 wide. An object that is `difficult` is
+    left out of evaluation.
+    """
+
+    path: str
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+    labels: tuple[str, ...]
+    difficult: tuple[bool, ...]
+
+
+class ObjectList(Lines[Objects]):
+    """Images with boxes by line number, as a sequence of Objects: see Lines."""
+
+    NO_LINE = "no line: it holds one JSON object an image"
+
+    def parse(self, data: bytes, line: int) -> Objects:
+        """Return the Objects of DATA, line number LINE; raise DataError for what is wrong."""
+        where = f"{streams.name(self.path)}:{line}"
+        content = formats.OBJECTS.check(containers.json_object(data, where), where)
+        x1_to_y2 = tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in content["boxes"])
+        labels, difficult = tuple(content["labels"]), tuple(content["difficult"])
+        return Objects(
+            content["path"], content["width"], content["height"], x1_to_y2, labels, difficult
+        )
+
+
+def format_objects(objects: Objects) -> bytes:
+    """Return OBJECTS as a line of a list, bytes with their newline; raise DataError if wrong."""
+    content = objects._asdict() | {
+        name: list(getattr(objects, name)) for name in objects._fields[3:]
+    }
+    check_name(objects.path)
+    return records.line(formats.OBJECTS.check(content, objects.path))
+
+
+# ---- Targets of each pixel ----------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    """The image at PATH, and the file of its TARGET: relative to the same root."""
+
+    path: str
+    target: str
+
+
+class PairList(Lines[Pair]):
+    """Images with dense targets by line number, as a sequence of Pair: see Lines."""
+
+    NO_LINE = "no line: a list of pairs names an image and its target on each"
+
+    def parse(self, data: bytes, line: int) -> Pair:
+        """Return the Pair of DATA, line number LINE; raise DataError for what is wrong."""
+        parts = data.decode().split("\t")
+        if b"\r" in data or b"\0" in data:
+            raise self.error(line, "holds a carriage return or a zero byte: see it with cat -A")
+        if len(parts) != 2 or not all(parts):
+            raise self.error(line, "not an image, a TAB and its target: write image<TAB>target")
+        if parts[0].startswith(("?", MARK)):
+            raise self.error(line, "starts with a question mark or a byte-order mark: write ./?...")
+        return Pair(*parts)
+
+
+def format_pair(pair: Pair) -> bytes:
+    """Return PAIR as a line of a list, bytes with their newline; raise DataError if wrong."""
+    for part in pair:
+        check_name(part)
+    return "{}\t{}\n".format(*pair).encode()
+
+
+# ---- Surface normals, as pictures ---------------------------------------------------------------
+#
+# Red, green and blue of 8 bits are x, y and z of the normal, of length 1: floor(127.5 n + 128) for
+# n from -1 to 1, 255 for 1. A pixel without a normal is 0, 0, 0.
+
+
+def encode_normals(normals: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return NORMALS, of length 1, float 3 x H x W, as a picture, uint8 H x W x 3.
+
+    It says that there is none where KNOWN, bool H x W, is false.
+    """
+    levels = np.floor(127.5 * normals + 128).clip(0, 255)
+    return np.moveaxis(np.where(known, levels, 0), 0, 2).astype(np.uint8)
+
+
+def decode_normals(picture: np.ndarray) -> np.ndarray:
+    """Return the normals of PICTURE, uint8 H x W x 3, as float32 3 x H x W.
+
+    Each has length 1, or is 0, 0, 0 where there is none.
+    """
+    normals = np.moveaxis(picture.astype(np.float32), 2, 0) / np.float32(127.5) - 1
+    normals /= np.sqrt((normals**2).sum(0))
+    return np.where(picture.any(2), normals, np.float32(0))
+
+
+def read_normals(pairs: PairList, index: int, root: str | Store = ".") -> np.ndarray:
+    """Return the normals of line INDEX, from 0, of PAIRS, as decode_normals() does.
+
+    Raises DataError that names the line where the picture cannot be read.
+    """
+    from ssl_common.data import images  # here: who writes targets needs no torch
+
+    try:
+        return decode_normals(images.read(pairs[index].target, root).numpy())
+    except images.Unreadable as error:
+        raise pairs.error(index + 1, f"{error}: mend the file or drop the line") from None
