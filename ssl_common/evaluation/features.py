@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from ssl_common import containers, legible, records, streams, tasks
 from ssl_common.data.batches import batches
 from ssl_common.data.datasets import FingerprintedImages
+from ssl_common.data.images import read
 from ssl_common.data.manifest import Manifest
 from ssl_common.data.pixels import resize, resize_short
 from ssl_common.models import networks, registry
@@ -172,6 +173,31 @@ def extract(
                 write_rows(outputs, layers, images, warp, here, reading)
     written = ", ".join(f"{name} {width:,}" for name, width in widths.items())
     return f"{len(images):,} images, features: {written}{layers.left_out}"
+
+
+def image_features(
+    layers: Layers, pictures: Sequence[str | np.ndarray], root: str = ".", batch: int = 64
+) -> dict[str, np.ndarray]:
+    """Return {layer: features, float32 (N, D)} that LAYERS give for PICTURES.
+
+    A picture is a path below ROOT, or RGB, uint8 H x W x 3; each is shown as extract-features shows
+    it, so many in a BATCH, on the device of the network. Raises DataError for an unreadable file.
+    """
+    warp, device = Warp(layers.trunk.input_size), next(layers.trunk.parameters()).device
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in layers.names}
+    for first in range(0, len(pictures), batch):
+        shown = [
+            warp(read(each, root) if isinstance(each, str) else torch.from_numpy(np.array(each)))
+            for each in pictures[first : first + batch]
+        ]
+        for name, values in layers(torch.stack(shown).to(device)).items():
+            parts[name].append(values.flatten(1).cpu().numpy())
+    return {
+        name: np.concatenate(blocks)
+        if blocks
+        else np.empty((0, math.prod(layers.shapes[name])), np.float32)
+        for name, blocks in parts.items()
+    }
 
 
 def begin(files, filled):
