@@ -1,13 +1,14 @@
 """The door for notebooks: what `import ssl_common` gives, and what it leaves as it was."""
 
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import environment
+from conftest import CHECKOUT, environment
 from PIL import Image
 
 import ssl_common
@@ -78,3 +79,13 @@ def test_several_labels_an_image_and_none():
     assert list(svms.classes_) == [0, 1, 2] and svms.score(x, y) > 0.95
     with pytest.raises(ValueError, match="40 rows, and labels of 39"):
         ssl_common.LinearSVMs().fit(x, y[:39])
+
+
+def test_the_notebook_of_the_readme(scratch):
+    (code,) = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=scratch, env=environment(), capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    first, *table = done.stdout.splitlines()
+    assert 0 <= float(first) <= 1 and "conv5" in table[0]
