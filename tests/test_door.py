@@ -85,7 +85,8 @@ def test_the_notebook_of_the_readme(scratch):
     (code,) = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=scratch, env=environment(), capture_output=True,
-        text=True, check=True,
+        text=True, check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     first, *table = done.stdout.splitlines()
     assert 0 <= float(first) <= 1 and "conv5" in table[0]
