@@ -1,4 +1,4 @@
-"""Signals that ask a command to stop, and the processes that it starts beside itself."""
+"""Signals that ask a command to stop, and the child processes that it starts."""
 
 import contextlib
 import os

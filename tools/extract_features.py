@@ -16,7 +16,7 @@ from ssl_common import cli, streams, values
     help="Layer to extract, as conv5 or res4; for -o DIR/ may be repeated [all].",
 )
 @click.option(
-    "--batch", type=values.Whole(1, values.BATCH), default=64, help="Images a forward pass."
+    "--batch", type=values.Whole(1, values.BATCH), default=64, help="Images in each forward pass."
 )
 @click.option(
     "-o",

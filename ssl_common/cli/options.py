@@ -58,7 +58,7 @@ index_option = click.option(
     "--index-dir",
     type=click.Path(file_okay=False),
     show_default="beside the manifest, or in the cache folder",
-    help="Where the line index of a large manifest is kept.",
+    help="Folder for the line index of a large manifest.",
 )
 device_option = click.option(
     "--device",

@@ -97,7 +97,7 @@ def maps(trunk, images, layers):
 
 
 def pooled(trunk, layer, feature_map):
-    """Return FEATURE_MAP of LAYER averaged to about 9,000 features, N x C x h x w (protocol 3)."""
+    """Return FEATURE_MAP of LAYER averaged to about 9,000 features, N x C x h x w."""
     if isinstance(trunk, Backbone):
         return functional.adaptive_avg_pool2d(feature_map, trunk.pooling[layer])
     kernel, stride, padding = trunk.pooling[layer]
