@@ -37,7 +37,7 @@ def main(file, form, inspect, prefix, channels, tags, output):
     convert-weights --inspect checkpoint.pth.tar
 
     FILE is a Caffe2 pickle of the paper, a file of VISSL, or a ResNet-50 by torchvision's names:
-    a checkpoint of torch.save, or safetensors. The names of its weights show which. Nothing in it is run.
+    a checkpoint of torch.save, or safetensors; the names in it show which. Nothing in it is run.
     """
     if tags and (inspect or form == "torchvision"):
         raise click.UsageError("--tag: only a network of ours has settings")

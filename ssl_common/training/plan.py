@@ -26,7 +26,11 @@ class TrainingOptions:
     )
     iterations: int | None = option("Steps to train for, instead of epochs.", least=1, metavar="N")
     batch: int | None = option(
-        "Images in each step, over all GPUs.", least=2, most=1_000_000, usual="the recipe's", metavar="N"
+        "Images in each step, over all GPUs.",
+        least=2,
+        most=1_000_000,
+        usual="the recipe's",
+        metavar="N",
     )
     lr: float | None = option(
         "Learning rate at that batch.",
