@@ -44,7 +44,7 @@ def main(model, manifest, layers, output, show_layers, gpus, device, seed, **rea
     extract-features jigsaw.pt train.tsv --layer conv4 -o train.npy
     extract-features jigsaw.pt train.tsv -o train/      # train/conv1.npy ...
 
-    MODEL is a file of pretrain or convert-weights; random:ARCH, untrained, with weights from --seed;
+    MODEL is a file of pretrain or convert-weights; random:ARCH, untrained, its weights from --seed;
     or torchvision:ARCH:FILE, a state dict. ARCH is alexnet, resnet50 or any classification network
     of torchvision. A sidecar beside a named output, FILE.json, says what the features are.
     """

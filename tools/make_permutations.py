@@ -12,7 +12,7 @@ from ssl_common import cli, containers, streams, values
     "--method",
     type=click.Choice(["code", "max-min", "max-avg"]),
     default="code",
-    help="A code with a known least distance; or greedily, as in the paper, by the least or the mean"
+    help="A code with a known least distance; or greedily, as in the paper, by the least or mean"
     " distance to the rows before.",
 )
 @click.option(
