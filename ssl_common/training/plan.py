@@ -1,4 +1,4 @@
-"""What decides the result of a training, besides data and objective: recipe, options, plan."""
+"""Recipe, options and plan: what decides a training's result, besides data and objective."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,7 +13,7 @@ Interval = tuple[int, str]  # count, and "step", "epoch" or "min"
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The options that every command takes which trains."""
+    """The options of every command that trains."""
 
     output: str = option(
         "Network to write when all steps are done.",
@@ -71,7 +71,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """A RECIPE as it is carried out on so many IMAGES; all of it decides the result.
+    """A RECIPE applied to a number of IMAGES; every field of it decides the result.
 
     MICRO_BATCH images go through the network at a time, and batch norm sees those of SYNCED_RANKS.
     """
@@ -91,11 +91,11 @@ class Plan:
 
     @property
     def pieces(self) -> int:
-        """Micro-batches a step, on whichever rank."""
+        """Micro-batches in a step, over all ranks."""
         return self.batch // self.micro_batch
 
     def settings(self) -> dict[str, Any]:
-        """Return the plan as it stands in logs, checkpoints and networks: plain values."""
+        """Return the plan as plain values, as in logs, checkpoints and networks."""
         recipe = {each.name: getattr(self.recipe, each.name) for each in fields(self.recipe)}
         recipe = {key: value for key, value in recipe.items() if value is not None}
         return recipe | {
@@ -113,7 +113,7 @@ class Plan:
 
 
 def pieces(options: TrainingOptions, recipe: Recipe) -> int:
-    """Return the micro-batches a step of OPTIONS; raise OptionError where they do not fit."""
+    """Return the micro-batches in a step by OPTIONS; raise OptionError if they do not fit."""
     if options.epochs and options.iterations:
         raise OptionError("--epochs and --iterations: give one of them")
     batch = options.batch or recipe.batch
@@ -124,7 +124,7 @@ def pieces(options: TrainingOptions, recipe: Recipe) -> int:
 
 
 def side_by_side(options: TrainingOptions) -> int:
-    """Return how many processes train side by side: those of OPTIONS, or of a torchrun."""
+    """Return the number of processes that train together, by OPTIONS or by a torchrun."""
     here = placement.place()
     return here.ranks if here else options.gpus
 
