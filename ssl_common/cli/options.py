@@ -1,4 +1,4 @@
-"""Options that several commands take, which mean the same in each, and those of dataclasses."""
+"""Options shared by several commands, with the same meaning in each; options of dataclasses."""
 
 import functools
 from collections.abc import Callable, Mapping

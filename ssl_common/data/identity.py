@@ -1,4 +1,4 @@
-"""Whether two lists show the same images: by what their files hold, by where they lie, or by path.
+"""Whether two lists share images: by the content of the files, their places, or their paths.
 
 The fingerprint of an image is the first 8 bytes, little endian, of a SHA-256: of its file, of the
 path that was opened, or of the path in the list.

@@ -1,4 +1,4 @@
-"""Sets of permutations of 9 tiles whose least distance is known: codes made of groups.
+"""Sets of permutations of 9 tiles with a known least distance: codes made from groups.
 
 Two elements of a permutation group differ in as many places as their quotient moves, so a group
 whose elements, save the identity, fix few points is a set of permutations far apart. So is a union

@@ -1,4 +1,4 @@
-"""How the command that leads ranks and its ranks hear of each other: files in a folder of its own.
+"""Messages between the command that leads ranks and its ranks: files in a private folder.
 
 FOLDER, drawn anew for each run; its name is the run's id in the ranks' environment
 |-- told.json      from the parent: where standard input is, and what it has for the ranks

@@ -1,4 +1,4 @@
-"""Which rank of a torchrun this process is, and what the command that leads the ranks tells it.
+"""Which rank of a torchrun this process is, and the folder of the command that leads it.
 
 A process knows it by its environment, and that may be left over from another: it is believed where
 it is whole.

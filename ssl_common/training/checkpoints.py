@@ -50,7 +50,7 @@ class Run:
         self._check(self.output, content)
         if not networks.is_finished(content, self.command):
             advice = f"remove it and go on from {self.folder}, or give another -o"
-            raise DataError(f"{self.output}: a checkpoint, and not what is to be trained: {advice}")
+            raise DataError(f"{self.output}: a checkpoint, not a finished network: {advice}")
         for path in self._spare(0):  # what one that was killed in finish() left
             if self._is_of_this_run(path):
                 os.unlink(path)

@@ -1,4 +1,4 @@
-"""What happens between two steps of the loop: log, checkpoints, and what ends a run."""
+"""Between two steps of the loop: log, checkpoints, and checks that end a run."""
 
 import contextlib
 import time
