@@ -41,7 +41,7 @@ class TrainingOptions:
     precision: str | None = option(
         "Number format of matrix products and convolutions.",
         of=("fp32", "bf16"),
-        usual="bf16 on a GPU",
+        usual="bf16 on a GPU, fp32 on a CPU",
     )
     gpus: int = shared("gpus", 1)
     accumulate: int = option(
