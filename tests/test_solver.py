@@ -58,8 +58,8 @@ def solved(space, signs, costs, start=None):
     if isinstance(space, newton.Columns):
         point, gaps = newton.solve(space, signs, costs, start)
         return point.images.clone(), gaps, point
-    weights, images, gaps = solver.solve(space, solver.Preconditioner(space), signs, costs, start)
-    return images, gaps, (weights, images)
+    solutions = solver.solve(space, solver.Preconditioner(space), signs, costs, start)
+    return solutions.images, solutions.gaps, solutions
 
 
 def newtons(features, signs, costs):
@@ -176,8 +176,11 @@ def test_gram_is_of_the_rows_and_their_ones():
     scales = torch.rand(9).double(), torch.rand(5).double()
     expected = (scales[0].numpy()[:, None] * left) @ (scales[1].numpy()[:, None] * right).T + 1
     for rows in (slice(None), np.array([7, 2])):
-        found = solver.gram(left, scales[0], "cpu", rows, right, scales[1])
+        found = solver.cross_gram(left, scales[0], rows, right, scales[1])
         np.testing.assert_allclose(found, expected[rows], rtol=1e-12)
+        own = solver.gram(left, scales[0], "cpu", rows)
+        both = solver.cross_gram(left, scales[0], rows, left[rows], scales[0][rows])
+        np.testing.assert_allclose(own, both, rtol=1e-12)
 
 
 def test_columns_are_read_again_where_they_are_not_held(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from ssl_common import threads
 from ssl_common.evaluation.metrics import average_precision
-from ssl_common.evaluation.svm import classifiers, liblinear, lowshot, newton, solver
+from ssl_common.evaluation.svm import backend, classifiers, liblinear, lowshot, newton, solver
 from ssl_common.evaluation.svm.examples import read_examples
 from ssl_common.streams import DataError
 
@@ -100,7 +100,8 @@ def test_folds_are_scikit_learns():
         @staticmethod
         def path(signs, costs, _advance):
             asked.append(signs.copy())
-            yield from [(np.zeros(signs.shape), 0)] * len(costs)
+            found = backend.Solutions(np.zeros(signs.shape), np.zeros(len(signs)), 0)
+            yield from [found] * len(costs)
 
     classifiers.cross_validate(np.stack([signs, -signs]), Spy, ignore)
     expected = [set(fit) for fit, _test in StratifiedKFold(3).split(rows, signs)]
@@ -154,7 +155,7 @@ def test_difficult_images_are_negatives(tmp_path):
 def test_few_and_none(tmp_path):
     found = trained(tmp_path, ["a", "a", "a", "b", "", "", "?c", "b"])
     assert found.classes == ["a", "b", "c"]
-    assert found.chosen == ["folds", "others", "none"]
+    assert found.cost_from == ["folds", "others", "none"]
     assert found.cost[0] == found.cost[1]
     assert np.isnan(found.weights[2]).all()
     assert np.isfinite(found.weights[:2]).all()
@@ -289,7 +290,7 @@ def test_two_images_a_class(tmp_path, solver):
     """No class has enough for the folds: the cost is 1."""
     labels = [f"c{i % 3}" for i in range(6)]
     found = trained(tmp_path, labels, solver=solver)
-    assert found.cost.tolist() == [1, 1, 1] and found.chosen == ["default"] * 3
+    assert found.cost.tolist() == [1, 1, 1] and found.cost_from == ["default"] * 3
     assert np.isfinite(found.weights).all() and np.isnan(found.ap).all()
 
 
