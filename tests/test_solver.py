@@ -195,3 +195,13 @@ def test_columns_are_read_again_where_they_are_not_held(tmp_path, monkeypatch):
     for cost in COSTS:
         both = [solved(space, signs, [cost] * 3)[0] for space in (held, read)]
         torch.testing.assert_close(*both, rtol=1e-9, atol=1e-12)
+
+
+def test_several_systems_by_several_threads():
+    """MKL finds no pivots for a batch of large matrices by several threads; torch then raises."""
+    features, signs = made(200, 300)
+    space = space_of(features, "columns")
+    alone = solved(space, signs, [1.0] * 3)[0]
+    with threads.sharing(2):
+        together = solved(space, signs, [1.0] * 3)[0]
+    torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-12)

@@ -1,5 +1,6 @@
 """The SVM against its stated problem, and the choice of costs against scikit-learn's pieces."""
 
+import gc
 import io
 import itertools
 import os
@@ -309,7 +310,7 @@ def test_features_cut_short_while_in_use(tmp_path, monkeypatch, few):
         classifiers.train(*files, {}, 0, 0, progress)
 
 
-def few_shot(folder, features, draws=2, k=2):
+def few_shot(folder, features, draws=2, k=2, progress=lambda *_: None):
     """Train on DRAWS samples of K images of each of a, b and c, of FEATURES (3n, D); return all."""
     count, rng = len(features), np.random.default_rng(0)
     files = write(folder, ["a", "b", "c"] * (count // 3), features=features)
@@ -319,7 +320,7 @@ def few_shot(folder, features, draws=2, k=2):
         matrix = np.full((count, 3), -1, np.int8)
         matrix[rows] = np.repeat(np.eye(3, dtype=np.int8), k, axis=0)
         np.save(folder / f"few/sample{number}_k{k}.npy", matrix)
-    return files, lowshot.train(*files, str(folder / "few"), {}, 0, 2, lambda *_: None)
+    return files, lowshot.train(*files, str(folder / "few"), {}, 0, 2, progress)
 
 
 def test_threads_are_as_they_were(tmp_path):
@@ -334,6 +335,11 @@ def test_threads_are_as_they_were(tmp_path):
             assert torch.get_num_threads() == count
             with pytest.raises(ZeroDivisionError):
                 classifiers.train(*files, {}, 0, 2, lambda *_: 1 / 0)
+            assert torch.get_num_threads() == count
+            with pytest.raises(ZeroDivisionError) as error:
+                few_shot(tmp_path, np.eye(12), progress=lambda *_: 1 / 0)
+            del error
+            gc.collect()
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(before)
