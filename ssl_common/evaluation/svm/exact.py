@@ -38,7 +38,7 @@ class Problems(abc.ABC):
         return solver.coefficients(self.signs, here, solutions.images)
 
 
-class Conjugate(Problems):
+class Iterative(Problems):
     """Problems that solver.solve solves, by conjugate gradients."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Conjugate(Problems):
         return self.last
 
 
-class Whole(Problems):
+class Direct(Problems):
     """Problems that newton.solve solves, with a whole matrix."""
 
     def __init__(self, columns: newton.Columns, signs: Tensor) -> None:
@@ -106,10 +106,10 @@ def problems(space: solver.Space, seed: int) -> Callable[[np.ndarray], Problems]
     The preconditioner starts from SEED.
     """
     if isinstance(space, newton.Columns):
-        return lambda signs: Whole(space, torch.from_numpy(signs).to(space.device))
+        return lambda signs: Direct(space, torch.from_numpy(signs).to(space.device))
     assert isinstance(space, solver.ProductSpace)
     preconditioner = solver.Preconditioner(space, seed)
-    return lambda signs: Conjugate(space, preconditioner, torch.from_numpy(signs).to(space.device))
+    return lambda signs: Iterative(space, preconditioner, torch.from_numpy(signs).to(space.device))
 
 
 class Exact:
