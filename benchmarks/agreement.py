@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm import liblinear
-from ssl_common.evaluation.svm.classifiers import COSTS, FOLDS, choose, solving
+from ssl_common.evaluation.svm.classifiers import COSTS, FOLDS, choose, rarer_signs, solving
 from ssl_common.evaluation.svm.examples import read_labelled
 
 
@@ -35,7 +35,7 @@ def objective(squared, scores, signs, cost):
 def compare(train, test, workers):
     """Yield (what, exact's, LIBLINEAR's, with WORKERS) on the Examples TRAIN and TEST."""
     signs = np.where(train.labels.T == POSITIVE, 1, -1).astype(np.int8)
-    rarer = np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
+    rarer = rarer_signs(signs)
     signs = signs[kept := rarer >= FOLDS]
     tests = [part for sign in signs for _, part in StratifiedKFold(FOLDS).split(sign, sign)]
     folds = np.repeat(signs, FOLDS, axis=0)

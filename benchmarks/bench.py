@@ -437,7 +437,7 @@ def floor(folder):
 
     examples = read_labelled(str(folder / "f.npy"), str(folder / "f.tsv"), {})
     signs = np.where(examples.labels.T == POSITIVE, 1, -1).astype(np.int8)
-    rarer = np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
+    rarer = classifiers.rarer_signs(signs)
 
     def train():
         with threads.sharing(cores):

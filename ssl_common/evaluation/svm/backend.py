@@ -5,10 +5,28 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from ssl_common.stored import Stored
+
+BLOCK = 1024  # rows normalised at a time
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Is called with the costs of the fits that are done, in any thread.
 Advance = Callable[[np.ndarray], None]
+
+
+class ScaledFeatures(Protocol):
+    """Features of N images, and what makes their rows about 1 long, as the SVMs take them."""
+
+    @property
+    def features(self) -> np.ndarray | Stored:
+        """Return the features as they are, (N, D), of any real type."""
+
+    def scale(self) -> np.ndarray:
+        """Return 1 / (||x|| + 1e-5) of each row x, (N,) float64."""
+
+    def normalised(self) -> Iterator[np.ndarray]:
+        """Yield the rows times their scale, float64, BLOCK rows at a time."""
 
 
 class Solutions(NamedTuple):

@@ -17,8 +17,8 @@ from ssl_common.data import identity
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.metrics import average_precision, levels
-from ssl_common.evaluation.svm.backend import Advance, Backend
-from ssl_common.evaluation.svm.examples import BLOCK, Examples, read_labelled
+from ssl_common.evaluation.svm.backend import BLOCK, Advance, Backend, ScaledFeatures
+from ssl_common.evaluation.svm.examples import Examples, read_labelled
 from ssl_common.progress import Progress
 from ssl_common.streams import DataError
 
@@ -85,19 +85,9 @@ def train(
     examples = read_labelled(features, manifest, tags)
     # A difficult image is a negative here, as in the published code.
     signs = np.where(examples.labels.T == POSITIVE, 1, -1).astype(np.int8)  # (C, N)
-    rarer = np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
-    if not rarer.any():
+    if not rarer_signs(signs).any():
         raise DataError(f"{streams.name(manifest)}: no class has both positives and negatives")
-    validated, trained = np.flatnonzero(rarer >= FOLDS), np.flatnonzero(rarer)
-    ap = np.full((len(examples.classes), len(COSTS)), np.nan)
-    weights = np.full((len(examples.classes), examples.features.shape[1] + 1), np.nan)
-    fits = len(validated) * FOLDS * len(COSTS) + len(trained)
-    advance = Work(len(validated) * FOLDS * effort(COSTS).sum(), fits, progress)
-    with solving(solver, examples, seed, workers, device) as backend:
-        ap[validated], early = cross_validate(signs[validated], backend, advance)
-        cost, cost_from = choose(ap, rarer)
-        advance.total += effort(cost[trained]).sum()
-        weights[trained], late = backend.fit(signs[trained], cost[trained], advance)
+    fit = fit_all(signs, examples, seed, workers, progress, solver=solver, device=device)
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
@@ -105,30 +95,81 @@ def train(
         "train_dtype": examples.features.dtype.name,
         "svm_seed": seed,
         "solver": solver,
-        "fits": fits,
-        "unconverged": early + late,
+        "fits": fit.fits,
+        "unconverged": fit.unconverged,
     }
-    images = identity.sort(examples.images)
-    return Classifiers(examples.classes, weights, cost, cost_from, ap, images, fields)
+    return Classifiers(
+        examples.classes,
+        fit.weights,
+        fit.cost,
+        fit.cost_from,
+        fit.ap,
+        identity.sort(examples.images),
+        fields,
+    )
+
+
+class Fit(NamedTuple):
+    """The SVMs of C classes on rows of D features; see Classifiers."""
+
+    weights: np.ndarray  # (C, D + 1)
+    cost: np.ndarray  # (C,)
+    cost_from: list[str]
+    ap: np.ndarray  # (C, K)
+    fits: int
+    unconverged: int
+
+
+def rarer_signs(signs: np.ndarray) -> np.ndarray:
+    """Return how many rows of each of SIGNS (C, N), 1 or -1, have the rarer one, (C,)."""
+    return np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
+
+
+def fit_all(
+    signs: np.ndarray,
+    rows: ScaledFeatures,
+    seed: int,
+    workers: int,
+    progress: Progress,
+    *,
+    solver: Solver = "exact",
+    device: str | None = None,
+) -> Fit:
+    """Return the Fit of SIGNS (C, N), int8 1 or -1, on ROWS; the rest is as for train().
+
+    A class whose rows have one sign is left out.
+    """
+    rarer = rarer_signs(signs)
+    validated, trained = np.flatnonzero(rarer >= FOLDS), np.flatnonzero(rarer)
+    ap = np.full((len(signs), len(COSTS)), np.nan)
+    weights = np.full((len(signs), rows.features.shape[1] + 1), np.nan)
+    fits = len(validated) * FOLDS * len(COSTS) + len(trained)
+    advance = Work(len(validated) * FOLDS * effort(COSTS).sum(), fits, progress)
+    with solving(solver, rows, seed, workers, device) as backend:
+        ap[validated], early = cross_validate(signs[validated], backend, advance)
+        cost, cost_from = choose(ap, rarer)
+        advance.total += effort(cost[trained]).sum()
+        weights[trained], late = backend.fit(signs[trained], cost[trained], advance)
+    return Fit(weights, cost, cost_from, ap, fits, early + late)
 
 
 @contextlib.contextmanager
 def solving(
-    solver: Solver, examples: Examples, seed: int, workers: int, device: str | None
+    solver: Solver, rows: ScaledFeatures, seed: int, workers: int, device: str | None
 ) -> Iterator[Backend]:
-    """Yield the Backend SOLVER for all rows of EXAMPLES; the rest is as for train()."""
+    """Yield the Backend SOLVER for all ROWS; the rest is as for train()."""
     if solver == "exact":
         from ssl_common.evaluation.svm import exact
 
-        with exact.solving(examples, seed, max(1, workers), device) as backend:
+        with exact.solving(rows, seed, max(1, workers), device) as backend:
             yield backend
     else:
         from ssl_common.evaluation.svm.liblinear import Liblinear
 
-        rows = np.empty(examples.features.shape)
-        for index, block in enumerate(examples.normalised()):
-            rows[index * BLOCK : index * BLOCK + len(block)] = block
-        yield Liblinear(rows, seed, workers)
+        array = np.empty(rows.features.shape)
+        for index, block in enumerate(rows.normalised()):
+            array[index * BLOCK : index * BLOCK + len(block)] = block
+        yield Liblinear(array, seed, workers)
 
 
 def effort(costs: np.ndarray) -> np.ndarray:

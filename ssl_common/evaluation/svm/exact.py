@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ssl_common import threads
 from ssl_common.evaluation.svm import newton, solver
-from ssl_common.evaluation.svm.backend import Advance, Item, Result, Solutions
+from ssl_common.evaluation.svm.backend import Advance, Item, Result, ScaledFeatures, Solutions
 from ssl_common.evaluation.svm.classifiers import FOLDS
-from ssl_common.evaluation.svm.examples import Examples
 from ssl_common.ranks import devices
 
 GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
@@ -69,14 +68,14 @@ class Direct(Problems):
 
 
 class Source:
-    """The rows of EXAMPLES, or some of them, as spaces on a device."""
+    """All rows of scaled features, or some, as spaces on a device."""
 
-    def __init__(self, examples: Examples, device: str | None) -> None:
-        self.features = examples.features
+    def __init__(self, rows: ScaledFeatures, device: str | None) -> None:
+        self.features = rows.features
         self.count: int = self.features.shape[0]
         self.width: int = self.features.shape[1]
         self.device = devices.choose(device, 1, False)
-        self.scale = torch.from_numpy(examples.scale())
+        self.scale = torch.from_numpy(rows.scale())
 
     def are_few(self, rows: int) -> bool:
         """Tell whether so many ROWS, or the numbers of one, are few enough for newton."""
@@ -113,7 +112,7 @@ def problems(space: solver.Space, seed: int) -> Callable[[np.ndarray], Problems]
 
 
 class Exact:
-    """A Backend on all rows of examples; see solver and newton. solving() makes one."""
+    """A Backend; see solver and newton. solving() makes one."""
 
     def __init__(self, source: Source, seed: int, count: int) -> None:
         """Take the rows of SOURCE, and COUNT threads."""
@@ -166,7 +165,7 @@ class Exact:
 
 
 class ExactParts:
-    """Solves problems that each have a few rows of examples. solving_parts() makes one."""
+    """Solves problems that each have a few of the rows. solving_parts() makes one."""
 
     def __init__(self, source: Source, used: np.ndarray, most: int, seed: int, count: int) -> None:
         """Take SOURCE, and COUNT threads; a problem has some of the rows USED, int (U,).
@@ -213,22 +212,22 @@ class ExactParts:
 
 
 @contextlib.contextmanager
-def solving(examples: Examples, seed: int, count: int, device: str | None) -> Iterator[Exact]:
-    """Yield an Exact for EXAMPLES, with COUNT threads, on DEVICE: the best there is, by default.
+def solving(rows: ScaledFeatures, seed: int, count: int, device: str | None) -> Iterator[Exact]:
+    """Yield an Exact for all ROWS, with COUNT threads, on DEVICE: the best there is, by default.
 
     Torch has its threads back afterwards.
     """
     with threads.sharing(count):
-        yield Exact(Source(examples, device), seed, count)
+        yield Exact(Source(rows, device), seed, count)
 
 
 @contextlib.contextmanager
 def solving_parts(
-    examples: Examples, used: np.ndarray, most: int, seed: int, count: int, device: str | None
+    rows: ScaledFeatures, used: np.ndarray, most: int, seed: int, count: int, device: str | None
 ) -> Iterator[ExactParts]:
-    """Yield ExactParts for EXAMPLES, of the rows USED, MOST a problem; else as solving()."""
+    """Yield ExactParts for those of ROWS that are USED, at MOST so many a problem."""
     with threads.sharing(count):
-        yield ExactParts(Source(examples, device), used, most, seed, count)
+        yield ExactParts(Source(rows, device), used, most, seed, count)
 
 
 def _map(

@@ -10,11 +10,10 @@ from ssl_common import formats, records, stored, streams
 from ssl_common.data import identity
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import Manifest, label_matrix
+from ssl_common.evaluation.svm.backend import BLOCK
 from ssl_common.fields import Record
 from ssl_common.stored import Stored
 from ssl_common.streams import DataError
-
-BLOCK = 1024  # rows normalised at a time
 
 
 class Examples(NamedTuple):

@@ -18,8 +18,9 @@ from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE
 from ssl_common.data.samples import provenance
 from ssl_common.data.samples import read as read_samples
 from ssl_common.evaluation.metrics import average_precision
+from ssl_common.evaluation.svm.backend import BLOCK
 from ssl_common.evaluation.svm.classifiers import COSTS
-from ssl_common.evaluation.svm.examples import BLOCK, Examples, read_labelled
+from ssl_common.evaluation.svm.examples import Examples, read_labelled
 from ssl_common.progress import Progress
 from ssl_common.stored import Stored
 from ssl_common.streams import DataError
