@@ -1,4 +1,4 @@
-"""Features of images: layers of a frozen trunk, averaged to about 9,000 numbers (protocol 3)."""
+"""Features of images: layers of a frozen trunk, averaged to about 9,000 numbers (section 6.1)."""
 
 import contextlib
 import itertools
