@@ -133,7 +133,7 @@ def resnet_digest(folder, content, **options):
         caffe2.save(folder / "w", content)
     else:
         torch.save(content, folder / "w")
-    return registry.weights_digest(weights.Weights(str(folder / "w"), **options).trunk())
+    return weights.Weights(str(folder / "w"), **options).trunk().digest()
 
 
 @pytest.mark.slow
@@ -277,7 +277,7 @@ def test_vissl_gives_the_same_alexnet(tmp_path, pretext):
     caffe2.save(tmp_path / "w.pkl", blobs)
     torch.save({"model_state_dict": vissl(blobs, names)}, tmp_path / "w.torch")
     both = [weights.Weights(str(tmp_path / f"w.{end}")) for end in ("pkl", "torch")]
-    first, second = (registry.weights_digest(found.trunk()) for found in both)
+    first, second = (found.trunk().digest() for found in both)
     assert first == second and [found.pretext for found in both] == [pretext, pretext]
     assert both[0].left_out() == both[1].left_out() == []
 
@@ -441,7 +441,7 @@ def test_what_stands_beside_the_weights_makes_no_file_that_we_refuse(tmp_path):
     found = weights.Weights(str(tmp_path / "w.torch"))
     weights.convert(found, str(tmp_path / "w.pt"), False, {})
     trunk, settings = features.network(str(tmp_path / "w.pt"), 0)
-    assert registry.weights_digest(trunk) == registry.weights_digest(found.trunk())
+    assert trunk.digest() == found.trunk().digest()
     said = settings["converted"]["settings"]
     assert (said["namespace.lr"], said["number"], said["objects.1.a"]) == (0.3, 60.6, 1)
     assert settings["converted"]["left_out"] == ["of \\ud800"]

@@ -72,7 +72,7 @@ def test_the_older_file_format(theirs, tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "new.pth")
     torch.save(theirs.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     digests = [
-        registry.weights_digest(weights.torchvision("resnet50", str(tmp_path / name))[0])
+        weights.torchvision("resnet50", str(tmp_path / name))[0].digest()
         for name in ("new.pth", "old.pth")
     ]
     assert digests[0] == digests[1]

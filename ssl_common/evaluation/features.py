@@ -56,7 +56,7 @@ def network(model, seed):
     """
     if model.startswith(RANDOM):
         trunk = registry.build(model.removeprefix(RANDOM), seed)
-        return trunk, {"arch": registry.name_of(trunk), "pretext": "random", "seed": seed}
+        return trunk, {"arch": trunk.name, "pretext": "random", "seed": seed}
     if model.startswith(TORCHVISION):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
         return weights.torchvision(arch, path)
@@ -68,14 +68,14 @@ def network(model, seed):
 @torch.no_grad()
 def maps(trunk, names, pixels):
     """Return {layer: its map} for the layers NAMES of TRUNK and PIXELS, uint8 N x 3 x H x W."""
-    images = registry.seen(trunk, pixels).contiguous(memory_format=torch.channels_last)
-    return registry.maps(trunk, images, names)
+    images = trunk.prepare(pixels).contiguous(memory_format=torch.channels_last)
+    return trunk.maps(names, images)
 
 
 @torch.no_grad()
 def pooled_maps(trunk, found):
     """Return {layer: features, N x C x h x w} of the maps FOUND in TRUNK."""
-    return {name: registry.pooled(trunk, name, whole) for name, whole in found.items()}
+    return {name: trunk.pooled(name, whole) for name, whole in found.items()}
 
 
 class Layers:
@@ -100,7 +100,7 @@ class Layers:
             {name: tuple(found.shape[1:]) for name, found in each.items()}
             for each in (whole, pooled_maps(self.trunk, whole))
         )
-        self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
+        self.of_the_model = {"format": 1, "model": self.trunk.digest()}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
         if settings.get("inferred"):  # fields that the file does not say, and --tag may
             self.of_the_model["inferred"] = settings["inferred"]
@@ -247,5 +247,5 @@ def rows(
                 blocks[name] = block
             yield first, blocks, contents.numpy().view(np.uint64)
             reading.progress(first + len(pixels), len(images))
-    if registry.weights_digest(layers.trunk) != layers.of_the_model["model"]:
+    if layers.trunk.digest() != layers.of_the_model["model"]:
         raise AssertionError("the network changed while its features were taken")

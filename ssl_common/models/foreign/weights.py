@@ -11,7 +11,7 @@ import torch
 from ssl_common import legible, records, schema, streams
 from ssl_common.data.pixels import STD
 from ssl_common.models import backbones, networks, registry, states
-from ssl_common.models.foreign import archives, naming
+from ssl_common.models.foreign import archives, naming, recognition
 from ssl_common.models.foreign.naming import COUNTS
 from ssl_common.streams import DataError
 
@@ -68,13 +68,13 @@ class Weights:
         Its images are those of the weights in the file: torchvision's own are known by their
         digest, those of a vision transformer have a place for each patch. Else they are the usual.
         """
-        arch, _dash, wanted = arch.removeprefix(registry.THEIRS).partition("-")
-        known = backbones.recognised(arch, self.digest)
+        arch, _dash, wanted = arch.removeprefix(backbones.THEIRS).partition("-")
+        known = recognition.weights_by_digest(arch, self.digest)
         self.certain = bool(known)
         if arch == "resnet50":  # ours, by other names
             return [each for each in naming.LAYOUTS if (each.kind, each.arch) == ("PyTorch", arch)]
-        known = wanted or known or backbones.of_patches(arch, values) or "DEFAULT"
-        self._trunk = registry.build(f"{registry.THEIRS}{arch}-{known}", 0)
+        known = wanted or known or recognition.weights_by_patches(arch, values) or "DEFAULT"
+        self._trunk = registry.build(f"{backbones.THEIRS}{arch}-{known}", 0)
         return list(naming.backbones(self._trunk))
 
     def _find(self, values, prefix, layouts):
@@ -118,7 +118,7 @@ class Weights:
             return
         caffe2 = self.layout.kind == "Caffe2"
         first = self._value(self.layout.name(FIRST))
-        self.arch = registry.name_of(self._trunk) if self._trunk else self.layout.arch
+        self.arch = self._trunk.name if self._trunk else self.layout.arch
         self.reads = "lab" if getattr(first, "shape", ())[1:2] == (1,) else "rgb"
         self.order = self.order or ("bgr" if caffe2 else "rgb")
         normed = self.arch == "alexnet" and any(
@@ -348,7 +348,7 @@ def torchvision(arch, path):
     """
     if not path:
         raise DataError(f"torchvision:{arch}: no file of weights: write torchvision:{arch}:FILE")
-    backbones.named(arch.removeprefix(registry.THEIRS))  # it exists
+    backbones.named(arch.removeprefix(backbones.THEIRS))  # it exists
     weights = Weights(path, arch=arch)
     which = f"{path}: not the weights of torchvision's {arch}"
     if weights.own:
