@@ -18,7 +18,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from ssl_common.data import augmentation
 from ssl_common.evaluation import features
 from ssl_common.models import backbones, registry
-from ssl_common.models.foreign import recognition, weights
+from ssl_common.models.foreign import conversion, recognition
 from ssl_common.streams import DataError
 
 # Network -> its layers, as far as they are told here, each with channels, side and grid.
@@ -322,7 +322,7 @@ def test_a_file_of_weights(tmp_path):
 def test_another_network_is_refused(tmp_path, theirs, message):
     torch.save(models.get_model(theirs, weights=None).state_dict(), tmp_path / "w.pth")
     with pytest.raises(DataError, match=message):
-        weights.torchvision("resnet18", str(tmp_path / "w.pth"))
+        conversion.torchvision("resnet18", str(tmp_path / "w.pth"))
 
 
 def test_the_layers_are_shown(tmp_path):

@@ -18,7 +18,7 @@ from ssl_common.data.datasets import FingerprintedImages
 from ssl_common.data.manifest import Manifest
 from ssl_common.data.pixels import resize, resize_short
 from ssl_common.models import networks, registry
-from ssl_common.models.foreign import weights
+from ssl_common.models.foreign import conversion
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.progress import Progress, silent
 from ssl_common.ranks import mailbox
@@ -59,7 +59,7 @@ def network(model, seed):
         return trunk, {"arch": trunk.name, "pretext": "random", "seed": seed}
     if model.startswith(TORCHVISION):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
-        return weights.torchvision(arch, path)
+        return conversion.torchvision(arch, path)
     content = networks.load_network(model)
     settings = content["settings"]
     return registry.restored(settings, content["trunk"], model), settings
