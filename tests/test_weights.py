@@ -12,7 +12,6 @@ from conftest import save_bomb
 from torchvision import models
 
 from ssl_common.evaluation import features
-from ssl_common.models import registry
 from ssl_common.models.foreign import conversion
 from ssl_common.streams import DataError
 

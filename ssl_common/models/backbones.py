@@ -44,12 +44,11 @@ def named(name: str) -> tuple[str, Any]:
 
     Raises DataError where torchvision has no such one.
     """
-    arch, _dash, wanted = name.removeprefix(THEIRS).partition("-")
+    name = name.removeprefix(THEIRS)
+    arch, _dash, wanted = name.partition("-")
     known = weights_of(arch)
     if wanted and wanted not in known.__members__:
-        raise DataError(
-            f"{name.removeprefix(THEIRS)}: no such weights: there are {', '.join(known.__members__)}"
-        )
+        raise DataError(f"{name}: no such weights: there are {', '.join(known.__members__)}")
     return arch, known[wanted or "DEFAULT"]
 
 

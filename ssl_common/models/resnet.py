@@ -1,6 +1,7 @@
 """ResNet-50 (He et al., CVPR 2016), its stride in the 3 x 3, made of torchvision's modules."""
 
 from collections import OrderedDict
+from typing import Any, cast
 
 from torch import nn
 
@@ -58,5 +59,6 @@ class ResNet50Lab(ResNet50):
         super().__init__()
         convolution = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        self.conv1[0] = convolution
-        self.res5[0].conv2.stride = self.res5[0].downsample[0].stride = (1, 1)
+        conv1, res5 = cast(Any, self.conv1), cast(Any, self.res5)
+        conv1[0] = convolution
+        res5[0].conv2.stride = res5[0].downsample[0].stride = (1, 1)

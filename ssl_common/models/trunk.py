@@ -22,7 +22,7 @@ class Trunk(nn.Module):
     the order of its layers. It gives the maps of its layers, and averages them. `reads` is what
     colours it is given: "rgb", or "lab", of which it reads the lightness alone.
 
-    Images go through it in three steps: prepare(), maps(), pooled(); evaluation.features takes them.
+    Images go through it in three steps: prepare(), maps(), pooled().
     """
 
     name: str

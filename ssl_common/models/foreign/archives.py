@@ -147,8 +147,8 @@ def content(data: bytes, path: str) -> Any:
         reason = " ".join(str(error).split())[:99] or type(error).__name__
         raise DataError(f"{path}: not a file of weights, or damaged ({reason})") from error
     if re.fullmatch(rb"[\t\n\r -~]+", data[:64]):
-        begins = data[:24].decode().splitlines()[0]
-        raise DataError(f"{path}: not a file of weights, but text: {begins!r} ...")
+        text = data[:24].decode().splitlines()[0]
+        raise DataError(f"{path}: not a file of weights, but text: {text!r} ...")
     raise DataError(f"{path}: not a file of weights, or damaged: {KINDS}")
 
 

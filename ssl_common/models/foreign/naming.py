@@ -154,20 +154,20 @@ def backbones(trunk: Backbone) -> Iterator[Layout]:
         first, dot, rest = name.partition(".")
         return f"{children.index(first)}{dot}{rest}" if first in children else name
 
+    renamings: tuple[Callable[[str], str], ...] = (str, numbered)
     both = [named, [numbered(name) for name in named]]
     endings = Counter(end for names in both for name in set(names) for end in _endings(name))
-    for names, rename in zip(both, (str, numbered), strict=True):
+    for names, rename in zip(both, renamings, strict=True):
         # What ends no other name: swin_t has norm.bias, and features.2.norm.bias.
         lasting = (name for name in reversed(names) if not name.endswith(COUNTS))
         anchor = next(name for name in lasting if endings[name] == 1)
         parts = sorted({re.escape(name.partition(".")[0]) for name in names})
-        yield Layout(
-            "PyTorch",
-            trunk.arch,
-            (anchor,),
-            lambda ours, rename=rename: rename(ours.removeprefix("network.")),
-            re.compile(rf"({'|'.join(parts)})(\..*)?"),
-        )
+
+        def theirs(ours: str, rename: Callable[[str], str] = rename) -> str:
+            return rename(ours.removeprefix("network."))
+
+        trunks = re.compile(rf"({'|'.join(parts)})(\..*)?")
+        yield Layout("PyTorch", trunk.arch, (anchor,), theirs, trunks)
 
 
 def _endings(name: str) -> list[str]:

@@ -136,7 +136,9 @@ def recognise(
     caffe2 = layout.kind == "Caffe2"
     shape = getattr(file.value(layout.name(FIRST)), "shape", ())
     reads = "lab" if shape[1:2] == (1,) else "rgb"
-    normed = any(layout.name(f"conv{n}.1.running_var") in file.names for n in (3, 4, 5))
+    normed = arch == "alexnet" and any(
+        layout.name(f"conv{n}.1.running_var") in file.names for n in (3, 4, 5)
+    )
     pretext: str | None = None
     absent: tuple[str, ...] = ()
     if reads == "lab":

@@ -14,6 +14,7 @@ import torch
 from ssl_common import streams
 from ssl_common.data.pixels import STD
 from ssl_common.models import backbones, registry, states
+from ssl_common.models.backbones import Backbone
 from ssl_common.models.foreign import archives, naming, recognition
 from ssl_common.models.foreign.naming import COUNTS
 from ssl_common.models.foreign.recognition import FIRST, Contents, Network
@@ -40,7 +41,7 @@ class Weights:
     taken: dict[str, str] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     unusual: list[str] = field(default_factory=list)
-    backbone: Trunk | None = None
+    backbone: Backbone | None = None
 
     @property
     def own(self) -> bool:
@@ -144,7 +145,8 @@ def read_torchvision(arch: str, path: str) -> Weights:
         way = "convert-weights takes one, by --prefix"
     else:
         wanted = wanted or found or recognition.weights_by_patches(kind, values) or "DEFAULT"
-        backbone = registry.build(f"{backbones.THEIRS}{kind}-{wanted}", 0)
+        with registry.seeded(0):
+            backbone = Backbone(f"{kind}-{wanted}", taken=registry.TRUNKS)
         layouts = list(naming.backbones(backbone))
         way = "save one of them alone"
     layout, before = recognition.locate(name, values, layouts, way)
@@ -173,7 +175,7 @@ def _instead(path: str, values: Mapping[str, Any]) -> str:
 
 
 def _matched(
-    path: str, digest: str, file: Contents, network: Network, backbone: Trunk | None = None
+    path: str, digest: str, file: Contents, network: Network, backbone: Backbone | None = None
 ) -> Weights:
     """Return the weights of NETWORK in FILE: each weight of its trunk is looked for by its name."""
     taken, wrong = {}, []
@@ -202,7 +204,7 @@ def _matched(
 
 
 def blank(network: Network) -> Trunk:
-    """Return the trunk of NETWORK, of ours, without numbers, in no time: it has names and shapes."""
+    """Return the trunk of NETWORK, one of ours, at once: names and shapes without numbers."""
     with torch.device("meta"):
         return registry.build(network.arch, 0, network.reads)
 
