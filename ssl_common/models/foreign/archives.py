@@ -11,7 +11,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -52,13 +52,14 @@ DAMAGED = (
 )  # fmt: skip
 
 
-def read(data: bytes, path: str) -> tuple[dict[str, Any], str]:
-    """Return ({name: tensor or other value}, digest) of DATA, the bytes of a file of weights.
+def read(stream: BinaryIO, path: str) -> tuple[dict[str, Any], str]:
+    """Return ({name: tensor or other value}, digest) of the file of weights open as STREAM.
 
     Names of dicts in dicts, and of the parts of objects, are joined by dots. What is neither tensor
     nor plain is a stand-in. PATH is what messages call the file. Raises DataError for what is no
     file of weights.
     """
+    data = stream.read()
     whole = content(data, path)
     values = _flat(whole, path)
     if not any(isinstance(value, torch.Tensor) for value in values.values()):

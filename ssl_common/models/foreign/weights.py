@@ -105,9 +105,8 @@ def read(path: str, prefix: str = "", order: str | None = None) -> Weights:
     is no file of weights.
     """
     with streams.reading(path) as stream:
-        data = stream.read()
-    path = streams.name(path)
-    values, digest = archives.read(data, path)
+        path = streams.name(path)
+        values, digest = archives.read(stream, path)
     if recognition.is_ours(values):
         network = recognition.recognise_ours(path, values)
         if order:
@@ -129,39 +128,34 @@ def read_torchvision(arch: str, path: str) -> Weights:
     own are known by their digest, those of a vision transformer have a place for each patch. Else
     it is the usual way. Raises DataError for another file.
     """
-    known_as = f"{path}: not the weights of torchvision's {arch}"
     kind, _weights = backbones.named(arch)
     with streams.regular(path) as stream:
-        data = stream.read()
-    name = streams.name(path)
-    values, digest = archives.read(data, name)
+        path = streams.name(path)
+        values, digest = archives.read(stream, path)
+    wrong = f"{path}: not the weights of torchvision's {arch}"
     if recognition.is_ours(values):
-        raise DataError(f"{known_as}, but a network of ours: name the file alone")
-    wanted = arch.removeprefix(backbones.THEIRS).partition("-")[2]
-    found = recognition.weights_by_digest(kind, digest)
+        raise DataError(f"{wrong}, but a network of ours: name the file alone")
+    published = recognition.weights_by_digest(kind, digest)
     backbone = None
     if kind == "resnet50":  # ours, by other names
         layouts = [each for each in naming.LAYOUTS if (each.kind, each.arch) == ("PyTorch", kind)]
         way = "convert-weights takes one, by --prefix"
     else:
-        wanted = wanted or found or recognition.weights_by_patches(kind, values) or "DEFAULT"
+        wanted = arch.removeprefix(backbones.THEIRS).partition("-")[2]
+        wanted = wanted or published or recognition.weights_by_patches(kind, values) or "DEFAULT"
         with registry.seeded(0):
             backbone = Backbone(f"{kind}-{wanted}", taken=registry.TRUNKS)
-        layouts = list(naming.backbones(backbone))
-        way = "save one of them alone"
-    layout, before = recognition.locate(name, values, layouts, way)
-    file = recognition.contents(name, values, before)
+        layouts, way = list(naming.backbones(backbone)), "save one of them alone"
+    layout, before = recognition.locate(path, values, layouts, way)
+    file = recognition.contents(path, values, before)
     if layout is None:
-        weights = Weights(name, digest, file.values)
-        raise DataError(
-            f"{known_as}: its weights are {weights.first_names()}{_instead(name, values)}"
-        )
-    network = recognition.recognise(
-        file, layout, backbone.name if backbone else layout.arch, found is not None, None
-    )
+        names = Weights(path, digest, file.values).first_names()
+        raise DataError(f"{wrong}: its weights are {names}{_instead(path, values)}")
+    arch = backbone.name if backbone else kind
+    network = recognition.recognise(file, layout, arch, published is not None, None)
     if network.reads != "rgb":
-        raise DataError(f"{known_as}: it reads lightness: convert-weights makes it one of ours")
-    return _matched(name, digest, file, network, backbone)
+        raise DataError(f"{wrong}: it reads lightness: convert-weights makes it one of ours")
+    return _matched(path, digest, file, network, backbone)
 
 
 def _instead(path: str, values: Mapping[str, Any]) -> str:
