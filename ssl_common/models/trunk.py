@@ -19,8 +19,8 @@ class Trunk(nn.Module):
 
     A network says its `name`, by which registry.build() makes one like it; the `input_size` of the
     images that features are made of, in pixels; and `pooling`, {layer: how its map is averaged}, in
-    the order of its layers. It gives the maps of its layers, and averages them. `reads` is what
-    colours it is given: "rgb", or "lab", of which it reads the lightness alone.
+    the order of its layers. `reads` is what colours it is given: "rgb", or "lab", of which it reads
+    the lightness alone; then it may also say `head_width`, with which pretext.colorization trains it.
 
     Images go through it in three steps: prepare(), maps(), pooled().
     """
