@@ -20,7 +20,7 @@ class Trunk(nn.Module):
     A network says its `name`, by which registry.build() makes one like it; the `input_size` of the
     images that features are made of, in pixels; and `pooling`, {layer: how its map is averaged}, in
     the order of its layers. `reads` is what colours it is given: "rgb", or "lab", of which it reads
-    the lightness alone; then it may also say `head_width`, with which pretext.colorization trains it.
+    the lightness alone; it may then say the `head_width` of its ColorNet.
 
     Images go through it in three steps: prepare(), maps(), pooled().
     """

@@ -201,7 +201,7 @@ def _of_tar(data: bytes, path: str) -> Any:
         if not {"storages", "tensors", "pickle"} <= set(names):
             raise DataError(f"{path}: a tar archive of {', '.join(names[:3])} ...: unpack it")
         storages, tensors, pickled = (
-            io.BytesIO(cast(IO[bytes], archive.extractfile(name)).read())  # None raises DAMAGED
+            io.BytesIO(cast(IO[bytes], archive.extractfile(name)).read())  # None: DAMAGED
             for name in ("storages", "tensors", "pickle")
         )
     known: dict[Any, Any] = {}  # storages and tensors, by their keys
