@@ -16,7 +16,7 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing import connection
 from typing import Any, NoReturn, TypeVar
 
@@ -48,7 +48,7 @@ def side_by_side(
     workers: int,
     begin: Callable[[], object] = lambda: None,
     room: Callable[[int], Any] = bytearray,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield WORK(task) for each of TASKS, in order; WORKERS processes do it, or this one if 0.
 
     Each of them calls BEGIN first; at most AHEAD results a process wait for their turn, the arrays

@@ -46,6 +46,14 @@ def read(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, containers.json_object(text, f"{streams.name(path)}:{number}")
 
 
+def read_records(path: str) -> list[Record]:
+    """Return the records in the file PATH, checked; raise DataError that names the line."""
+    lines = list(read(path))
+    for number, record in lines:
+        results.check(record, f"{streams.name(path)}:{number}")
+    return [record for _number, record in lines]
+
+
 def sidecar(path: str) -> str:
     """Return the name of the file that says what the feature file PATH is."""
     return f"{path}.json"

@@ -113,7 +113,11 @@ def process(argv, cwd, given=None, largest=None, **streams):
     if os.path.basename(argv[0]) in COMMANDS and streams.keys() <= {"stdin", "stdout", "stderr"}:
         if not warm:
             warm.append(Warm(Popen))
-        return warm[0].run(argv, cwd, environment(), given, largest, **streams)
+        try:
+            return warm[0].run(argv, cwd, environment(), given, largest, **streams)
+        except BaseException:  # the test took too long
+            warm.pop().close()
+            raise
     if largest is not None:  # which could leave half a .pyc, too
         streams["env"] = {"PYTHONDONTWRITEBYTECODE": "1"}
         streams["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest,) * 2)

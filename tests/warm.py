@@ -1,8 +1,8 @@
 """Processes of commands that do not import torch anew: each is forked from one that has.
 
 Run as a script it is that one, which `Warm` starts: it imports all of ssl_common, waits for
-requests on the socket that is its standard input, and answers with the process id of each command
-and then its status. For tests of what a command does; test_contract.py sees to how it starts.
+requests on the socket that is its standard input, and answers each with the status of the command.
+For tests of what a command does; test_contract.py sees to how it starts.
 """
 
 import atexit
@@ -36,8 +36,10 @@ class Warm:
             self.process = begin([sys.executable, __file__], stdin=theirs, start_new_session=True)
 
     def close(self):
-        self.socket.close()
+        """End the process, and a command that is still running."""
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.socket.close()
 
     def run(self, argv, cwd, env, given=None, largest=None, **streams):
         """Run ARGV, of COMMANDS, in CWD with ENV and the bytes GIVEN on standard input.
@@ -60,28 +62,22 @@ class Warm:
         socket.send_fds(self.socket, [json.dumps(request).encode()], theirs)
         for descriptor in made:
             os.close(descriptor)
-        pid = int(self.socket.recv(64))
         written = dict.fromkeys(("stdout", "stderr"), None)
 
         def read(name):
             with open(ours[name], "rb") as stream:
                 written[name] = stream.read()
 
-        try:
-            captured = [name for name in written if name in ours]
-            readers = [threading.Thread(target=read, args=(n,), daemon=True) for n in captured]
-            for reader in readers:
-                reader.start()
-            if "stdin" in ours:
-                with contextlib.suppress(BrokenPipeError), open(ours["stdin"], "wb") as stream:
-                    stream.write(given)
-            for reader in readers:
-                reader.join()
-            status = int(self.socket.recv(64))
-        except BaseException:  # as where the test took too long
-            os.kill(pid, signal.SIGKILL)
-            self.socket.recv(64)
-            raise
+        captured = [name for name in written if name in ours]
+        readers = [threading.Thread(target=read, args=(n,), daemon=True) for n in captured]
+        for reader in readers:
+            reader.start()
+        if "stdin" in ours:
+            with contextlib.suppress(BrokenPipeError), open(ours["stdin"], "wb") as stream:
+                stream.write(given)
+        for reader in readers:
+            reader.join()
+        status = int(self.socket.recv(64))
         return subprocess.CompletedProcess(argv, status, written["stdout"], written["stderr"])
 
 
@@ -105,7 +101,6 @@ def serve(asked):
             return json.loads(request)
         for descriptor in descriptors:
             os.close(descriptor)
-        asked.send(str(pid).encode())
         asked.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
 
 

@@ -14,18 +14,18 @@ from ssl_common import cli, streams
     default="ssl-bench",
     help="A network for the other commands, or a state dict by torchvision's names.",
 )
-@click.option("--inspect", is_flag=True, help="Say what the file holds, and convert nothing.")
+@click.option("--inspect", is_flag=True, help="Print what FILE holds, and convert nothing.")
 @click.option(
     "--prefix",
     default="",
     metavar="TEXT",
-    help="Of several networks, that whose names TEXT stands before, as encoder_q.",
+    help="Prefix of the names of the network to convert, where FILE has several, as encoder_q.",
 )
 @click.option(
     "--channels",
     type=click.Choice(["rgb", "bgr"]),
     show_default="bgr for Caffe2, else rgb",
-    help="Order of the channels that the network was trained with.",
+    help="Order of the input channels that the network was trained with.",
 )
 @cli.tag_option
 @cli.output_option

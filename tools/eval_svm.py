@@ -11,14 +11,16 @@ from ssl_common import cli, records, streams, values
 @click.argument("svm", metavar="SVM")
 @click.argument("features")
 @click.argument("manifest")
-@click.option("--train-features", metavar="FILE", help="What low-shot classifiers were trained on.")
+@click.option(
+    "--train-features", metavar="FILE", help="Low-shot: features that SVM was trained on."
+)
 @click.option("--scores", metavar="FILE", help="Write the decision values here, images x classes.")
 @click.option(
     "--bootstrap",
     type=values.Whole(0, 1_000_000),
     default=0,
     metavar="N",
-    help="Samples of the images that give a 95% interval of the mAP; 1000 is usual.",
+    help="Resamples of the images for a 95% interval of the mAP; 1000 is usual.",
 )
 @cli.allow_seen_option
 @cli.tag_option

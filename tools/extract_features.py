@@ -26,7 +26,10 @@ from ssl_common import cli, streams, values
     help="Write here; - is standard output; in DIR, a file for each layer.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the numbers."
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    help="Number format of the features.",
 )
 @click.option("--show-layers", is_flag=True, help="Write the layers and their sizes, and stop.")
 @cli.gpus_option

@@ -10,8 +10,12 @@ from ssl_common import cli, streams
 @click.option(
     "--grid", type=click.Choice([5, 10, 15, 20]), help="Width of a bin in a and b.  [default: 10]"
 )
-@click.option("--prior-only", is_flag=True, help="Count the 313 bins of Zhang et al. instead.")
-@cli.max_bad("1%", "Images that may be unreadable; more stop the count.")
+@click.option(
+    "--prior-only",
+    is_flag=True,
+    help="Count how often each of the 313 bins of Zhang et al. occurs.",
+)
+@cli.max_bad("1%", "Share of images that may be unreadable; more stop the count.")
 @cli.output_option
 @cli.root_option
 @cli.workers_option

@@ -6,22 +6,22 @@ from ssl_common import cli, containers, streams, values
 
 
 @cli.command("make-permutations")
-@click.option("-n", "--count", type=values.Whole(1, 362_880), help="How many.")
-@click.option("-t", "--tiles", type=values.Whole(2, 9), default=9, help="Tiles that are permuted.")
+@click.option("-n", "--count", type=values.Whole(1, 362_880), help="Number of permutations.")
+@click.option("-t", "--tiles", type=values.Whole(2, 9), default=9, help="Number of tiles.")
 @click.option(
     "--method",
     type=click.Choice(["code", "max-min", "max-avg"]),
     default="code",
-    help="A code with a least distance, or the paper's: the least or the mean distance to those"
-    " chosen before is made great.",
+    help="A code with a least distance; or greedily, as in the paper, by the least or the mean"
+    " distance to those chosen before.",
 )
 @click.option(
     "--first",
     type=values.Wholes(0, 8, "2,0,1"),
     metavar="TILE,...",
-    help="First row, from 0; drawn otherwise.",
+    help="First permutation, tiles counted from 0; random by default.",
 )
-@click.option("--check", metavar="FILE", help="Tell the distances in FILE, and make nothing.")
+@click.option("--check", metavar="FILE", help="Print the distances in FILE instead.")
 @cli.seed_option
 @cli.output_option
 def main(count, tiles, method, first, check, seed, output):

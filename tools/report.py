@@ -28,12 +28,12 @@ def _known_suffix(_ctx, _param, path):
     "--plot",
     metavar="FILE",
     callback=_known_suffix,
-    help="Draw the rows too, by layer: a .png, .svg or .pdf file.",
+    help="Also plot the rows by layer, to a .png, .svg or .pdf file.",
 )
 @click.option(
     "--against",
     metavar="FIELD",
-    help="Plot the best layer against a number of the records, as images.",
+    help="Plot the best layer against this field of the records instead, as images.",
 )
 @cli.output_option
 def main(results, form, plot, against, output):

@@ -15,10 +15,14 @@ from ssl_common import cli, streams, values
     type=values.Wholes(1, values.MANY, "1,2,4"),
     default="1,2,4,8,16,32,64,96",
     metavar="K,K,...",
-    help="Positives a class.",
+    help="Numbers of positives of each class.",
 )
-@click.option("--samples", type=values.Whole(1, 10_000), default=5, help="Samples of each k.")
-@click.option("-o", "--output", required=True, metavar="DIR", help="New folder of the samples.")
+@click.option(
+    "--samples", type=values.Whole(1, 10_000), default=5, help="Samples to draw for each k."
+)
+@click.option(
+    "-o", "--output", required=True, metavar="DIR", help="Folder to write; it must be new."
+)
 @click.option(
     "--labels",
     type=click.Choice(["single", "several"]),

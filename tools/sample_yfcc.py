@@ -17,7 +17,12 @@ class _Count(values.Whole):
 @cli.command("sample-yfcc")
 @click.argument("listings", nargs=-1, metavar="[LISTING]...")
 @click.option(
-    "-n", "--count", type=_Count(1, values.MANY), metavar="N", required=True, help="Photos, or all."
+    "-n",
+    "--count",
+    type=_Count(1, values.MANY),
+    metavar="N",
+    required=True,
+    help="Number of photos to draw, or all.",
 )
 @click.option(
     "--format",
@@ -26,7 +31,7 @@ class _Count(values.Whole):
     default="path",
     help="What to write of a photo: where its image lies in the bucket, or another field.",
 )
-@cli.max_bad("0.1%", "Lines that may not parse; more are an error.")
+@cli.max_bad("0.1%", "Share of lines that may be malformed; more are an error.")
 @cli.seed_option
 @cli.output_option
 def main(listings, count, form, max_bad, seed, output):

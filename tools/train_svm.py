@@ -15,12 +15,12 @@ from ssl_common import cli, streams
     "--solver",
     type=click.Choice(["exact", "liblinear"]),
     default="exact",
-    help="Ours, all problems together; or LIBLINEAR, one by one: the reference.",
+    help="exact solves all problems together; liblinear, the reference, one by one.",
 )
 @click.option(
     "--low-shot",
     metavar="DIR",
-    help="Train on each sample of sample-low-shot in DIR instead, at all costs.",
+    help="Train on each low-shot sample in DIR, of sample-low-shot, at each of the 26 costs.",
 )
 @cli.device_option
 @cli.workers("Threads of the exact solver, or processes of liblinear.")

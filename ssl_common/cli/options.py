@@ -17,7 +17,7 @@ output_option = click.option(
     "-o", "--output", default="-", metavar="FILE", help="Write here; - is standard output."
 )
 seed_option = click.option(
-    "--seed", type=values.Whole(0, 2**63 - 1), default=0, help="Seed of all that is drawn."
+    "--seed", type=values.Whole(0, 2**63 - 1), default=0, help="Seed of all random numbers."
 )
 
 
@@ -40,7 +40,7 @@ def workers(text: str) -> Decorator:
 
 
 workers_option = workers(
-    "Processes that work side by side; 0 works in this one. The result is the same."
+    "Worker processes; 0 works in the main process. The result does not depend on it."
 )
 root_option = click.option(
     "--root",
@@ -52,7 +52,7 @@ gpus_option = click.option(
     "--gpus",
     type=values.Whole(1, 1024),
     default=1,
-    help="GPUs of this machine; processes on a CPU.",
+    help="GPUs of this machine to use; with --device cpu, processes.",
 )
 index_option = click.option(
     "--index-dir",
@@ -64,7 +64,7 @@ device_option = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     show_default="cuda where there is one",
-    help="Where it runs.",
+    help="Processor to compute on.",
 )
 
 
@@ -73,7 +73,7 @@ checkpoint_option = click.option(
     type=values.Interval(),
     multiple=True,
     default=("1epoch", "30min"),
-    help="Interval; may be repeated.",
+    help="Interval between checkpoints, as 500steps, 1epoch or 30min; may be repeated.",
 )
 
 
@@ -96,7 +96,7 @@ tag_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=_once_each,
-    help="A field of the record that the inputs do not say, as images=1000000; may be repeated.",
+    help="Set a field of the record that the inputs lack, as images=1000000; may be repeated.",
 )
 
 

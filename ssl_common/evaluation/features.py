@@ -4,9 +4,9 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from ssl_common import containers, legible, records, streams, tasks
 from ssl_common.data.batches import batches
 from ssl_common.data.datasets import FingerprintedImages
+from ssl_common.data.images import read
 from ssl_common.data.manifest import Manifest
 from ssl_common.data.pixels import resize, resize_short
 from ssl_common.models import networks, registry
 from ssl_common.models.foreign import conversion
+from ssl_common.models.trunk import Trunk
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.progress import Progress, silent
 from ssl_common.ranks import mailbox
@@ -39,15 +41,15 @@ class Warp:
     The short side of what is larger than that is SIZE.
     """
 
-    def __init__(self, size):
+    def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image):
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
         image = resize_short(image, max(SHORT_SIDE, self.size))
         return resize(image, (self.size, self.size)).permute(2, 0, 1)
 
 
-def network(model, seed):
+def network(model: str, seed: int) -> tuple[Trunk, dict[str, Any]]:
     """Return (trunk, settings) of MODEL, a word of the command line.
 
     random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE has the weights of a state
@@ -66,16 +68,16 @@ def network(model, seed):
 
 
 @torch.no_grad()
-def maps(trunk, names, pixels):
+def maps(trunk: Trunk, names: Sequence[str], pixels: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return {layer: its map} for the layers NAMES of TRUNK and PIXELS, uint8 N x 3 x H x W."""
     images = trunk.prepare(pixels).contiguous(memory_format=torch.channels_last)
     return trunk.maps(names, images)
 
 
 @torch.no_grad()
-def pooled_maps(trunk, found):
-    """Return {layer: features, N x C x h x w} of the maps FOUND in TRUNK."""
-    return {name: trunk.pooled(name, whole) for name, whole in found.items()}
+def pooled_maps(trunk: Trunk, whole: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return {layer: features, N x C x h x w} of the WHOLE maps of layers of TRUNK."""
+    return {name: trunk.pooled(name, each) for name, each in whole.items()}
 
 
 class Layers:
@@ -86,7 +88,7 @@ class Layers:
     exist.
     """
 
-    def __init__(self, model, names, seed):
+    def __init__(self, model: str, names: Sequence[str] = (), seed: int = 0) -> None:
         self.trunk, settings = network(model, seed)
         for name in names:
             if name not in self.trunk.pooling:
@@ -106,11 +108,11 @@ class Layers:
             self.of_the_model["inferred"] = settings["inferred"]
         self.left_out = settings.get("left_out", "")
 
-    def __call__(self, pixels):
+    def __call__(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return {layer: features} of uint8 PIXELS (N x 3 x H x W), float32 N x its shape."""
         return pooled_maps(self.trunk, maps(self.trunk, self.names, pixels))
 
-    def table(self):
+    def table(self) -> Iterator[bytes]:
         """Yield a line of bytes a layer: its name, the size of its map, that of its features."""
         for name, shape in self.shapes.items():
             sizes = (" x ".join(map(str, size)) for size in (self.sizes[name], shape))
@@ -174,7 +176,32 @@ def extract(
     return f"{len(images):,} images, features: {written}{layers.left_out}"
 
 
-def begin(files, filled):
+def image_features(
+    layers: Layers, pictures: Sequence[str | np.ndarray], root: str = ".", batch: int = 64
+) -> dict[str, np.ndarray]:
+    """Return {layer: features, float32 (N, D)} that LAYERS give for PICTURES.
+
+    A picture is a path below ROOT, or RGB, uint8 H x W x 3; each is shown as extract-features shows
+    it, so many in a BATCH, on the device of the network. Raises DataError for an unreadable file.
+    """
+    warp, device = Warp(layers.trunk.input_size), next(layers.trunk.parameters()).device
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in layers.names}
+    for first in range(0, len(pictures), batch):
+        shown = [
+            warp(read(each, root) if isinstance(each, str) else torch.from_numpy(np.array(each)))
+            for each in pictures[first : first + batch]
+        ]
+        for name, values in layers(torch.stack(shown).to(device)).items():
+            parts[name].append(values.flatten(1).cpu().numpy())
+    return {
+        name: np.concatenate(blocks)
+        if blocks
+        else np.empty((0, math.prod(layers.shapes[name])), np.float32)
+        for name, blocks in parts.items()
+    }
+
+
+def begin(files: Iterable[tuple[BinaryIO, tuple[str, tuple[int, ...]]]], filled: bool) -> list[str]:
     """Write the headers of arrays into FILES, (stream, (dtype, shape)); return the names of these.
 
     Those that are to be FILLED in any order get their full size now: a disk without room for them
@@ -229,8 +256,8 @@ def rows(
     layers.trunk.to(device)
     dataset = FingerprintedImages(images, reading.root, transform)
     # Every RANKS-th batch of the manifest: the same batches, and so the same bytes, on any number.
-    whole = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
-    order = itertools.islice(whole, RANK, None, RANKS)
+    every = BatchSampler(SequentialSampler(dataset), batch, drop_last=False)
+    order = itertools.islice(every, RANK, None, RANKS)
     workers = -(-reading.workers // LOCAL_RANKS)
     with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:
         for number, (pixels, contents) in enumerate(loaded):

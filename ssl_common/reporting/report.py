@@ -6,6 +6,7 @@ from typing import Any
 
 from ssl_common import records, results, streams, tasks
 from ssl_common.fields import Record
+from ssl_common.reporting import tables
 from ssl_common.reporting.labels import hashable, label, told_apart
 from ssl_common.reporting.published import paper_row, with_usual_names
 from ssl_common.reporting.rows import BEST, NO_LAYER, UNKNOWN, Row
@@ -46,6 +47,11 @@ def gather(paths: Sequence[str]) -> tuple[list[Row], str]:
     summary += f"; {replaced} replaced by a later one" if replaced else ""
     summary += f", {changed} of them by another value" if changed else ""
     return rows, summary
+
+
+def tabulate(*paths: str, form: str = "markdown") -> str:
+    """Return the table of the records in the files PATHS, as report --format FORM writes it."""
+    return tables.FORMATS[form](gather(paths)[0])
 
 
 def _check(record: Record, where: str) -> None:

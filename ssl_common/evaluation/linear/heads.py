@@ -19,7 +19,7 @@ from ssl_common.objective import Objective, Score
 
 # Where in its draws an image finds its own: crop (10 tries of 5), mirror, colour, order, light.
 CROP, FLIP, JITTER, ORDER, LIGHT = slice(0, 50), 50, slice(51, 54), 54, slice(55, 58)
-Shapes = Mapping[str, tuple[int, int, int]]  # layer: channels, height, width of its features
+Shapes = Mapping[str, tuple[int, ...]]  # layer: channels, height, width of its features
 
 
 class Linear(Objective):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import records, streams
+from ssl_common import records, streams, tasks
 from ssl_common.data import identity
 from ssl_common.data.batches import batches
 from ssl_common.data.datasets import SequentialImages
@@ -22,7 +22,6 @@ from ssl_common.progress import Progress
 from ssl_common.ranks import devices
 from ssl_common.streams import DataError
 
-OF_A_LAYER = ("layer", "shape")  # fields of a record
 # What a record calls a setting, or that it has from elsewhere: from the network, or each layer.
 CALLED = {"seed": "linear_seed", "images": "train_images", "data": "train_manifest"}
 CALLED |= {"labels": "train_labels"}
@@ -111,6 +110,6 @@ def _common(
         "inputs": {"model": streams.file_digest(model), "manifest": images.digest_of_rows()},
     }
     for key in tags:
-        if key in OF_A_LAYER:
+        if key in tasks.LAYER:
             raise DataError(f"--tag {key}={tags[key]}: {model} has one for each layer")
     return records.tagged(said, tags, model)
