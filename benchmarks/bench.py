@@ -283,7 +283,7 @@ def features(folder):
     @torch.inference_mode()
     def forward():
         ready = standardize(pixels).contiguous(memory_format=torch.channels_last)
-        registry.maps(trunk, ready, ["conv5"])
+        trunk.maps(["conv5"], ready)
 
     forward()
     limit = 64 / seconds(forward, 3)
