@@ -1,4 +1,4 @@
-"""What files hold, whatever it means: arrays, tensors and JSON, read whole and without trust.
+"""The content of files, arrays, tensors and JSON: read completely, and trusted in nothing.
 
 Nothing that is read runs code. Bytes that are of another kind, damaged or cut short are a DataError
 in one line; no more is taken into memory than is there, or than a stated limit.

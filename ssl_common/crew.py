@@ -1,4 +1,4 @@
-"""Processes that work side by side for a command: results in order, and none that outlives it.
+"""Worker processes of a command: results in order, and no process that outlives the command.
 
 Each has a pipe of its own and shares nothing else. So one that is killed is noticed by the end of
 its pipe and holds nothing that others wait for; there is no shared memory to fill, and an image

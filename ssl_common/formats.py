@@ -1,4 +1,4 @@
-"""What the files hold that pass between the commands: ssl-formats(5), as tables.
+"""The files that pass between the commands: ssl-formats(5), as tables.
 
 Letters in shapes are those of the man page: C classes, D features of an image, K costs, N images.
 """

@@ -1,4 +1,4 @@
-"""Text for people: nothing in it moves a cursor, breaks a line or hides."""
+"""Text made safe to display: nothing in it moves the cursor, breaks a line or is hidden."""
 
 import json
 import re

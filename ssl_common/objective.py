@@ -1,4 +1,4 @@
-"""An objective shows images its way, and says what a network's answers to them cost."""
+"""Objectives: how images are shown to a network, and what its answers cost."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from ssl_common.recipe import Recipe
 
 @dataclass(frozen=True)
 class Score:
-    """What a network's answers to a micro-batch come to.
+    """The loss and the measures of a network on a micro-batch.
 
     LOSS is the sum of its losses and WEIGHT what they weigh together: the loss of a step is the one
     by the other, over all micro-batches on all ranks. MEASURES are {name: (sum, number)} of what
@@ -32,7 +32,7 @@ class Objective:
     weightless = "no image so far counts"  # what to say where all weigh nothing
 
     def crop(self, image: torch.Tensor, draws: Any) -> Any:
-        """Return what a network is shown of IMAGE, uint8 H x W x 3, by its DRAWS, in a worker."""
+        """Return the part of IMAGE, uint8 H x W x 3, for the network, by its DRAWS, in a worker."""
         raise NotImplementedError
 
     def score(self, network: nn.Module, batch: Any, draws: Any, lines: torch.Tensor) -> Score:

@@ -1,4 +1,4 @@
-"""Options of a command as a dataclass: each field is one, and says what it takes.
+"""Options of a command as a dataclass: each field is an option with its range and help.
 
 A room declares them without a word of the command line, which cli.options.declared() makes of them;
 a notebook makes the dataclass itself.

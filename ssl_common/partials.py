@@ -1,4 +1,4 @@
-"""Files and folders in the making: each stands beside its place until it is whole.
+"""Files and folders that are being written: each is renamed into place when complete.
 
 Its name is drawn, so nobody can have put anything there. It is locked for as long as its process
 lives: what nobody holds was left by one that was killed, and goes when the same is made again.

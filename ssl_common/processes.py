@@ -1,4 +1,4 @@
-"""Signals that ask a command to stop, and the processes that it starts beside itself."""
+"""Signals that ask a command to stop, and the child processes that it starts."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ _heard = -float("inf")  # when the last new one came
 
 
 def _is_obeyed() -> bool:
-    """Tell whether Stopped is on its way: whether what runs now is a clean-up."""
+    """Tell whether Stopped is being raised, so that the code that runs now is a clean-up."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, Stopped):
         error = error.__context__
@@ -54,7 +54,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def heed() -> None:
-    """Raise Stopped anew where somebody made away with it: modules in C do while they are loaded.
+    """Raise Stopped again if it was swallowed, as modules in C do while they are loaded.
 
     It stands before all that waits, and where work tells how far it is.
     """
@@ -64,7 +64,7 @@ def heed() -> None:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let HANDLER have SIGNALS."""
+    """Install HANDLER for SIGNALS."""
     # What the parent ignores stays ignored: `nohup` and `&` in scripts mean it.
     before = {
         n: signal.signal(n, handler) for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN
@@ -110,7 +110,7 @@ def deferring_stop(patient: bool = False) -> Iterator[Callable[[], str | None]]:
 
 
 def finish() -> None:
-    """Let no signal change how this process ends, from here on: all is written, or said."""
+    """Ignore signals from here on: the result or the error is already out."""
     for number in SIGNALS:
         signal.signal(number, _last)
 
@@ -147,7 +147,7 @@ def wait(descriptor: int, event: int) -> None:
 
 @contextlib.contextmanager
 def born_deaf() -> Iterator[None]:
-    """Let the processes started here be deaf to signals to the group: this one stops them."""
+    """Make processes started here ignore signals to the group: this process stops them."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
     try:
         yield

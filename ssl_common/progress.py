@@ -1,4 +1,4 @@
-"""What a long work tells the one who started it, and is told."""
+"""Callbacks between a long computation and its caller: progress, messages, stopping."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Is told how far the work is: DONE of TOTAL, which may not be known, and a NOTE beside it."""
+    """Receives the progress: DONE of TOTAL, which may be unknown, with a NOTE."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
 
 
 def silent(done: int, total: int | None = None, note: str = "") -> None:
-    """Tell nobody: the Progress of those who do not ask."""
+    """Do nothing: the Progress of callers that want none."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a run tells and is told.
+    """The callbacks of a run.
 
     EMIT gets each line of the log, bytes; SAY what is worth a line while the work goes on;
     STOPPING() names the signal that asks for an end, None where none does.

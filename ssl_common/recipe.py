@@ -1,4 +1,4 @@
-"""What a recipe of the paper says; the recipes stand beside their tasks."""
+"""The fields of a recipe of the paper; the recipes themselves are beside their tasks."""
 
 from dataclasses import dataclass
 from typing import Any

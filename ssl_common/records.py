@@ -122,7 +122,7 @@ def _tag(name: str, text: str) -> Any:
     if option != f"--tag {name}={text}":
         raise DataError(f"{option}: not UTF-8")
     if name in results.COMMANDS_OWN or name.startswith("time_"):
-        raise DataError(f"{option}: {name} is for the command to say: leave it out")
+        raise DataError(f"{option}: {name} is set by the command itself: leave it out")
     if not text:
         raise DataError(f"{option}: nothing after the =: say what it is, or leave it out")
     kind = results.FIELDS.get(name, TEXT)

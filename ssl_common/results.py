@@ -1,4 +1,4 @@
-"""The fields of a result: their types, who sets them, and which of them decide what it measured.
+"""The fields of a result: their types, who sets them, and which decide its value.
 
 ssl-formats(5) has the same table in words. What a single task adds stands in its declaration, in
 tasks.

@@ -1,4 +1,4 @@
-"""The language in which a format is declared, and the one check of what a file holds against it.
+"""The language in which formats are declared, and the check of a file against its format.
 
 A format is a table: names, and what stands there. In a shape such as "C D" a letter is the same
 number wherever it stands in the table, at least 1, or with a star, "C*", 0; a star alone is any

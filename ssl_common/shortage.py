@@ -1,4 +1,4 @@
-"""What the machine lacks, memory, descriptors, threads: said as such, and held against no file."""
+"""Shortages of the machine (memory, descriptors, threads), reported as such, not as bad data."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Arrays that stay in their file, read a piece at a time, in either order, or written by rows.
+"""Arrays that stay in their file: read a piece at a time, or written row by row.
 
 They are not mapped: under a map, a file that shrinks or a disk that fails is a deadly signal; else
 it is an error that names the file.

@@ -1,4 +1,4 @@
-"""How many threads share the products of torch: set for a while, then as they were."""
+"""The number of threads of torch, set for a block of code and then restored."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What options take: numbers in plain digits and within bounds, and what is made of numbers."""
+"""Types of option values: numbers in plain digits and within bounds, shares, intervals."""
 
 import math
 import re

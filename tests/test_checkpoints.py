@@ -317,7 +317,7 @@ def test_a_checkpoint_is_no_finished_network(tmp_path):
     begin(tmp_path)[0].close()
     (tmp_path / "m.pt").write_bytes(checkpoint(tmp_path, 150).read_bytes())
     before = names(tmp_path)
-    with pytest.raises(DataError, match="m.pt: a checkpoint, and not what is to be trained"):
+    with pytest.raises(DataError, match="m.pt: a checkpoint, not a finished network"):
         Run(str(tmp_path / "m.pt"), SETTINGS).complete()
     assert names(tmp_path) == before
 

@@ -126,7 +126,7 @@ def test_alexnet_on_tiles_and_on_images():
         maps = trunk.maps(list(trunk.pooling), torch.randn(1, 3, 227, 227))
     sides = dict(conv1=109, pool1=54, conv2=54, pool2=26, conv3=26, conv4=26, conv5=26, pool5=12)
     widths = dict(conv1=9600, pool1=9600, conv2=9216, pool2=9216, conv3=9600, conv4=9600)
-    widths |= dict(conv5=9216, pool5=9216)  # protocol 3.1
+    widths |= dict(conv5=9216, pool5=9216)  # as the authors' AlexNet has them
     for layer, found in maps.items():
         assert found.shape[2] == sides[layer] and (found >= 0).all()
         assert trunk.pooled(layer, found).numel() == widths[layer]

@@ -12,7 +12,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from ssl_common.models import registry
 from ssl_common.pretext import jigsaw
 
-# Layer -> torchvision's node, the map for 224 x 224, and the features (protocol 3.2).
+# Layer -> torchvision's node, the map for 224 x 224, and the features (extract-features(1)).
 LAYERS = {
     "conv1": ("relu", (64, 112, 112), 9216),
     "pool1": ("maxpool", (64, 56, 56), 9216),

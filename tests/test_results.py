@@ -52,7 +52,7 @@ def test_the_manual_has_the_same_fields():
 
 @pytest.mark.parametrize("name", sorted(results.COMMANDS_OWN | {"time_of_day"}))
 def test_a_tag_cannot_say_what_a_command_finds_out(name):
-    with pytest.raises(DataError, match=f"^--tag {name}=5: {name} is for the command to say: "):
+    with pytest.raises(DataError, match=f"^--tag {name}=5: {name} is set by the command itself: "):
         records.tagged({}, {name: "5"}, "x.json")
 
 

@@ -30,14 +30,14 @@ from ssl_common import cli, streams
 @cli.tag_option
 @cli.output_option
 def main(file, form, inspect, prefix, channels, tags, output):
-    """Write the trunk of a network trained elsewhere as a network of ours.
+    """Convert a network trained elsewhere, for use by the other commands.
 
     \b
     convert-weights resnet50_jigsaw.pkl -o jigsaw.pt
     convert-weights --inspect checkpoint.pth.tar
 
     FILE is a Caffe2 pickle of the paper, a file of VISSL, or a ResNet-50 by torchvision's names:
-    a checkpoint of torch.save, or safetensors. Which it is, its names tell. Nothing in it is run.
+    a checkpoint of torch.save, or safetensors; the names in it show which. Nothing in it is run.
     """
     if tags and (inspect or form == "torchvision"):
         raise click.UsageError("--tag: only a network of ours has settings")

@@ -15,12 +15,12 @@ from ssl_common import cli, records, streams
 @cli.root_option
 @cli.workers_option
 def main(model, manifest, output, **running):
-    """Measure the classifiers in LINEAR.pt on the images of MANIFEST; write a record a layer.
+    """Measure the classifiers in LINEAR.pt on the images of MANIFEST; one record a layer.
 
     \b
     eval-linear linear.pt places-val.tsv >> results.jsonl
 
-    The images must be others than those of the training.
+    The images must not be those of the training.
     """
     from ssl_common.evaluation.linear import testing
 

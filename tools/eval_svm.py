@@ -14,7 +14,7 @@ from ssl_common import cli, records, streams, values
 @click.option(
     "--train-features", metavar="FILE", help="Low-shot: features that SVM was trained on."
 )
-@click.option("--scores", metavar="FILE", help="Write the decision values here, images x classes.")
+@click.option("--scores", metavar="FILE", help="Also write the decision values, images x classes.")
 @click.option(
     "--bootstrap",
     type=values.Whole(0, 1_000_000),
@@ -29,13 +29,13 @@ from ssl_common import cli, records, streams, values
 def main(
     svm, features, manifest, train_features, scores, bootstrap, allow_seen, tags, output, seed
 ):
-    """Measure the classifiers SVM on FEATURES and MANIFEST; write a JSON record.
+    """Measure the classifiers in SVM on FEATURES of MANIFEST; write a JSON record.
 
     \b
     eval-svm svm.npz test.npy test.tsv >> results.jsonl
     eval-svm lowshot.npz test.npy test.tsv --train-features train.npy
 
-    The images must be others than those of the training. One operand may be -, standard input.
+    The images must not be those of the training. One operand may be -, standard input.
     """
     if [svm, features, manifest, train_features].count("-") > 1:
         raise click.UsageError("only one operand can be standard input")

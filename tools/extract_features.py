@@ -13,10 +13,10 @@ from ssl_common import cli, streams, values
     "layers",
     multiple=True,
     metavar="LAYER",
-    help="Layer to extract, as conv5 or res4; for -o DIR/ may be repeated [all].",
+    help="Layer to extract, as conv5 or res4; with -o DIR/ may be repeated [all].",
 )
 @click.option(
-    "--batch", type=values.Whole(1, values.BATCH), default=64, help="Images a forward pass."
+    "--batch", type=values.Whole(1, values.BATCH), default=64, help="Images in each forward pass."
 )
 @click.option(
     "-o",
@@ -38,15 +38,15 @@ from ssl_common import cli, streams, values
 @cli.seed_option
 @cli.workers_option
 def main(model, manifest, layers, output, show_layers, gpus, device, seed, **reading):
-    """Write the features of layers of MODEL for each image of MANIFEST, row i from line i.
+    """Write the features of layers of MODEL for each image of MANIFEST; row i is line i.
 
     \b
     extract-features jigsaw.pt train.tsv --layer conv4 -o train.npy
     extract-features jigsaw.pt train.tsv -o train/      # train/conv1.npy ...
 
-    MODEL is a file of pretrain or convert-weights; random:ARCH, untrained and drawn from --seed; or
-    torchvision:ARCH:FILE, a state dict. ARCH is alexnet, resnet50 or any network that torchvision
-    classifies with. Beside a named output goes a sidecar, FILE.json: what the features are.
+    MODEL is a file of pretrain or convert-weights; random:ARCH, untrained, its weights from --seed;
+    or torchvision:ARCH:FILE, a state dict. ARCH is alexnet, resnet50 or any classification network
+    of torchvision. A sidecar beside a named output, FILE.json, says what the features are.
     """
     if not show_layers and len(set(layers)) != 1 and not streams.is_folder(output):
         raise click.UsageError("a file takes one layer: give one --layer, or a folder, -o DIR/")

@@ -12,8 +12,8 @@ from ssl_common import cli, containers, streams, values
     "--method",
     type=click.Choice(["code", "max-min", "max-avg"]),
     default="code",
-    help="A code with a least distance; or greedily, as in the paper, by the least or the mean"
-    " distance to those chosen before.",
+    help="A code with a known least distance; or greedily, as in the paper, by the least or mean"
+    " distance to the rows before.",
 )
 @click.option(
     "--first",
@@ -21,7 +21,7 @@ from ssl_common import cli, containers, streams, values
     metavar="TILE,...",
     help="First permutation, tiles counted from 0; random by default.",
 )
-@click.option("--check", metavar="FILE", help="Print the distances in FILE instead.")
+@click.option("--check", metavar="FILE", help="Print the distances in FILE, and make nothing.")
 @cli.seed_option
 @cli.output_option
 def main(count, tiles, method, first, check, seed, output):

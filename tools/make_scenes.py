@@ -19,8 +19,8 @@ def main(count, output, seed, workers):
     make-scenes -n 300 -o scenes > scenes.tsv
     list-images voc scenes --split trainval > train.tsv
 
-    DIR is new, or empty; DIR/objects.jsonl lists the boxes, and DIR/normals.tsv a picture of the
-    surface normals of each. Fewer scenes are the beginning of more of the same seed.
+    DIR must be new or empty. DIR/objects.jsonl lists the boxes, DIR/normals.tsv a picture of the
+    surface normals for each scene. A small set is the beginning of a larger one of the same seed.
     """
     from ssl_common.data import layouts
     from ssl_common.scenes import devkit

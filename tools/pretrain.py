@@ -22,12 +22,12 @@ from ssl_common.training import plan
 )
 @cli.declared(plan.TrainingOptions, name="options")
 def main(pretext, manifest, arch, recipe, pretext_options, options):
-    """Train a network by PRETEXT on the images of MANIFEST; no label is read.
+    """Train a network by PRETEXT on the images of MANIFEST, without their labels.
 
     \b
     pretrain jigsaw yfcc-1m.tsv --permutations p2k.npy -o jigsaw.pt > log.jsonl
 
-    The log goes to standard output, one JSON object a line. A run that was stopped goes on from
+    The log goes to standard output, one JSON object a line. A run that was stopped resumes from
     MODEL.pt.state/ when the same command is given again.
     """
     plan.pieces(options, RECIPES[pretext, recipe])  # a wrong one is told before torch is imported

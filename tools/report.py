@@ -22,7 +22,7 @@ def _known_suffix(_ctx, _param, path):
     "form",
     type=click.Choice(["markdown", "tsv", "json"]),
     default="markdown",
-    help="Form of the table.",
+    help="Format of the table.",
 )
 @click.option(
     "--plot",
@@ -37,15 +37,15 @@ def _known_suffix(_ctx, _param, path):
 )
 @cli.output_option
 def main(results, form, plot, against, output):
-    """Make a table of the records in RESULTS: a row a network, a column a layer.
+    """Make a table of the records in RESULTS: one row a network, one column a layer.
 
     \b
     report results.jsonl
     report results.jsonl --plot layers.png
     report results.jsonl --plot scaling.png --against images
 
-    Below the last row of a setting stands the paper's, if it published a number for that
-    setting. Of records that are equal in all that decided their value the last one counts.
+    If the paper published a number for a setting, it stands below the last row of that setting.
+    Of several records of the same measurement the last one counts.
     """
     if against and not plot:
         raise click.UsageError("--against is for --plot")

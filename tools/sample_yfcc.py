@@ -29,7 +29,7 @@ class _Count(values.Whole):
     "form",
     type=click.Choice(["path", "url", "id", "line"]),
     default="path",
-    help="What to write of a photo: where its image lies in the bucket, or another field.",
+    help="What to write of a photo: the path of its image in the bucket, or another field.",
 )
 @cli.max_bad("0.1%", "Share of lines that may be malformed; more are an error.")
 @cli.seed_option
@@ -40,8 +40,8 @@ def main(listings, count, form, max_bad, seed, output):
     \b
     sample-yfcc -n 1000000 yfcc100m_dataset.bz2 > yfcc-1m.tsv
 
-    LISTING is plain, gzip or bzip2. A smaller sample is the beginning of a larger one of the same
-    seed, and samples of parts of the listing, as lines, merge by sampling again.
+    LISTING is plain, gzip, bzip2 or xz. A smaller sample is the beginning of a larger one of the
+    same seed; samples of parts of the listing, as lines, merge by sampling from them again.
     """
     from ssl_common.data import yfcc
 

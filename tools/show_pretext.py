@@ -18,14 +18,14 @@ PRETEXTS = ("jigsaw", "colorization")
 @cli.output_option
 @cli.seed_option
 def main(pretext, operands, output, seed, permutations):
-    """Draw as PNG what a network is trained on for each IMAGE, and what MODEL.pt answers.
+    """Draw, as PNG, each IMAGE as a network is trained on it, and the answer of MODEL.pt.
 
     \b
     show-pretext jigsaw jigsaw.pt a.jpg b.jpg -o puzzles.png
     show-pretext jigsaw --permutations p100.npy a.jpg > puzzle.png
     show-pretext colorization color.pt a.jpg b.jpg -o colours.png
 
-    All is drawn as pretrain draws it for a manifest of these images in its first pass.
+    Crops and puzzles are those of pretrain, in its first pass over a manifest of these images.
     """
     if permutations and pretext != "jigsaw":
         raise click.UsageError(f"--permutations: not an option of {pretext}")

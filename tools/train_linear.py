@@ -24,16 +24,16 @@ from ssl_common.training import plan
     metavar="LAYER",
     help="Layer to train on, as conv5; may be repeated.  [default: all]",
 )
-@click.option("--cache", is_flag=True, help="No augmentation: the network sees each image once.")
+@click.option("--cache", is_flag=True, help="Show each image once, without augmentation.")
 @cli.declared(plan.TrainingOptions, name="options")
 def main(model, manifest, recipe, layers, cache, options):
-    """Train a linear classifier on each layer of MODEL, for the class of each image of MANIFEST.
+    """Train a linear classifier on each layer of MODEL to name the class of images of MANIFEST.
 
     \b
     train-linear jigsaw.pt places-train.tsv -o linear.pt > log.jsonl
 
     MODEL is as extract-features takes it. The log goes to standard output, one JSON object a line.
-    A run that was stopped goes on from linear.pt.state/ when the same command is given again.
+    A run that was stopped resumes from linear.pt.state/ when the same command is given again.
     """
     plan.pieces(options, RECIPES["resnet50"])  # a wrong one is told before torch is imported
     is_rank = placement.place() is not None

@@ -15,17 +15,17 @@ from ssl_common import cli, streams
     "--solver",
     type=click.Choice(["exact", "liblinear"]),
     default="exact",
-    help="exact solves all problems together; liblinear, the reference, one by one.",
+    help="exact solves all problems together; liblinear, the reference, one after another.",
 )
 @click.option(
     "--low-shot",
     metavar="DIR",
-    help="Train on each low-shot sample in DIR, of sample-low-shot, at each of the 26 costs.",
+    help="Train on each sample of sample-low-shot in DIR, at each of the 26 costs.",
 )
 @cli.device_option
 @cli.workers("Threads of the exact solver, or processes of liblinear.")
 def main(features, manifest, tags, output, seed, solver, low_shot, device, workers):
-    """Train a linear SVM per class of MANIFEST on FEATURES, row i from line i.
+    """Train a linear SVM for each class of MANIFEST on FEATURES; row i is line i.
 
     \b
     train-svm train.npy train.tsv -o svm.npz

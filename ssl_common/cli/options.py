@@ -1,4 +1,4 @@
-"""Options that several commands take, which mean the same in each, and those of dataclasses."""
+"""Options shared by several commands, with the same meaning in each; options of dataclasses."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -58,7 +58,7 @@ index_option = click.option(
     "--index-dir",
     type=click.Path(file_okay=False),
     show_default="beside the manifest, or in the cache folder",
-    help="Where the line index of a large manifest is kept.",
+    help="Folder for the line index of a large manifest.",
 )
 device_option = click.option(
     "--device",

@@ -1,4 +1,4 @@
-"""What a command says on stderr while it works, and when it is done."""
+"""Messages of a command on standard error: its progress, and its last line."""
 
 import contextlib
 import sys

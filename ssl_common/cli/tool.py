@@ -1,4 +1,4 @@
-"""The contract of every command: its errors, its exit status, one line a failure."""
+"""The contract of every command: its errors, its exit status, one line for each failure."""
 
 import contextlib
 import os

@@ -1,1 +1,1 @@
-"""Where images and labels come from: lists of them, their pixels, and batches of these."""
+"""Images and labels: lists of them, their pixels, and batches."""

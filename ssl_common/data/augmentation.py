@@ -1,4 +1,4 @@
-"""Augmentation: which part of an image a network is shown in training, and in which colours.
+"""Augmentation: random crops and colours of the images that a network is trained on.
 
 Nothing is drawn at random here: the caller gives the numbers, in [0, 1), that decide.
 """

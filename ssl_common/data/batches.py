@@ -1,4 +1,4 @@
-"""The items of a data set in batches, read side by side: any number of workers gives the same."""
+"""Batches of a data set, read in parallel; the same with any number of workers."""
 
 import contextlib
 import functools
@@ -68,5 +68,5 @@ def _converted(tree: Any, kind: type, function: Callable[[Any], Any]) -> Any:
 
 
 def _use_one_thread() -> None:
-    """Let torch use one thread in a process that reads: an image is too small to share."""
+    """Let torch use one thread in a worker: an image is too small to divide."""
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ MAX_UNREADABLE = 100  # lines in a row; then it is the folder that is wrong, not
 
 
 class Dataset(Protocol):
-    """What batches() reads, in this process or in workers: it has to be one that pickles.
+    """A data set that batches() reads, in this process or in workers; it can be pickled.
 
     `manifest` is the list that it reads, which errors name. `prepare` is called once before any
     item is read, in the process that starts the workers. `self[item]` is a number, an array or a
@@ -39,7 +39,7 @@ class Dataset(Protocol):
 
 
 class Crop(Protocol):
-    """What RandomCrops asks for a crop: a pretext, or a task that trains on images.
+    """What RandomCrops calls for a crop: a pretext, or another task that trains on images.
 
     It takes `draws` numbers in [0, 1) for an image; crop(image, numbers) makes of an RGB image,
     uint8 H x W x 3, what goes into a batch, of one size for all images.
@@ -105,7 +105,7 @@ class SequentialImages:
         return len(self.manifest)
 
     def prepare(self) -> None:
-        """Find a fast decoder where so many images repay it."""
+        """Find a fast decoder if there are enough images to repay the search."""
         if len(self) > MANY:
             jpegs.hasten()
 
@@ -140,7 +140,7 @@ def _space_advice(manifest: Lines, place: Store, index: int) -> str:
 
 
 def too_many(unreadable: int, seen: int, most: float, count: int, whole: bool) -> bool:
-    """Tell whether more than the share MOST of the images SEEN are UNREADABLE.
+    """Tell whether, of the images SEEN, more than the share MOST are UNREADABLE.
 
     That is judged from JUDGED_FROM images on. A list of COUNT images that is shorter is judged
     where it has been seen WHOLE, so that the share is that of the list at any shuffle.
@@ -152,7 +152,7 @@ def too_many(unreadable: int, seen: int, most: float, count: int, whole: bool) -
 def unreadable_error(
     manifest: Lines, unreadable: int, seen: int, most: float, lines: Sequence[int]
 ) -> DataError:
-    """Return the error of too_many() images; the first of LINES, from 0, is named."""
+    """Return the error for too_many() images, which names the first of LINES, from 0."""
     named = f"line {lines[0] + 1}: {manifest[lines[0]].path}" if lines else "the log names them"
     share = f"{unreadable:,} of {seen:,} images cannot be read ({named})"
     message = f"{share}, more than --max-bad {most:.3%}: mend them, check --root, or raise it"

@@ -1,4 +1,4 @@
-"""Whether two lists show the same images: by what their files hold, by where they lie, or by path.
+"""Whether two lists share images: by the content of the files, their places, or their paths.
 
 The fingerprint of an image is the first 8 bytes, little endian, of a SHA-256: of its file, of the
 path that was opened, or of the path in the list.
@@ -33,12 +33,12 @@ class Images(NamedTuple):
     contents: np.ndarray | None = None  # the bytes of the files
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the fingerprints that there are, by name."""
+        """Return the fingerprints that are known, by name."""
         return {name: each for name, each in self._asdict().items() if each is not None}
 
 
 def sort(images: Images) -> Images:
-    """Return IMAGES sorted by number, so that nothing is told of their order in the list."""
+    """Return IMAGES sorted by number, which hides their order in the list."""
     places, contents = (None if part is None else np.sort(part) for part in images[1:])
     return Images(np.sort(images.paths), places, contents)
 
@@ -49,7 +49,7 @@ def fingerprint(data: bytes) -> int:
 
 
 def file_fingerprint(stream: Any) -> int:
-    """Return the fingerprint of what STREAM holds from here on, as a signed number."""
+    """Return the fingerprint of the rest of STREAM, as a signed number."""
     data = hashlib.file_digest(stream, "sha256").digest()[:8]
     return int.from_bytes(data, "little", signed=True)  # torch has no arrays of unsigned ones
 

@@ -84,7 +84,7 @@ def _complaint(name, error):
 
 
 def lacking(error: BaseException) -> str | None:
-    """Return what the machine lacks by ERROR, and what to do; None where the input is at fault."""
+    """Return what the machine lacks by ERROR, and what to do; None if the input is at fault."""
     if isinstance(error, Image.UnidentifiedImageError):
         return None  # its text has the name of the file, which may be anything
     if lacks := shortage.lacking(error):
@@ -151,7 +151,7 @@ def _load(image):
 
 
 def _orientation(image):
-    """Return EXIF's Orientation of IMAGE, 1 where nothing that can be read says it."""
+    """Return EXIF's Orientation of IMAGE, or 1 if none can be read."""
     # Alone: another tag that is broken would hide it.
     with contextlib.suppress(Exception):
         alone = Image.Exif()

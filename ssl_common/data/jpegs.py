@@ -1,4 +1,4 @@
-"""JPEGs by what decodes them faster than Pillow, to the same pixels."""
+"""JPEG decoders that are faster than Pillow and give the same pixels."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""How data sets lie on disk -> the rows of a manifest. Images are named here, never opened."""
+"""Layouts of data sets on disk -> the rows of a manifest. Images are listed, never opened."""
 
 import collections
 import os

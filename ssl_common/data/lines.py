@@ -24,7 +24,7 @@ FORMAT, HEAD = 1, 7  # of the index; numbers before its offsets
 
 
 class OfAnImage(Protocol):
-    """What a line says: of the image at `path`."""
+    """The content of a line: the image at `path`, and whatever else a list holds."""
 
     @property
     def path(self) -> str: ...
@@ -60,7 +60,7 @@ class Lines(Generic[Line]):
     NO_LINE = "no line: a list names one image a line"
 
     def parse(self, data: bytes, line: int) -> Line:
-        """Return what the bytes DATA say, line number LINE; raise error(LINE, ...) if wrong."""
+        """Return the content of DATA, line number LINE; raise error(LINE, ...) if wrong."""
         raise NotImplementedError
 
     def check(self, piece: bytes, ends: np.ndarray, before: int) -> bytes:
@@ -99,7 +99,7 @@ class Lines(Generic[Line]):
         return os.fstat(self._file).st_size
 
     def _state_of_file(self):
-        """Return what tells whether the file is the one an index was made of."""
+        """Return values by which the file is known to be the one that an index was made of."""
         status = os.fstat(self._file)
         return [FORMAT, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
@@ -107,7 +107,7 @@ class Lines(Generic[Line]):
     # digest of its paths, and where every BLOCK-th line starts.
 
     def _kept_index(self):
-        """Return the index that one of the files KEPT holds, mapped; None where none is right."""
+        """Return the index in one of the files KEPT, memory-mapped; None if none matches."""
         for path in self._kept:
             try:
                 index = containers.stored_array(path)

@@ -19,7 +19,7 @@ POSITIVE, DIFFICULT, NEGATIVE = 1, 0, -1
 
 
 class Row(NamedTuple):
-    """One line of a manifest: a path, the classes it shows, and those it shows with difficulty."""
+    """One line of a manifest: a path, its labels, and its difficult labels."""
 
     path: str
     labels: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Image files without what says nothing of their pixels, for those that Pillow stumbles over.
+"""Image files without their metadata, for files whose metadata Pillow cannot read.
 
 Text, profiles and notes of cameras are often odd, cut or large where the pixels are whole. What
 turns a picture is kept; where a file is broken otherwise, it stays so.

@@ -1,4 +1,4 @@
-"""Whole numbers of 64 bits, mixed until they look drawn at random: what keyed draws are made of."""
+"""A hash of 64-bit whole numbers, from which random draws by key are made."""
 
 import numpy as np
 

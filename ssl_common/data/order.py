@@ -1,4 +1,4 @@
-"""What is drawn from (seed, epoch, image) alone: the order of the images, and numbers for each."""
+"""Random draws that depend only on (seed, epoch, image): the order of images, and numbers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ Item = tuple[int, int]  # (epoch, index of an image), both from 0
 
 
 def shuffle(positions: Sequence[int] | np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
-    """Return which of the images 0 .. COUNT-1 stand at POSITIONS in the order of EPOCH, int64.
+    """Return the images, of 0 .. COUNT-1, at POSITIONS in the order of EPOCH, int64.
 
     A Feistel network keyed by (SEED, EPOCH) permutes the numbers of 2k bits; one that lands at
     COUNT or above is sent through again until it lands below. So any part of the order of 100

@@ -1,4 +1,4 @@
-"""Packed files, told by their first bytes: those that are unpacked here, and how others are."""
+"""Compressed files by their first bytes: those unpacked here, and commands for the others."""
 
 import bz2
 import gzip
@@ -22,10 +22,10 @@ COMMANDS = {
 
 
 def reader(start: bytes) -> Callable[[BinaryIO], Any] | None:
-    """Return the function that opens a stream that begins with START, None where it is plain."""
+    """Return the function that opens a stream that begins with START, None for a plain file."""
     return next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
 
 
 def command(start: bytes) -> str | None:
-    """Return the command that unpacks a file that begins with START, None where it is plain."""
+    """Return the command that unpacks a file that begins with START, None for a plain file."""
     return next((COMMANDS[magic] for magic in COMMANDS if start.startswith(magic)), None)

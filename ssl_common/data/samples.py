@@ -1,4 +1,4 @@
-"""Low-shot samples: k positives of each class, and the negatives to tell them from."""
+"""Low-shot samples: k positives of each class, and their negatives."""
 
 import os
 import re
@@ -134,7 +134,7 @@ def write(
 
 
 def _in_words(names, rule, without, small):
-    """Return what sample-low-shot says of its work."""
+    """Return the last message of sample-low-shot."""
     parts = [f"{len(names)} samples, {MEANING[rule]}"]
     if without and rule == SINGLE:
         parts.append(f"{without:,} images without a label are left out")
@@ -153,7 +153,7 @@ def _write_matrix(stream, count, rows, values):
 
 
 def file_name(number: int, k: int) -> str:
-    """Return what the file of sample NUMBER of K positives is called."""
+    """Return the file name of sample NUMBER of K positives."""
     return f"sample{number}_k{k}.npy"
 
 
@@ -233,7 +233,7 @@ def provenance(
 
 
 def _rule(samples, k):
-    """Return the rule by which SAMPLES of K look to be drawn."""
+    """Return the rule by which SAMPLES of K appear to be drawn."""
     for (each, _number), sample in samples.items():
         rows = [rows for _c, rows, _signs in sample.classes]
         if each == k and (len(rows) < 2 or any(not np.array_equal(r, rows[0]) for r in rows)):

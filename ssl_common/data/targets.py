@@ -1,4 +1,4 @@
-"""What a line of labels cannot hold: boxes of objects, and a target for each pixel.
+"""Labels of lists other than a manifest: boxes of objects, and a target for each pixel.
 
 Lists of these are read by line number, as manifests are: objects (.jsonl) and pairs (.tsv) of
 ssl-formats(5).

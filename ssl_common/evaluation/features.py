@@ -1,4 +1,4 @@
-"""Features of images: layers of a frozen trunk, averaged to about 9,000 numbers (section 6.1)."""
+"""Features of images: layers of a frozen trunk, averaged to about 9,000 numbers each."""
 
 import contextlib
 import itertools

@@ -1,1 +1,1 @@
-"""The puzzles: one file reads like one section of the paper."""
+"""The pretext tasks: each file reads like one section of the paper."""

@@ -40,12 +40,12 @@ def hull() -> np.ndarray:
 
 
 class Bins:
-    """Colours as soft labels over POINTS, int64 (Q, 2): the NEIGHBORS nearest, weighed by distance.
+    """Colours as soft labels over POINTS, int64 (Q, 2): the NEIGHBORS nearest, by distance.
 
-    PRIOR, float64 (Q), is how often each point is the nearest, if rare colours shall count more.
+    PRIOR, float64 (Q), is how often each point is the nearest; with it rare colours weigh more.
     `nearest` int64 and `share` float32, (65536, K), hold for each colour of 8 bits, row
     256 (a + 128) + b + 128, its nearest points and their weights, which sum to 1; `weight`, float32
-    (Q), is what a pixel counts whose nearest point is that one.
+    (Q), is the weight of a pixel by its nearest point; see rebalancing().
     """
 
     def __init__(self, points: np.ndarray, prior: np.ndarray | None = None, neighbors: int = 10):
@@ -73,7 +73,7 @@ class Bins:
         return probability @ torch.from_numpy(self.points).to(probability)
 
     def constant(self) -> float:
-        """Return the loss of the best constant prediction, where the prior holds."""
+        """Return the loss of the best constant prediction on colours distributed as the prior."""
         if self.prior is None:
             return math.log(len(self.points))
         mass = self.prior * self.weight.numpy()
@@ -101,10 +101,11 @@ def soft_labels(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def rebalancing(points: np.ndarray, prior: np.ndarray | None) -> np.ndarray:
-    """Return what a pixel counts whose nearest of POINTS (Q, 2) is q, float64 (Q); 1 without PRIOR.
+    """Return the weight of a pixel by its nearest of POINTS (Q, 2), float64 (Q); 1 without PRIOR.
 
-    Zhang et al.: 1 by the prior mixed half and half with the uniform one over the bins that occur,
-    scaled to mean 1 under the prior. A bin that does not occur counts as the rarest.
+    Section 2.2 of Zhang et al.: proportional to 1 / ((1 - UNIFORM) PRIOR + UNIFORM / Q'), where Q'
+    is the number of points that occur; scaled to a mean of 1 under PRIOR. Points that do not occur
+    have the greatest weight.
     """
     if prior is None:
         return np.ones(len(points))
@@ -118,7 +119,7 @@ def rebalancing(points: np.ndarray, prior: np.ndarray | None) -> np.ndarray:
 class Histograms(SequentialImages):
     """How often each a and b occurs in an image of MANIFEST, int32 (65536), row 256 a8 + b8.
 
-    The image is made 256 x 256, its proportions given up. One that cannot be read has none.
+    The image is resized to 256 x 256, whatever its proportions. An unreadable one has zeros.
     """
 
     def __init__(self, manifest: Manifest, root: str):

@@ -1,4 +1,4 @@
-"""Sets of permutations of 9 tiles whose least distance is known: codes made of groups.
+"""Sets of permutations of 9 tiles with a known least distance: codes made from groups.
 
 Two elements of a permutation group differ in as many places as their quotient moves, so a group
 whose elements, save the identity, fix few points is a set of permutations far apart. So is a union
@@ -22,7 +22,7 @@ LIMITS = {9: 9, 8: 72, 7: 504, 6: 1512, 5: 3132, 4: 19_224, 3: 181_440, 2: 362_8
 
 
 def least_distance(count: int) -> int:
-    """Return the distance that any two of rows(COUNT) have at least."""
+    """Return the least distance between two of rows(COUNT)."""
     return next(distance for distance, limit in LIMITS.items() if count <= limit)
 
 

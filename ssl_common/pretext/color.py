@@ -1,4 +1,4 @@
-"""Lab by the paper's 8-bit convention, and what a trunk reads of an image.
+"""Lab in the paper's 8-bit convention, and the lightness that a trunk reads.
 
 L, a and b of sRGB under D65 as whole numbers of 8 bits, L * 255 / 100, a + 128 and b + 128: what
 OpenCV makes of 8-bit images, which the paper's code called. It is whole-number arithmetic, its
@@ -79,7 +79,7 @@ def _looked_up(table, index):
 
 
 def _descaled(value, bits):
-    """Return VALUE by 2**BITS, rounded."""
+    """Return VALUE / 2**BITS, rounded."""
     return (value + (1 << (bits - 1))) >> bits
 
 

@@ -1,7 +1,7 @@
 """Colorization: predict the colours of an image from its lightness.
 
 Section 3.2 of the paper, after Zhang et al. (ECCV 2016): a classification over the bins of the ab
-plane, soft labels, rare colours weighed more.
+plane, with soft labels and more weight on rare colours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ STRIDE = 16  # pixels from one place of the last map to the next, of both networ
 
 
 class Colorization(Pretext):
-    """The pretext task over BINS (ab_bins.Bins); workers crop, the rest is done for a batch."""
+    """The pretext task over BINS (ab_bins.Bins); workers crop, all else is done for a batch."""
 
     name, reads = "colorization", "lab"
     draws = 2 + 1  # the crop, the mirror
@@ -46,18 +46,18 @@ class Colorization(Pretext):
 
     @staticmethod
     def file(options: ColorizationOptions) -> str | None:
-        """Return the file that OPTIONS name, None where they name none."""
+        """Return the file that OPTIONS name, or None."""
         return options.bins
 
     @classmethod
     def restore(cls, content: Mapping[str, Any]) -> "Colorization":
-        """Return the task that the CONTENT of a finished network was trained by."""
+        """Return the task by which a finished network was trained, from the CONTENT of its file."""
         points, prior = content["points"].numpy(), content["prior"].numpy()
         neighbors = content["settings"]["neighbors"]
         return cls(ab_bins.Bins(points, prior if prior.any() else None, neighbors), neighbors)
 
     def settings(self) -> dict[str, object]:
-        """Return what of the task decides the result, plain values."""
+        """Return the settings of the task that decide the result, plain values."""
         points, prior = self.bins.points, self.bins.prior
         digest = streams.digest(points.tobytes() + (b"" if prior is None else prior.tobytes()))
         return {
@@ -68,13 +68,13 @@ class Colorization(Pretext):
         }
 
     def arrays(self) -> dict[str, torch.Tensor]:
-        """Return what restore() needs, by name, as tensors; the prior is 0 where there is none."""
+        """Return what restore() needs, tensors by name; the prior is all 0 if there is none."""
         points, prior = self.bins.points, self.bins.prior
         prior = np.zeros(len(points)) if prior is None else prior
         return {"points": torch.from_numpy(points), "prior": torch.from_numpy(prior)}
 
     def crop(self, image: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
-        """Return a crop of IMAGE, RGB uint8 H x W x 3 made 256 on its short side: 179 x 179 x 3."""
+        """Return a crop 179 x 179 x 3 of IMAGE, uint8 H x W x 3, its short side resized to 256."""
         return crop(resize_short(image, SHORT_SIDE), CROP, numbers[:2].tolist())
 
     def images(self, pixels: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
@@ -86,11 +86,11 @@ class Colorization(Pretext):
     def targets(
         self, images: torch.Tensor, size: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return (nearest bins int64, weights float32), both M x K, and what each place counts, M.
+        """Return (nearest bins int64, shares float32), both M x K, and the weight of each place, M.
 
         IMAGES is uint8 N x 3 x 179 x 179, SIZE (h, w) that of the logits, M = N h w. The label of a
         place is the colour of the pixel in the middle of its field of view, as Zhang et al. took
-        every eighth pixel. Where no such pixel of an image has colour, its places count 0.
+        every eighth pixel. If no such pixel of an image has colour, its places have weight 0.
         """
         ab = self.middle_colors(images, size)
         nearest, share = self.bins.to(ab.device).encode(ab.reshape(-1, 2))

@@ -1,4 +1,4 @@
-"""The greedy selections of permutations: far apart on average, or at least.
+"""Greedy selections of permutations, by their mean or their least distance.
 
 Noroozi and Favaro (ECCV 2016), algorithm 1; Goyal et al., section 3.1: |P| of the 9! permutations,
 "maximal average" or "maximal minimum" distance.

@@ -60,13 +60,13 @@ class Jigsaw(Pretext):
 
     @classmethod
     def restore(cls, content: Mapping[str, Any]) -> "Jigsaw":
-        """Return the task that the CONTENT of a finished network was trained by."""
+        """Return the task by which a finished network was trained, from the CONTENT of its file."""
         return cls(
             content["permutations"].numpy(), content["settings"].get("color_projection", False)
         )
 
     def settings(self) -> dict[str, object]:
-        """Return what of the task decides the result, plain values."""
+        """Return the settings of the task that decide the result, plain values."""
         return {
             "permutations": len(self.permutations),
             "permutations_digest": streams.digest(self.permutations.tobytes()),
@@ -74,11 +74,11 @@ class Jigsaw(Pretext):
         }
 
     def arrays(self) -> dict[str, torch.Tensor]:
-        """Return what restore() needs, by name, as tensors."""
+        """Return what restore() needs, tensors by name."""
         return {"permutations": torch.from_numpy(self.permutations)}
 
     def crop(self, image: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
-        """Return a crop of IMAGE, RGB uint8 H x W x 3 made 256 on its short side: 255 x 255 x 3."""
+        """Return a crop 255 x 255 x 3 of IMAGE, uint8 H x W x 3, its short side resized to 256."""
         return crop(resize_short(image, SHORT_SIDE), CROP, numbers[:2].tolist())
 
     def draw(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -143,7 +143,7 @@ def cut(pixels: torch.Tensor, order: torch.Tensor, jitter: torch.Tensor) -> torc
 
 
 def normalize(tiles: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
-    """Return uint8 TILES (N x 9 x 3 x 64 x 64) as float, standardised; GRAY (N) ones lose colour.
+    """Return uint8 TILES (N x 9 x 3 x 64 x 64) as float, standardised; those of GRAY (N) in gray.
 
     Gray is the plain mean of the standardised channels, for all nine tiles of an image alike.
     """
@@ -152,7 +152,7 @@ def normalize(tiles: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
 
 
 def project(tiles: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
-    """Return TILES (N x 9 x 3 x 64 x 64) without the part along AXIS in those PROJECTED (N)."""
+    """Return TILES (N x 9 x 3 x 64 x 64), those of PROJECTED (N) without their part along AXIS."""
     axis = torch.tensor(AXIS, device=tiles.device) / math.sqrt(6)  # of length 1
     plane = torch.eye(3, device=tiles.device) - torch.outer(axis, axis)
     flat = torch.einsum("ij,ntjyx->ntiyx", plane, tiles)

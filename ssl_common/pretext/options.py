@@ -1,4 +1,4 @@
-"""The options of each pretext: of the commands, and of whoever makes a task."""
+"""The options of each pretext task, for the commands and for Pretext.load()."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ssl_common.options import option
 
 @dataclass(frozen=True)
 class JigsawOptions:
-    """Of jigsaw."""
+    """The options of jigsaw."""
 
     permutations: str = option(
         "Jigsaw: permutations to tell apart, a file of make-permutations.",
@@ -21,7 +21,7 @@ class JigsawOptions:
 
 @dataclass(frozen=True)
 class ColorizationOptions:
-    """Of colorization."""
+    """The options of colorization."""
 
     bins: str | None = option(
         "Colorization: bins of the ab plane, a file of make-color-bins.",

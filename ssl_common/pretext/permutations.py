@@ -61,7 +61,7 @@ def histogram(
 def report(
     permutations: np.ndarray, progress: Callable[[int, int], object] = lambda done, total: None
 ) -> tuple[str, int | None]:
-    """Return what --check tells of PERMUTATIONS (N, t), a text, and their least distance.
+    """Return the text of --check for PERMUTATIONS (N, t), and their least distance.
 
     A line is a name, a TAB and a number: n, tiles, min, mean, and the pairs at each distance.
     """

@@ -1,4 +1,4 @@
-"""What a pretext task is: the puzzle that images are turned into, and how an answer is scored."""
+"""A pretext task: the puzzle that images are turned into, and the score of an answer."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -30,16 +30,16 @@ class Pretext(Objective):
 
     @staticmethod
     def file(options: Any) -> str | None:
-        """Return the file that OPTIONS name, None where they name none."""
+        """Return the file that OPTIONS name, or None."""
         raise NotImplementedError
 
     @classmethod
     def restore(cls, content: Mapping[str, Any]) -> Self:
-        """Return the task that a finished network, its file's CONTENT, was trained by."""
+        """Return the task by which a finished network, the CONTENT of its file, was trained."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, object]:
-        """Return what of the task decides the result: plain values, for the settings of a run."""
+        """Return the settings of the task that decide the result, plain values."""
         raise NotImplementedError
 
     def arrays(self) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What the ranks of a run do together; a process of its own is the first of one."""
+"""What the ranks of a run do together; a process without others is the first rank of one."""
 
 import contextlib
 import gc
@@ -35,7 +35,7 @@ def join(device: str) -> Iterator[torch.device]:
 
 
 def parallel(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Return NETWORK, with its gradients averaged over the ranks where there are any."""
+    """Return NETWORK, with its gradients averaged over the ranks, if there are several."""
     if RANKS == 1:
         return network
     return torch.nn.parallel.DistributedDataParallel(
@@ -61,14 +61,14 @@ def total(values: torch.Tensor) -> torch.Tensor:
 
 
 def totals(*numbers: int) -> list[int]:
-    """Return the sum over the ranks of each of NUMBERS, whole; no GPU is waited for."""
+    """Return the sum over the ranks of each of NUMBERS, whole, without waiting for a GPU."""
     if RANKS == 1:
         return list(numbers)
     return total(torch.tensor(numbers, dtype=torch.int64)).tolist()
 
 
 def least(number: torch.Tensor) -> int | float:
-    """Return the least over the ranks of NUMBER, a tensor of one."""
+    """Return the minimum over the ranks of NUMBER, a tensor of one element."""
     number = number.cpu()
     if RANKS > 1:
         distributed.all_reduce(number, distributed.ReduceOp.MIN)
@@ -76,7 +76,7 @@ def least(number: torch.Tensor) -> int | float:
 
 
 def gather(value: T) -> list[T]:
-    """Return what VALUE, anything, is on each rank."""
+    """Return the VALUE, of any type, of each rank, as a list."""
     values = [value] * RANKS
     if RANKS > 1:
         distributed.all_gather_object(values, value)
@@ -92,7 +92,7 @@ def random_states() -> list[list[torch.Tensor]]:
 
 
 def set_random_states(states: list[list[torch.Tensor]]) -> None:
-    """Go on from what random_states() gave, on as many ranks of the same kind."""
+    """Restore the result of random_states(), on as many ranks of the same kind."""
     if len(states) != RANKS:
         return  # fewer ranks with more micro-batches each: nothing that they draw is the same
     own = states[RANK]

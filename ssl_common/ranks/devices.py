@@ -39,7 +39,7 @@ def lacks_bf16() -> bool:
 
 
 def available(device: torch.device) -> int:
-    """Return how many bytes a rank may still take on DEVICE: its GPU, or its share of this machine.
+    """Return how many bytes a rank may still take on DEVICE: its GPU, or its share of the memory.
 
     What others on the machine let go of, or swap out, may count: with more it cannot work.
     """

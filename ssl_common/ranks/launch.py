@@ -12,7 +12,7 @@ from ssl_common.streams import DataError
 
 
 class Launch:
-    """The way a command runs that was asked for GPUS, on DEVICE or where there is one.
+    """How a command runs on GPUS, on DEVICE or on a GPU if there is one.
 
     `leads` tells that it is the parent of ranks, `device` is "cpu" or "cuda". Raises DataError for
     GPUs that are not there.
@@ -26,7 +26,7 @@ class Launch:
 
     @property
     def speaks(self) -> bool:
-        """Whether this is the process whose word is heard: the only one, or the first rank."""
+        """Whether this process writes the messages: it is the only one, or the first rank."""
         return RANK == 0 and not self.leads
 
     def share(self, inputs: Iterable[str | None]) -> None:
@@ -53,5 +53,5 @@ class Launch:
         return parent.lead(self.gpus, restarts, stopping, message, resumable)
 
     def join(self) -> contextlib.AbstractContextManager[torch.device]:
-        """Join the other ranks, where there are any; the context is the device of this one."""
+        """Join the other ranks, if any; the value of the context is the device of this one."""
         return collectives.join(self.device)

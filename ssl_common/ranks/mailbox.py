@@ -1,4 +1,4 @@
-"""How the command that leads ranks and its ranks hear of each other: files in a folder of its own.
+"""Messages between the command that leads ranks and its ranks: files in a private folder.
 
 FOLDER, drawn anew for each run; its name is the run's id in the ranks' environment
 |-- told.json      from the parent: where standard input is, and what it has for the ranks
@@ -39,15 +39,15 @@ class Mailbox:
         self.talk = self.folder / TALK
 
     def tell(self, message: Any) -> None:
-        """Leave MESSAGE, plain values, for the ranks, and where they find standard input."""
+        """Leave MESSAGE, plain values, for the ranks, and the path of their standard input."""
         (self.folder / TOLD).write_text(json.dumps({"input": _input(), "tell": message}))
 
     def close(self) -> None:
-        """Let a rank that comes up from now on end by itself."""
+        """Make every rank that starts from now on end by itself."""
         (self.folder / CLOSED).touch()
 
     def pids(self) -> set[int]:
-        """Return the process ids of the ranks that have come up."""
+        """Return the process ids of the ranks that have started."""
         return {int(path.read_text()) for path in self.folder.glob("*.pid")}
 
     def has_complaint(self) -> bool:
@@ -55,7 +55,7 @@ class Mailbox:
         return any(self.folder.glob("*.said"))
 
     def complaint(self) -> Exception:
-        """Return the error of the first rank that failed, with torchrun's talk as a note."""
+        """Return the error of the first rank that failed, with the output of torchrun as a note."""
         talk = self.talk.read_text("utf-8", "replace")
         said = sorted(self.folder.glob("*.said"), key=lambda path: path.stat().st_mtime_ns)
         if said and not said[0].read_text("utf-8"):
@@ -79,7 +79,7 @@ class Mailbox:
 
 
 def _input() -> str:
-    """Return where ranks find the standard input of this process: a file, after share_input()."""
+    """Return the path at which ranks read the standard input: a file, after share_input()."""
     try:
         if stat.S_ISREG(os.fstat(0).st_mode):
             return f"/proc/{os.getpid()}/fd/0"
@@ -92,7 +92,7 @@ def _input() -> str:
 
 
 def enter() -> None:
-    """Take the place that a parent gave this rank: its talk, its input, its death.
+    """Connect this rank to its parent: messages, standard input, and the end of the parent.
 
     Raises DataError where the environment is only in part that of a rank.
     """
@@ -117,7 +117,7 @@ def enter() -> None:
 
 
 def message() -> Any:
-    """Return what the parent of this rank had to tell; raise DataError where it has none."""
+    """Return the message of the parent of this rank; raise DataError if it has no parent."""
     if not (folder := placement.folder()):
         raise DataError("under torchrun: this command starts its ranks itself: give --gpus alone")
     return _told(folder)["tell"]
@@ -131,7 +131,7 @@ def _told(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def share_input(leads: bool) -> None:
-    """Let a process that LEADS put what comes on standard input where every rank can read it.
+    """Copy standard input, in a process that LEADS, to where every rank can read it.
 
     Raises DataError for a rank that no such process leads: torchrun gives all ranks one pipe.
     """

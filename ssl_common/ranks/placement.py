@@ -1,4 +1,4 @@
-"""Which rank of a torchrun this process is, and what the command that leads the ranks tells it.
+"""Which rank of a torchrun this process is, and the folder of the command that leads it.
 
 A process knows it by its environment, and that may be left over from another: it is believed where
 it is whole.
@@ -36,7 +36,7 @@ ALONE = Place(0, 1, 0, 1, 0)
 
 
 def place() -> Place | None:
-    """Return the Place that torchrun gave this process, None where no torchrun started it.
+    """Return the Place that torchrun gave this process, None if no torchrun started it.
 
     Raises DataError where the environment is only in part that of a rank.
     """
@@ -56,7 +56,7 @@ def place() -> Place | None:
 
 
 def folder() -> pathlib.Path | None:
-    """Return the folder where the command that leads this rank listens; None where none does."""
+    """Return the folder of the mailbox of the command that leads this rank, or None."""
     path = os.environ.get(FOLDER, "")
     if not path or os.path.basename(path) != os.environ.get(RUN):
         return None  # left over from another run
@@ -64,7 +64,7 @@ def folder() -> pathlib.Path | None:
 
 
 def last_words(sure: bool) -> pathlib.Path | None:
-    """Return the file where this rank leaves its complaint, None for a process of its own.
+    """Return the file in which this rank reports its error, None for a process by itself.
 
     Unless it is SURE, the reason may be that another rank died.
     """

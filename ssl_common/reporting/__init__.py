@@ -1,1 +1,1 @@
-"""What people look at: tables and plots of results, pictures of the puzzles."""
+"""Tables and plots of results, and pictures of the pretext tasks."""

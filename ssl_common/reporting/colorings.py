@@ -1,4 +1,4 @@
-"""Colorization as a picture: what the network is shown, the colours it gives, those there were."""
+"""Colorization as a picture: the gray crop, the predicted colours, and the true ones."""
 
 from collections.abc import Iterator, Sequence
 

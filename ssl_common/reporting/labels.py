@@ -1,4 +1,4 @@
-"""How the report calls the network of a row, and what tells two rows apart."""
+"""Labels of the rows of a report: the name of the network, and what distinguishes two rows."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Jigsaw as a picture: what the network is shown, and what it answers."""
+"""Jigsaw as a picture: the puzzle that the network sees, and its answer."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Records of results gathered into rows, one a network and task, with the paper's beside them."""
+"""Records gathered into rows, one for each network and task, with the paper's rows."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

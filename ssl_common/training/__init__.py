@@ -1,1 +1,1 @@
-"""The loop, its schedule and its checkpoints."""
+"""Training: plan, session, loop, schedules, log and checkpoints."""

@@ -1,4 +1,4 @@
-"""Runs in progress: MODEL.pt.state/, and in the end MODEL.pt; see ssl-formats(5)."""
+"""The files of a run: MODEL.pt.state/ while it lasts, then MODEL.pt; see ssl-formats(5)."""
 
 import contextlib
 import errno
@@ -22,7 +22,7 @@ OPTIONS = {"micro_batch": "--gpus x --accumulate", "synced_ranks": "GPUs of --sy
 
 
 class Run:
-    """The files of one training run: its state, its log, and in the end its network.
+    """The files of one training run: its checkpoints, its log, and in the end its network.
 
     SETTINGS are all that decides the result: a run goes on only with those it began with. Besides
     the newest checkpoints those after every KEEPING-th step stay, where that is not 0. COMMAND is
@@ -41,7 +41,7 @@ class Run:
     # ---- The network ------------------------------------------------------------------------
 
     def complete(self):
-        """Tell whether the network is there, trained with these settings."""
+        """Tell whether the finished network exists; raise DataError if it has other settings."""
         if os.path.isdir(self.folder):
             self._check_names()
         if not os.path.exists(self.output):
@@ -50,7 +50,7 @@ class Run:
         self._check(self.output, content)
         if not networks.is_finished(content, self.command):
             advice = f"remove it and go on from {self.folder}, or give another -o"
-            raise DataError(f"{self.output}: a checkpoint, and not what is to be trained: {advice}")
+            raise DataError(f"{self.output}: a checkpoint, not a finished network: {advice}")
         for path in self._spare(0):  # what one that was killed in finish() left
             if self._is_of_this_run(path):
                 os.unlink(path)
@@ -71,11 +71,11 @@ class Run:
             os.unlink(path)
 
     def close(self):
-        """Let other processes have the run."""
+        """Unlock the run for other processes."""
         self.log.close()
 
     def _check(self, path, content):
-        """Raise DataError where CONTENT, of PATH, was made with other settings."""
+        """Raise DataError if CONTENT, read from PATH, was made with other settings."""
         then, now = _as_given(content["settings"]), _as_given(self.settings)
         del now["data_name"]  # the digest tells the images, under whatever name
         other = [
@@ -88,7 +88,10 @@ class Run:
     # ---- The state --------------------------------------------------------------------------
 
     def open(self):
-        """Take the run, for as long as this process lives; raise DataError where that cannot be."""
+        """Lock the run for this process, and find its newest checkpoint.
+
+        Raises DataError if the run is locked, or was made with other settings.
+        """
         os.makedirs(self.folder, exist_ok=True)
         self._check_names()
         self._lock()
@@ -99,14 +102,14 @@ class Run:
         self._newest = self._state["step"] if self._state else None
 
     def resume(self):
-        """Return the newest whole checkpoint, None at the start; leave in the log what is its."""
+        """Return the newest intact checkpoint, or None at the start; cut the log to match."""
         state, self._state = self._state, None
         if message := self.log.resume(state):
             self.say(message)
         return state
 
     def _check_names(self):
-        """Raise DataError where something else has the name of a file of ours: a link, a pipe.
+        """Raise DataError if a link, pipe or the like has the name of a file of the run.
 
         What is written there would end up elsewhere.
         """
@@ -124,7 +127,7 @@ class Run:
                 raise DataError(f"{entry.path}: {what} by the name of a file of this run: move it")
 
     def _lock(self):
-        """Open the log, and keep others from this run for as long as it is open."""
+        """Open the log, and lock the run against other processes while it is open."""
         try:
             self.log.open()
         except BlockingIOError:
@@ -135,7 +138,7 @@ class Run:
                 raise
 
     def _newest_whole(self):
-        """Return the newest checkpoint that is whole, and say so where a newer one is not."""
+        """Return the newest intact checkpoint; say so if a newer one is damaged."""
         damaged = []
         for path in reversed(self._checkpoints()):
             try:
@@ -161,7 +164,7 @@ class Run:
         return []
 
     def _spare(self, kept):
-        """Return the checkpoints that nobody needs, least needed first.
+        """Return the checkpoints that may be removed, the least needed first.
 
         They are what is newer than the newest that is whole, and what is older than the newest KEPT
         and does not stay for good.
@@ -185,7 +188,7 @@ class Run:
             os.unlink(spare)
 
     def _with_room(self, write):
-        """Let WRITE() write; on a full disk old checkpoints make room for it, never the newest."""
+        """Call WRITE(); on a full disk remove old checkpoints for it, but never the newest."""
         while True:
             try:
                 return write()
@@ -204,7 +207,7 @@ class Run:
         self._with_room(lambda: self.log.append(line))
 
     def stop(self, reason):
-        """Leave word that REASON, a signal, stopped the run."""
+        """Record in the folder that REASON, a signal, stopped the run."""
         self._with_room(lambda: self._leave(f"{reason}\n"))
 
     def _leave(self, word):
@@ -212,18 +215,18 @@ class Run:
             stream.write(word.encode())
 
     def forget_stop(self):
-        """Take back what stop() left."""
+        """Remove the record of stop()."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._stop_path)
 
     def stopped(self):
-        """Return the signal that stopped the run, None where none did."""
+        """Return the signal that stopped the run, or None."""
         with contextlib.suppress(FileNotFoundError), open(self._stop_path, "rb") as stream:
             return stream.read().decode().strip()
         return None
 
 
 def _as_given(settings):
-    """Return SETTINGS with the size of a micro-batch told as the options tell it, in pieces."""
+    """Return SETTINGS with the micro-batch given as the options give it: the number of pieces."""
     batch, piece = settings.get("batch"), settings.get("micro_batch")
     return settings | {"micro_batch": batch // piece if batch and piece else None}

@@ -1,4 +1,4 @@
-"""What ends a run that has gone wrong, and what is worth a word: each looks at one thing."""
+"""Checks of a run, one each: those that end it, and those that lead to a message."""
 
 import math
 
@@ -19,7 +19,7 @@ NEVER = torch.iinfo(torch.int64).max
 
 
 class Finite:
-    """Keeps the first micro-batch whose loss is not finite, without waiting for a GPU."""
+    """Remembers the first micro-batch whose loss is not finite, without waiting for a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.never = torch.tensor(NEVER, device=device)
@@ -31,7 +31,7 @@ class Finite:
         self.first = torch.minimum(self.first, here)
 
     def check(self, manifest: Manifest, plan: Plan) -> None:
-        """Raise DataError with the step and the images where a loss, on any rank, was not."""
+        """Raise DataError, with the step and the images, if a loss on any rank was not finite."""
         number = int(collectives.least(self.first))
         if number == NEVER:
             return
@@ -44,7 +44,7 @@ class Finite:
 
 
 def check_weights(network: nn.Module, step: int) -> None:
-    """Raise DataError where a weight is not finite, so that no checkpoint holds it."""
+    """Raise DataError if a weight is not finite, so that no checkpoint holds it."""
     norms = torch._foreach_norm([p.detach() for p in network.parameters()])
     if not torch.stack(list(norms)).isfinite().all():
         raise DataError(f"the weights are not finite after step {step}: {ADVICE}")
@@ -56,7 +56,7 @@ def chance_step(epoch_steps: int) -> int:
 
 
 def at_chance(loss: float | None, chance: float | None) -> str | None:
-    """Return the line to say where LOSS is that of a guess, CHANCE; None where it is below."""
+    """Return a message if LOSS is not below CHANCE, the loss of a guess; else None."""
     if loss is None or chance is None or loss < AT_CHANCE * chance:
         return None
     message = f"a loss of {loss:.4g} is chance ({chance:.4g}): nothing is learned"
@@ -64,7 +64,7 @@ def at_chance(loss: float | None, chance: float | None) -> str | None:
 
 
 def remaining(steps: int, seconds: float, batch: int) -> str:
-    """Return the line that says how long STEPS take at so many SECONDS a step."""
+    """Return a line that says how long STEPS take at SECONDS a step, with BATCH images each."""
     hours = steps * seconds / 3600
     text = f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}" if math.isfinite(hours) else "?"
     return f"{steps:,} steps left, about {text} hours at {batch / seconds:,.0f} images/s"

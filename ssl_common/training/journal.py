@@ -1,4 +1,4 @@
-"""What happens between two steps of the loop: log, checkpoints, and what ends a run."""
+"""Between two steps of the loop: log, checkpoints, and checks that end a run."""
 
 import contextlib
 import time
@@ -29,7 +29,7 @@ TIMED = 100  # steps, to tell how long the rest will take
 
 
 class Journal:
-    """Keeps the log and the checkpoints of RUN, by PLAN, and ends it where it must end.
+    """Writes the log and the checkpoints of RUN, by PLAN, and ends it if a check fails.
 
     On the first rank TALK hears each line of the log, from the first one even where the run is
     resumed, and what else is worth a line, and a checkpoint is written as OPTIONS ask. When the
@@ -110,7 +110,7 @@ class Journal:
         self.finite.see(number, score.loss)
 
     def after(self, step: int, lr: float) -> bool:
-        """Do what is due after STEP, done at the rate LR; return whether to stop here."""
+        """Log, save and check what is due after STEP, at the rate LR; return whether to stop."""
         going = step < self.plan.steps
         asked = (going and bool(self.talk.stopping()), going and self.first and self.due(step))
         stop, save, lost = collectives.totals(*asked, self.tally.take_lost())
@@ -147,14 +147,14 @@ class Journal:
         return bool(stop)
 
     def _check_readable(self, step: int, whole: bool) -> None:
-        """Raise DataError where more than the share MAX_BAD of the images could not be read."""
+        """Raise DataError if more than the share MAX_BAD of the images are unreadable."""
         counts = (self.tally.unreadable, step * self.plan.batch, self.max_bad)
         if datasets.too_many(*counts, len(self.manifest), whole):
             lines = first_lines(collectives.gather(self.tally.lines))
             raise datasets.unreadable_error(self.manifest, *counts, lines)
 
     def _log(self, step: int, lr: float, tally: Any, randoms: Any) -> dict[str, Any]:
-        """Log the line of STEP; return the TALLY that the next one begins with."""
+        """Write the log line of STEP; return the TALLY that the next line starts from."""
         now = time.monotonic()
         seconds, waited = ((v / (step - self.timed)) for v in (now - self.timed_at, self.waited))
         means = self.tally.means(tally)
@@ -188,7 +188,7 @@ class Journal:
         self.run.save(step, state | tally)
 
     def _foretell(self, step: int) -> None:
-        """Say once how long the rest will take; the first step is slower than all others."""
+        """Say once how long the rest will take, without the first step, which is the slowest."""
         if step == self.began + 1:
             self.began_at = time.monotonic()
         if step == self.began + TIMED and step < self.plan.steps:

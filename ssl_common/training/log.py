@@ -9,33 +9,33 @@ from ssl_common import containers, streams
 
 
 class Log:
-    """The file PATH of JSON lines. A checkpoint holds `told`, what the log was when it was made."""
+    """The log at PATH, JSON lines; a checkpoint stores `told`, the state of the log by then."""
 
     def __init__(self, path):
         self.path, self._stream = path, None
 
     @property
     def told(self):
-        """Bytes, lines and digest of the log, by their names in a checkpoint."""
+        """Size, number of lines and digest of the log, by their names in a checkpoint."""
         digest = self._sha.hexdigest()[:16]  # as streams.digest() has it
         return {"log_bytes": self._bytes, "log_lines": self._lines, "log_digest": digest}
 
     def open(self):
-        """Open the file for appending, and keep others from it until close()."""
+        """Open the file for appending, and lock it against other processes until close()."""
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._stream = open(os.open(self.path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115
         fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close(self):
-        """Let others have the file."""
+        """Close the file, and so unlock it."""
         if self._stream:
             self._stream.close()
 
     def resume(self, state):
-        """Cut the log to what belongs to the checkpoint STATE, or to nothing where that is None.
+        """Cut the log to the part before the checkpoint STATE, or to nothing if that is None.
 
-        Where it is not what it was then, those of its lines stay that still are lines of a log;
-        returns what to say about it, or None.
+        If that part is not as it was when the checkpoint was made, keep its intact lines only.
+        Returns a message that says so, else None.
         """
         content, message = self._stream.readall(), None
         kept = content[: state["log_bytes"]] if state else b""
@@ -53,7 +53,7 @@ class Log:
         return message
 
     def append(self, line):
-        """Add a LINE of bytes, whole or not at all."""
+        """Append LINE, bytes, completely or not at all."""
         try:
             self._write(line)
         except OSError:
@@ -67,7 +67,7 @@ class Log:
             content = content[self._stream.write(content) :]
 
     def sync(self):
-        """Have what was written on the disk."""
+        """Wait until everything written is on the disk."""
         os.fsync(self._stream.fileno())
 
     def lines(self):
@@ -81,7 +81,7 @@ class Log:
 
 
 def _is_as_told(content, state):
-    """Tell whether CONTENT is the log that the checkpoint STATE was made beside."""
+    """Tell whether CONTENT is the log as it was when the checkpoint STATE was made."""
     if "log_digest" in state:
         return streams.digest(content) == state["log_digest"]
     lines = io.BytesIO(content)  # of 0.2.0: its length, and lines, have to do
@@ -89,7 +89,7 @@ def _is_as_told(content, state):
 
 
 def _is_line(line, last=None):
-    """Tell whether LINE, bytes, is one of a log, of a step up to LAST if given."""
+    """Tell whether LINE, bytes, is a line of a log, for a step up to LAST if that is given."""
     try:
         record = containers.parse(line)
     except ValueError:

@@ -77,7 +77,7 @@ def train(
 
 
 def unsynced(ranks: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which the gradients of RANKS, of collectives.parallel(), stay here."""
+    """Return a context without exchange of gradients by RANKS, of collectives.parallel()."""
     assert isinstance(ranks, nn.parallel.DistributedDataParallel)
     return ranks.no_sync()
 

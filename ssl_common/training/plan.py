@@ -1,4 +1,4 @@
-"""What decides the result of a training, besides data and objective: recipe, options, plan."""
+"""Recipe, options and plan: what decides a training's result, besides data and objective."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,7 +13,7 @@ Interval = tuple[int, str]  # count, and "step", "epoch" or "min"
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The options that every command takes which trains."""
+    """The options of every command that trains."""
 
     output: str = option(
         "Network to write when all steps are done.",
@@ -26,7 +26,11 @@ class TrainingOptions:
     )
     iterations: int | None = option("Steps to train for, instead of epochs.", least=1, metavar="N")
     batch: int | None = option(
-        "Images a step, over all GPUs.", least=2, most=1_000_000, usual="the recipe's", metavar="N"
+        "Images in each step, over all GPUs.",
+        least=2,
+        most=1_000_000,
+        usual="the recipe's",
+        metavar="N",
     )
     lr: float | None = option(
         "Learning rate at that batch.",
@@ -37,7 +41,7 @@ class TrainingOptions:
     precision: str | None = option(
         "Number format of matrix products and convolutions.",
         of=("fp32", "bf16"),
-        usual="bf16 on a GPU",
+        usual="bf16 on a GPU, fp32 on a CPU",
     )
     gpus: int = shared("gpus", 1)
     accumulate: int = option(
@@ -67,7 +71,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """A RECIPE as it is carried out on so many IMAGES; all of it decides the result.
+    """A RECIPE applied to a number of IMAGES; every field of it decides the result.
 
     MICRO_BATCH images go through the network at a time, and batch norm sees those of SYNCED_RANKS.
     """
@@ -87,11 +91,11 @@ class Plan:
 
     @property
     def pieces(self) -> int:
-        """Micro-batches a step, on whichever rank."""
+        """Micro-batches in a step, over all ranks."""
         return self.batch // self.micro_batch
 
     def settings(self) -> dict[str, Any]:
-        """Return the plan as it stands in logs, checkpoints and networks: plain values."""
+        """Return the plan as plain values, as in logs, checkpoints and networks."""
         recipe = {each.name: getattr(self.recipe, each.name) for each in fields(self.recipe)}
         recipe = {key: value for key, value in recipe.items() if value is not None}
         return recipe | {
@@ -109,7 +113,7 @@ class Plan:
 
 
 def pieces(options: TrainingOptions, recipe: Recipe) -> int:
-    """Return the micro-batches a step of OPTIONS; raise OptionError where they do not fit."""
+    """Return the micro-batches in a step by OPTIONS; raise OptionError if they do not fit."""
     if options.epochs and options.iterations:
         raise OptionError("--epochs and --iterations: give one of them")
     batch = options.batch or recipe.batch
@@ -120,7 +124,7 @@ def pieces(options: TrainingOptions, recipe: Recipe) -> int:
 
 
 def side_by_side(options: TrainingOptions) -> int:
-    """Return how many processes train side by side: those of OPTIONS, or of a torchrun."""
+    """Return the number of processes that train together, by OPTIONS or by a torchrun."""
     here = placement.place()
     return here.ranks if here else options.gpus
 

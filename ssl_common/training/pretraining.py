@@ -1,4 +1,4 @@
-"""Pre-training: a puzzle, a trunk, images without labels, and a run that can be interrupted."""
+"""Pre-training of a trunk by a pretext task, on images without labels."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def pretrain(
     options: TrainingOptions,
     talk: Conversation,
 ) -> str | None:
-    """Pre-train ARCH by PRETEXT on MANIFEST; return a line that says what is done.
+    """Pre-train ARCH by PRETEXT on MANIFEST; return the last message of the command.
 
     It is None where another rank says it. RECIPE is one of pretext.recipes.NAMES; PRETEXT_OPTIONS
     are of the class that pretext.options has for PRETEXT. Raises DataError for bad input, Stopped
@@ -56,7 +56,7 @@ class Pretraining:
         self.settings |= {"arch": arch} | objective.settings()
 
     def notice(self, device: torch.device) -> None:
-        """Return what is worth a line before the training on DEVICE: nothing."""
+        """Return None: there is nothing to say before the training on DEVICE."""
 
     def network(self) -> nn.Module:
         self.trunk = registry.build(self.arch, self.plan.seed, self.objective.reads)
@@ -69,7 +69,7 @@ class Pretraining:
         return RandomCrops(self.images, self.root, self.objective, self.plan.seed), workers
 
     def tidy(self, folder: str) -> None:
-        """Remove what is left in the FOLDER of the run: nothing."""
+        """Do nothing: dataset() keeps nothing in the FOLDER of the run."""
 
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
         trunk = {key: state[f"trunk.{key}"] for key in self.trunk.state_dict()}

@@ -19,7 +19,7 @@ def rate(step: int, plan: Plan) -> float:
 
 
 def checkpoints_due(every: Sequence[Interval], epoch_steps: int) -> Callable[[int], bool]:
-    """Return a function of the step that tells when a checkpoint is due.
+    """Return a function that tells whether a checkpoint is due after a step.
 
     EVERY holds one or more (count, unit), the unit "step", "epoch" or "min".
     """

@@ -1,4 +1,4 @@
-"""A training from its command to its end: files, ranks, the loop among them, and the last word."""
+"""A training from the command to its last message: files, ranks, and the training loop."""
 
 import contextlib
 import math
@@ -28,35 +28,38 @@ from ssl_common.training.plan import Plan, TrainingOptions
 
 
 class Work(Protocol):
-    """What a command trains; one is made for a manifest and a Plan."""
+    """What a command trains, made for a manifest and a Plan."""
 
     @property
     def objective(self) -> Objective:
-        """What its network is trained for."""
+        """The objective that the network is trained for."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the result, besides the plan and the images."""
+        """The settings that decide the result, besides the plan and the images."""
 
     def notice(self, device: torch.device) -> str | None:
-        """Return what is worth a line before training on DEVICE; raise DataError if it cannot."""
+        """Return a message to show before training on DEVICE, or None.
+
+        Raises DataError if the training cannot run there.
+        """
 
     def network(self) -> nn.Module:
-        """Return the network to train, as it begins."""
+        """Return the network to train, in its initial state."""
 
     def dataset(
         self, folder: str, device: torch.device, workers: int, stopping: Callable[[], str | None]
     ) -> tuple[Any, int] | None:
-        """Return the data set and how many WORKERS read it, None where STOPPING() ended it.
+        """Return the data set and the number of WORKERS that read it; None if STOPPING() ended it.
 
         FOLDER is that of the run, in which it may keep files.
         """
 
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """Return what the output is to hold, of STATE, that of the trained network."""
+        """Return the content of the output, made from STATE, the state of the trained network."""
 
     def tidy(self, folder: str) -> None:
-        """Remove what dataset() kept in the FOLDER of the run: the output is written."""
+        """Remove what dataset() kept in the FOLDER of the run, when the output is written."""
 
 
 class Session:
@@ -88,7 +91,7 @@ class Session:
         self.images = Manifest(manifest, index_files(manifest, options.index_dir))
 
     def plan(self, recipe: Recipe, name: str) -> Plan:
-        """Return the plan of RECIPE, called NAME; raise DataError for less than a batch."""
+        """Return the plan of RECIPE, called NAME; raise DataError for fewer images than a batch."""
         count, options = len(self.images), self.options
         batch, pieces = options.batch or recipe.batch, plans.pieces(options, recipe)
         if count < batch:
@@ -96,7 +99,7 @@ class Session:
         return plans.plan(options, recipe, name, count, self.precision)
 
     def run(self, plan: Plan, work: Work) -> str | None:
-        """Train WORK by PLAN; return a line that says what is done, None where another rank does.
+        """Train WORK by PLAN; return the last message, or None if another rank says it.
 
         Raises DataError for bad input, and Stopped where a signal stopped it, but in a rank: its
         torchrun takes any status but 0 amiss.
@@ -137,7 +140,7 @@ class Session:
         return Run(self.options.output, settings, keeping, self.command, self.talk.say)
 
     def _lead(self, run: Run) -> None:
-        """Run the ranks to their end; the first of them says what is done."""
+        """Run the ranks to their end; the first rank gives the last message."""
         run.forget_stop()
         error = self.launch.lead(self.talk.stopping, self.options.max_restarts)
         if reason := run.stopped():
@@ -173,7 +176,7 @@ class Session:
 
 
 def tell_again(run: Run, emit: Callable[[bytes], object]) -> str:
-    """Let EMIT have the log of RUN, which is complete; return the line that says so."""
+    """Pass the log of RUN, which is complete, to EMIT; return a message that says so."""
     lines = list(run.log_lines())
     for line in lines:
         emit(line)
@@ -185,7 +188,7 @@ def tell_again(run: Run, emit: Callable[[bytes], object]) -> str:
 
 
 def _too_few(name: str, count: int, batch: int, pieces: int) -> str:
-    """Return what to say of a manifest NAME of COUNT images, less than a BATCH of PIECES."""
+    """Return the error for a manifest NAME with COUNT images, fewer than a BATCH of PIECES."""
     fitting = count // pieces * pieces
     message = f"{name}: {count} images are less than one batch of {batch}"
     if fitting > 1:

@@ -1,4 +1,4 @@
-"""What a run counts between two lines of its log: sums for means, and images given up."""
+"""Counts of a run between two lines of its log: sums for the means, and unreadable images."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ NAMED = 20  # lines of the manifest that one line of the log or an error names
 
 
 class Tally:
-    """The sums since the last line of the log, on DEVICE, and the images given up since the start.
+    """The sums since the last line of the log, on DEVICE, and the unreadable images so far.
 
     MEASURES are the names of those of a Score. add() waits for no GPU; every rank has to ask for
     over_all().
@@ -29,7 +29,7 @@ class Tally:
         self.unreadable = 0  # ... since the start, on all ranks: what take_lost() gave, added up
 
     def add(self, score: Score, lost: Sequence[int]) -> None:
-        """Add a micro-batch: its SCORE, and the lines that were LOST."""
+        """Add a micro-batch: its SCORE, and the unreadable lines LOST."""
         measured = [score.measures[name] for name in self.measures]
         for place, value in enumerate((score.loss, score.weight, *(each for each, _n in measured))):
             self.sums[place] += value.detach()
@@ -39,13 +39,13 @@ class Tally:
             self.lines = first_lines([self.lines, lost])
 
     def take_lost(self) -> int:
-        """Return how many images gave way on this rank since this was last asked."""
+        """Return how many images were unreadable on this rank since the last call."""
         lost, self.lost = self.lost, 0
         return lost
 
     @property
     def weighs(self) -> bool:
-        """Whether anything weighed on this rank since the last line of the log."""
+        """Whether anything had weight on this rank since the last line of the log."""
         return bool(self.sums[1])
 
     def over_all(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Tally:
         return {"sums": sums, "unreadable": self.unreadable, "lines": lines}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what over_all() gave: the first rank alone goes on with its sums."""
+        """Continue from the result of over_all(); only the first rank continues its sums."""
         self.unreadable = state["unreadable"]
         if RANK == 0:
             size = len(self.sums)
@@ -68,12 +68,12 @@ class Tally:
             self.lines = state["lines"]
 
     def clear(self) -> None:
-        """Begin a new line of the log."""
+        """Start counting for a new line of the log."""
         self.sums.zero_()
         self.counts, self.lines = [0] * len(self.measures), []
 
     def means(self, state: dict[str, Any]) -> dict[str, float | None]:
-        """Return the mean loss and measures of STATE, of over_all(); None where nothing weighed."""
+        """Return the mean loss and measures of STATE, of over_all(); None if nothing had weight."""
         loss, weight, *rest = state["sums"].tolist()
         if not weight:
             return dict.fromkeys(("loss", *self.measures))
@@ -83,10 +83,10 @@ class Tally:
 
 
 def first_lines(lists: Iterable[Sequence[int]]) -> list[int]:
-    """Return the first NAMED lines of all LISTS: the same however they are spread over ranks."""
+    """Return the first NAMED lines of all LISTS, however they are divided over the ranks."""
     return sorted({line for lines in lists for line in lines})[:NAMED]
 
 
 def cleared(state: dict[str, Any]) -> dict[str, Any]:
-    """Return STATE, of Tally.over_all(), with the line of the log begun anew."""
+    """Return STATE, of Tally.over_all(), with the counts for the line of the log at zero."""
     return state | {"sums": torch.zeros_like(state["sums"]), "lines": []}

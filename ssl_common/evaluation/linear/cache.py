@@ -24,7 +24,7 @@ BATCH = 64  # images
 
 
 class Cache:
-    """The features that LAYERS give for IMAGES, in FOLDER; SHOWN tells how an image is shown."""
+    """The features of IMAGES at LAYERS, in FOLDER; SHOWN says how an image is shown."""
 
     def __init__(self, folder, layers, images, shown):
         self.folder, self.layers, self.images = folder, layers, images
@@ -43,14 +43,14 @@ class Cache:
         return os.path.join(self.folder, f"{name}.npy")
 
     def there(self):
-        """Tell whether the features are there, by what the sidecars say."""
+        """Tell whether all features exist, by their sidecars."""
         return all(os.path.exists(self.path(name)) and self._is_ours(name) for name in self.fields)
 
     def _is_ours(self, name):
         return records.read_sidecar(self.path(name)) == self.fields[name]
 
     def remove(self):
-        """Take away what make() made."""
+        """Remove the files of make()."""
         for name in filter(self._is_ours, self.fields):
             for path in (self.path(name), records.sidecar(self.path(name))):
                 with contextlib.suppress(FileNotFoundError):
@@ -59,7 +59,7 @@ class Cache:
             os.rmdir(self.folder)
 
     def make(self, transform, device, reading):
-        """Have the features written, by all ranks; the arguments are those of features.rows().
+        """Write the features, on all ranks; the arguments are those of features.rows().
 
         Raises Stopped on all ranks where the progress of READING does on any.
         """
@@ -75,7 +75,7 @@ class Cache:
         collectives.gather(None)  # the first has put the files in their place
 
     def _reserve(self, stack):
-        """Return the names of the files to be, of full size; they take their place with STACK."""
+        """Return the names of the new files, at full size; they get their own names with STACK."""
         self.remove()  # what 0.2.0 left, which had no digests
         os.makedirs(self.folder, exist_ok=True)
         writing = records.writing_features(f"{self.folder}/", self.fields, known=False)
@@ -95,12 +95,12 @@ class Cache:
             arrays[-1].write(first, np.array(digests, np.uint64).T)
 
     def digest(self, name, line, row):
-        """Return the digest, as a number, of the ROW that the layer NAME gives for LINE, from 0."""
+        """Return the digest, a number, of ROW, the features of LINE (from 0) at the layer NAME."""
         return int(streams.digest([self.belonging[name], b" %d " % line, row.data]), 16)
 
 
 class Cached(Dataset):
-    """What is in CACHE, one row an image, as datasets.RandomCrops gives pixels."""
+    """The features in CACHE, one row an image, in the place of the pixels of RandomCrops."""
 
     def __init__(self, cache):
         self.cache, self.manifest = cache, cache.images
@@ -113,7 +113,7 @@ class Cached(Dataset):
         self.seen = np.zeros(count, bool)
 
     def prepare(self):
-        """Make ready for reading: nothing is to be done."""
+        """Do nothing: these need no preparation for reading."""
 
     def __getitem__(self, item):
         epoch, index = item

@@ -47,7 +47,7 @@ class Linear(Objective):
         self.chance = len(names) * math.log(classes)
 
     def crop(self, image, drawn):
-        """Return the part of an RGB IMAGE that is shown, as uint8 S x S x 3."""
+        """Return the part of an RGB IMAGE that the network sees, uint8 S x S x 3."""
         size, how = self.trunk.input_size, self.recipe.crop
         if how == "sized":
             return augmentation.sized_crop(image, size, drawn[CROP].reshape(-1, 5))
@@ -75,7 +75,7 @@ class Linear(Objective):
         return read(self.trunk, self.names, self.augmented(pixels, drawn))
 
     def score(self, network, pixels, drawn, lines):
-        """Return the Score of the heads NETWORK, their accuracies taken together.
+        """Return the Score of the heads NETWORK, with the mean of their accuracies.
 
         PIXELS is uint8 N x S x S x 3 where the network is, DRAWN float64 (N, draws), LINES those of
         the manifest. A loss is that of an image, summed over the heads.
@@ -118,7 +118,7 @@ class Heads(nn.Module):
 
 
 class Shown:
-    """Turn uint8 H x W x 3 into 3 x SIZE x SIZE: its middle, as augmentation.side_crop() does."""
+    """Return the middle of uint8 H x W x 3, 3 x SIZE x SIZE, as augmentation.side_crop() does."""
 
     def __init__(self, size, warp):
         self.size, self.warp = size, warp

@@ -38,7 +38,7 @@ def evaluate(
     progress: Progress,
     allow_seen: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Return a record for each layer of MODEL, of train-linear, less its provenance.
+    """Return a record for each layer of MODEL, of train-linear, without provenance.
 
     The share of the images of MANIFEST whose class is the first, or among the first five, that the
     heads name for the middle of the image. Raises DataError for another file, for images it was
@@ -97,7 +97,7 @@ def evaluate(
 def _common(
     content: dict[str, Any], model: str, images: Manifest, tags: dict[str, str]
 ) -> dict[str, Any]:
-    """Return what all records of MODEL, which holds CONTENT, say on IMAGES; TAGS add to it."""
+    """Return the fields that all records of MODEL, with CONTENT, share on IMAGES, with TAGS."""
     settings = content["settings"].items()
     said = {key: value for key, value in content["about"].items() if key != "format"} | {
         "task": "linear",

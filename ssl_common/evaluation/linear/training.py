@@ -42,7 +42,7 @@ def train(
     talk: Conversation,
     caching: Progress,
 ) -> str | None:
-    """Train heads on LAYERS, or all, of MODEL for the classes of MANIFEST; return what is done.
+    """Train heads on LAYERS (or all) of MODEL for the classes of MANIFEST; return the message.
 
     The line is None where another rank says it. RECIPE is a name of recipes.RECIPES, by default
     that of the network. With CACHE images are shown without any change, and the trunk sees each
@@ -59,7 +59,7 @@ def train(
 
 
 def _shown(recipe: LinearRecipe, name: str, arch: str, reads: str, cache: bool) -> LinearRecipe:
-    """Return RECIPE, called NAME, as a network ARCH that reads READS takes it, with CACHE or not.
+    """Return RECIPE, called NAME, adapted to ARCH, which reads READS, and to CACHE.
 
     Raises DataError for one that changes colours in whole lightness.
     """
@@ -112,7 +112,7 @@ class LinearTraining:
         )  # fmt: skip
 
     def notice(self, device: torch.device) -> str | None:
-        """Return a line on the memory this takes of DEVICE, where it is much; refuse too much."""
+        """Return a message on the memory of DEVICE that this takes, or None; refuse too much."""
         return memory_in_words(self.layers.shapes, len(self.classes), available(device))
 
     def network(self) -> nn.Module:
@@ -168,7 +168,7 @@ class LinearTraining:
 
 
 def _check_batch_norm(shapes: Shapes, plan: Plan) -> None:
-    """Raise DataError where batch norm would see one number a channel: it has no variance."""
+    """Raise DataError if batch norm would see one number a channel: that has no variance."""
     images = plan.micro_batch * plan.synced_ranks
     for name, (_channels, height, width) in shapes.items():
         if images * height * width < 2:
@@ -178,7 +178,7 @@ def _check_batch_norm(shapes: Shapes, plan: Plan) -> None:
 
 
 def memory(shapes: Shapes, classes: int) -> dict[str, int]:
-    """Return {layer: bytes} that its classifier takes in training, for SHAPES and so many CLASSES.
+    """Return {layer: bytes of its classifier in training}, for SHAPES and a number of CLASSES.
 
     They are three times its weights, float32: with their gradient and their momentum.
     """
@@ -186,7 +186,7 @@ def memory(shapes: Shapes, classes: int) -> dict[str, int]:
 
 
 def memory_in_words(shapes: Shapes, classes: int, free: float) -> str | None:
-    """Return a line on memory() where that is much, None where it is not; FREE are the bytes there.
+    """Return a message if memory() is much, else None; FREE is how many bytes are free.
 
     Raises DataError where it cannot be had, with the layers to leave out: the first, whose
     classifiers are the worst.
