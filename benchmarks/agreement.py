@@ -19,35 +19,23 @@ from sklearn.model_selection import StratifiedKFold
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm import liblinear
-from ssl_common.evaluation.svm.classifiers import COSTS, FOLDS, choose, solving
+from ssl_common.evaluation.svm.classifiers import COSTS, FOLDS, choose, rarer_signs, solving
 from ssl_common.evaluation.svm.examples import read_labelled
 
 
-def objective(length, scores, signs, cost):
-    """Return |w|^2 / 2 + cost x the weighted squared hinge of SCORES (P, N), (P,): LIBLINEAR's."""
+def objective(squared, scores, signs, cost):
+    """Return SQUARED / 2 + COST x the weighted squared hinge of SCORES (P, N), (P,): LIBLINEAR's.
+
+    SQUARED (P,) is |w|^2.
+    """
     share = np.where(signs == 1, liblinear.POSITIVE_WEIGHT, np.abs(signs))  # 0: takes no part
-    return length / 2 + cost * (share * (1 - signs * scores).clip(0) ** 2).sum(axis=1)
-
-
-def exact_path(solve, signs):
-    start = None
-    for cost in COSTS:
-        found = solve.solved(signs, np.full(len(signs), cost), start)
-        start = found.start
-        length = (found.weights * solve.space.dual(found.weights, found.images)).sum(1)
-        yield length.cpu().numpy(), found.images.cpu().numpy()
-
-
-def liblinear_path(solve, signs):
-    for cost in COSTS:
-        weights, _ = solve._solve(signs, np.full(len(signs), cost), lambda _costs: None)
-        yield (weights**2).sum(axis=1), weights[:, :-1] @ solve.rows.T + weights[:, -1:]
+    return squared / 2 + cost * (share * (1 - signs * scores).clip(0) ** 2).sum(axis=1)
 
 
 def compare(train, test, workers):
     """Yield (what, exact's, LIBLINEAR's, with WORKERS) on the Examples TRAIN and TEST."""
     signs = np.where(train.labels.T == POSITIVE, 1, -1).astype(np.int8)
-    rarer = np.minimum((signs == 1).sum(axis=1), (signs == -1).sum(axis=1))
+    rarer = rarer_signs(signs)
     signs = signs[kept := rarer >= FOLDS]
     tests = [part for sign in signs for _, part in StratifiedKFold(FOLDS).split(sign, sign)]
     folds = np.repeat(signs, FOLDS, axis=0)
@@ -56,28 +44,28 @@ def compare(train, test, workers):
     excess, ap, weights = [], np.empty((2, len(tests), len(COSTS))), []
     solvers = [solving(name, train, 0, workers, None) for name in ("exact", "liblinear")]
     with solvers[0] as ours, solvers[1] as theirs:
-        both = exact_path(ours, folds), liblinear_path(theirs, folds)
-        for k, found in enumerate(zip(*both, strict=True)):
-            values = np.array([objective(*each, folds, COSTS[k]) for each in found])
-            excess.append(values / values.min(axis=0) - 1)
-            for each, (_length, scores) in zip(ap, found, strict=True):
+        paths = (each.path(folds, COSTS, lambda _costs: None) for each in (ours, theirs))
+        for k, both in enumerate(zip(*paths, strict=True)):
+            values = [objective(each.squared_norms, each.scores, folds, COSTS[k]) for each in both]
+            excess.append(np.array(values) / np.min(values, axis=0) - 1)
+            for each, solutions in zip(ap, both, strict=True):
                 for p, part in enumerate(tests):
                     truth = signs[p // FOLDS, part] == 1
-                    each[p, k] = average_precision(scores[p, part], truth, "steps")
+                    each[p, k] = average_precision(solutions.scores[p, part], truth, "steps")
         ap = 100 * ap.reshape(2, len(signs), FOLDS, -1).mean(axis=2)  # (2, C, K)
         costs = [choose(each, rarer[kept])[0] for each in ap]
-        for solve, cost in zip((ours, theirs), costs, strict=True):
-            weights.append(solve.fit(signs, cost, lambda _costs: None)[0])
+        for backend, cost in zip((ours, theirs), costs, strict=True):
+            weights.append(backend.fit(signs, cost, lambda _costs: None)[0])
     excess = np.array(excess)  # (K, 2, P)
     yield "problems", excess[:, 0].size, excess[:, 1].size
     yield "the other's objective is less, most (relative)", *excess.max(axis=(0, 2))
     for limit in (1e-6, 1e-4):
         yield f"... by more than {limit:g}, problems", *(excess > limit).sum(axis=(0, 2))
     yield "mAP in the folds, best cost", *ap.max(axis=2).mean(axis=1)
-    chosen = [np.searchsorted(COSTS, cost) for cost in costs]
-    same, every = (chosen[0] == chosen[1]).sum(), len(signs)
+    places = [np.searchsorted(COSTS, cost) for cost in costs]
+    same, every = (places[0] == places[1]).sum(), len(signs)
     yield "classes with the cost of the other, of all", same, every
-    lost = [e.max(1) - e[range(every), other] for e, other in zip(ap, chosen[::-1], strict=True)]
+    lost = [e.max(1) - e[range(every), other] for e, other in zip(ap, places[::-1], strict=True)]
     yield "AP lost in the folds with the other's cost, most", *(each.max() for each in lost)
     at = [test.classes.index(name) for name in np.array(train.classes)[kept]]
     data = np.concatenate(list(test.normalised()))

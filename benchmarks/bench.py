@@ -62,10 +62,10 @@ def permutations(_folder):
 
     def published():
         left = lexicographic(9).T
-        chosen, left = left[:1], left[1:]
-        while len(chosen) < few:
-            best = cdist(left, chosen, "hamming").mean(1).argmax()
-            chosen, left = np.vstack([chosen, left[best]]), np.delete(left, best, 0)
+        rows, left = left[:1], left[1:]
+        while len(rows) < few:
+            best = cdist(left, rows, "hamming").mean(1).argmax()
+            rows, left = np.vstack([rows, left[best]]), np.delete(left, best, 0)
 
     def ours(rows, method):
         return seconds(lambda: shell(f"make-permutations -q -n {rows} --method {method}"), 3)
@@ -283,7 +283,7 @@ def features(folder):
     @torch.inference_mode()
     def forward():
         ready = standardize(pixels).contiguous(memory_format=torch.channels_last)
-        registry.maps(trunk, ready, ["conv5"])
+        trunk.maps(["conv5"], ready)
 
     forward()
     limit = 64 / seconds(forward, 3)
@@ -335,8 +335,8 @@ def svm_problems(labels, count):
     from ssl_common.evaluation.svm.classifiers import COSTS
 
     every = [(c, f, k) for c in range(labels.shape[1]) for f in range(3) for k in range(len(COSTS))]
-    chosen = np.random.default_rng(0).choice(len(every), count, replace=False)
-    return [(labels[:, c], f, COSTS[k]) for c, f, k in (every[i] for i in chosen)]
+    some = np.random.default_rng(0).choice(len(every), count, replace=False)
+    return [(labels[:, c], f, COSTS[k]) for c, f, k in (every[i] for i in some)]
 
 
 def conversion(folder):
@@ -378,8 +378,8 @@ def protocol(folder, shape, few=None):
     """Write f.npy and f.tsv, of FEW of the classes drawn at random; return the labels of all."""
     count, width, every = shape
     labels = made(count, width, every, folder / "f.npy")
-    chosen = np.random.default_rng(1).permutation(every)[: few or every]
-    write_manifest(folder / "f.tsv", labels[:, chosen])
+    some = np.random.default_rng(1).permutation(every)[: few or every]
+    write_manifest(folder / "f.tsv", labels[:, some])
     return labels
 
 
@@ -416,26 +416,37 @@ def floor(folder):
 
     import torch
 
-    from ssl_common.evaluation.svm import classifiers, solver
+    from ssl_common import threads
+    from ssl_common.data.manifest import POSITIVE
+    from ssl_common.evaluation.svm import classifiers, exact, solver
     from ssl_common.evaluation.svm.examples import read_labelled
 
     protocol(folder, VOC07)
-    cores, lock, image = len(os.sched_getaffinity(0)), threading.Lock(), solver.Gram.image
+    cores, lock = len(os.sched_getaffinity(0)), threading.Lock()
     made_of = {torch.float32: 0, torch.float64: 0}  # vectors that the Gram matrix has multiplied
 
-    def counted(gram, weights):
-        with lock:
-            made_of[weights.dtype] += len(weights)
-        return image(gram, weights)
+    class Gram(solver.Gram):
+        def image(self, weights):
+            with lock:
+                made_of[weights.dtype] += len(weights)
+            return super().image(weights)
 
-    paths = str(folder / "f.npy"), str(folder / "f.tsv")
-    solver.Gram.image = counted
-    try:
-        ours = seconds(lambda: classifiers.train(*paths, {}, 0, cores, lambda *_: None))
-    finally:
-        solver.Gram.image = image
+    class Source(exact.Source):
+        def gram(self, some=solver.ALL):
+            return Gram(solver.gram(self.features, self.scale, self.device, some))
+
+    examples = read_labelled(str(folder / "f.npy"), str(folder / "f.tsv"), {})
+    signs = np.where(examples.labels.T == POSITIVE, 1, -1).astype(np.int8)
+    rarer = classifiers.rarer_signs(signs)
+
+    def train():
+        with threads.sharing(cores):
+            backend = exact.Exact(Source(examples, "cpu"), 0, cores)
+            ap, _early = classifiers.cross_validate(signs, backend, lambda _costs: None)
+            backend.fit(signs, classifiers.choose(ap, rarer)[0], lambda _costs: None)
+
+    ours = seconds(train)
     torch.set_num_threads(cores)
-    examples = read_labelled(*paths, {})
     features, scale = examples.features, torch.from_numpy(examples.scale())
     count, width = features.shape
     gram = seconds(lambda: solver.gram(features, scale))

@@ -79,7 +79,8 @@ def saved(content, **options):
 def read(data, folder):
     """Return {name: tensor} of a file of DATA."""
     (folder / "w").write_bytes(data)
-    return archives.read(str(folder / "w"))[0]
+    with open(folder / "w", "rb") as stream:
+        return archives.read(stream, str(folder / "w"))[0]
 
 
 def same(found, want):
@@ -313,7 +314,7 @@ def test_a_module_that_was_saved_whole(tmp_path):
 def test_torchscript(tmp_path):
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3)).eval()
     torch.jit.save(torch.jit.trace(module, torch.zeros(1, 2, 4, 4)), tmp_path / "j.pt")
-    found = archives.read(str(tmp_path / "j.pt"))[0]
+    found = read((tmp_path / "j.pt").read_bytes(), tmp_path)
     for name, value in module.state_dict().items():
         assert torch.equal(found[name], value), name
 

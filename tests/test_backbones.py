@@ -18,7 +18,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from ssl_common.data import augmentation
 from ssl_common.evaluation import features
 from ssl_common.models import backbones, registry
-from ssl_common.models.foreign import weights
+from ssl_common.models.foreign import conversion, recognition
 from ssl_common.streams import DataError
 
 # Network -> its layers, as far as they are told here, each with channels, side and grid.
@@ -46,7 +46,7 @@ def test_maps_are_those_of_torchvision(arch):
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     layers = list(trunk.pooling)
     with torch.no_grad():
-        found = registry.maps(trunk, images, layers)
+        found = trunk.maps(layers, images)
         want = create_feature_extractor(theirs, layers).eval()(images)
     assert list(found) == layers
     sides = [found[layer].shape[-1] for layer in layers]
@@ -59,7 +59,7 @@ def test_maps_are_those_of_torchvision(arch):
         grid = trunk.pooling[layer]
         # The largest square of no more than 9,600 numbers, and no more places than the map has.
         assert grid == max(g for g in range(1, side + 1) if g == 1 or g * g * channels <= 9600)
-        assert registry.pooled(trunk, layer, ours).shape == (2, channels, grid, grid)
+        assert trunk.pooled(layer, ours).shape == (2, channels, grid, grid)
     for layer, (channels, side, grid) in NETWORKS[arch].items():
         assert found[layer].shape[1:] == (channels, side, side) and trunk.pooling[layer] == grid
 
@@ -71,7 +71,7 @@ def test_the_blocks_of_a_vision_transformer_are_its_patches():
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     name = "encoder.layers.encoder_layer_11"
     with torch.no_grad():
-        found = registry.maps(trunk, images, [name])[name]
+        found = trunk.maps([name], images)[name]
         tokens = create_feature_extractor(trunk.network, [name])(images)[name]
     assert tokens.shape == (1, 1 + 49, 768) and found.shape == (1, 768, 7, 7)
     for row, column in ((0, 0), (2, 5), (6, 6)):
@@ -159,7 +159,7 @@ QUICK = ("alexnet", "googlenet", "mnasnet0_5", "swin_t")
 def test_a_network_of_torchvision_is_used_as_torchvision_uses_it(arch, tmp_path, monkeypatch):
     named = check(arch, models.get_model_weights(arch).DEFAULT, tmp_path, monkeypatch)
     assert named == {"alexnet": "torchvision-alexnet"}.get(arch, arch)
-    assert registry.name_of(registry.build(named, 0)) == named
+    assert registry.build(named, 0).name == named
 
 
 def uses():
@@ -228,7 +228,7 @@ def test_all_files_of_torchvision_have_their_digest_in_their_name():
     for arch in models.list_models(module=models):
         for entry in models.get_model_weights(arch):
             (digest,) = re.findall(r"-([0-9a-f]{8,})\.pth$", entry.url)
-            assert backbones.recognised(arch, f"{digest}{'0' * 16}"[:16]) == entry.name
+            assert recognition.weights_by_digest(arch, f"{digest}{'0' * 16}"[:16]) == entry.name
 
 
 def test_the_patches_of_a_vision_transformer_tell_its_size(tmp_path):
@@ -238,7 +238,7 @@ def test_the_patches_of_a_vision_transformer_tell_its_size(tmp_path):
     trunk, settings = features.network(f"torchvision:vit_b_16:{tmp_path}/w.pth", 0)
     assert settings["arch"] == "vit_b_16-IMAGENET1K_SWAG_E2E_V1" and trunk.input_size == 384
     again = registry.restored(settings, trunk.state_dict(), "linear.pt")
-    assert registry.weights_digest(again) == registry.weights_digest(trunk)
+    assert again.digest() == trunk.digest()
 
 
 def renamed(state):
@@ -276,7 +276,7 @@ def test_how_images_are_taken_is_of_the_models_identity(arch, changed):
     plain = hashlib.sha256()
     for name, tensor in state.items():
         plain.update(name.encode() + tensor.numpy().tobytes())
-    assert (registry.weights_digest(trunk) != plain.hexdigest()[:16]) == changed
+    assert (trunk.digest() != plain.hexdigest()[:16]) == changed
 
 
 def test_large_images_are_not_made_small_first():
@@ -322,7 +322,7 @@ def test_a_file_of_weights(tmp_path):
 def test_another_network_is_refused(tmp_path, theirs, message):
     torch.save(models.get_model(theirs, weights=None).state_dict(), tmp_path / "w.pth")
     with pytest.raises(DataError, match=message):
-        weights.torchvision("resnet18", str(tmp_path / "w.pth"))
+        conversion.torchvision("resnet18", str(tmp_path / "w.pth"))
 
 
 def test_the_layers_are_shown(tmp_path):

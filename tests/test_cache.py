@@ -21,6 +21,7 @@ from ssl_common.training.plan import TrainingOptions
 class Twin(Tiny):
     """Tiny, but for two layers whose features have one shape: 16 x 1 x 1."""
 
+    name = "twin"
     pooling = Tiny.pooling | {"conv2": (7, 1, 0)}
 
 

@@ -17,7 +17,7 @@ from torchvision import models
 
 from ssl_common.evaluation import features
 from ssl_common.models import networks, registry
-from ssl_common.models.foreign import weights
+from ssl_common.models.foreign import conversion, inspection, weights
 from ssl_common.streams import DataError
 
 BGR_MEAN, BGR_STD = (0.406, 0.456, 0.485), (0.225, 0.224, 0.229)  # of the paper's data_input
@@ -71,8 +71,8 @@ def pixels():
 def converted(folder, blobs, name="w.pkl", **options):
     """Write BLOBS as Caffe2 does, convert them, and return the layers of the network."""
     caffe2.save(folder / name, blobs)
-    found = weights.Weights(str(folder / name), **options)
-    weights.convert(found, str(folder / "w.pt"), False, {})
+    found = weights.read(str(folder / name), **options)
+    conversion.convert(found, str(folder / "w.pt"), False, {})
     return features.Layers(str(folder / "w.pt"), [], 0)
 
 
@@ -133,7 +133,7 @@ def resnet_digest(folder, content, **options):
         caffe2.save(folder / "w", content)
     else:
         torch.save(content, folder / "w")
-    return registry.weights_digest(weights.Weights(str(folder / "w"), **options).trunk())
+    return weights.read(str(folder / "w"), **options).trunk().digest()
 
 
 @pytest.mark.slow
@@ -161,8 +161,8 @@ def test_every_kind_of_file_gives_the_same_resnet(theirs, tmp_path):
 
 def test_round_trips_are_exact(theirs, tmp_path):
     def convert(source, output, torchvision):
-        found = weights.Weights(str(tmp_path / source))
-        weights.convert(found, str(tmp_path / output), torchvision, {})
+        found = weights.read(str(tmp_path / source))
+        conversion.convert(found, str(tmp_path / output), torchvision, {})
 
     state = theirs.state_dict()
     torch.save(state, tmp_path / "a.pth")
@@ -234,8 +234,8 @@ def test_features_of_caffenet(tmp_path, pixels, npy):
     maps = alexnet_maps(blobs, images, (4, "conv{}/", True))
     if npy:
         np.save(tmp_path / "w.npy", blobs, allow_pickle=True)
-        found = weights.Weights(str(tmp_path / "w.npy"))
-        weights.convert(found, str(tmp_path / "w.pt"), False, {})
+        found = weights.read(str(tmp_path / "w.npy"))
+        conversion.convert(found, str(tmp_path / "w.pt"), False, {})
         found = features.Layers(str(tmp_path / "w.pt"), [], 0)(pixels)
     else:
         found = converted(tmp_path, blobs)(pixels)
@@ -276,9 +276,9 @@ def test_vissl_gives_the_same_alexnet(tmp_path, pretext):
     blobs = caffe2.alexnet(np.random.default_rng(2), names, layers, channels)
     caffe2.save(tmp_path / "w.pkl", blobs)
     torch.save({"model_state_dict": vissl(blobs, names)}, tmp_path / "w.torch")
-    both = [weights.Weights(str(tmp_path / f"w.{end}")) for end in ("pkl", "torch")]
-    first, second = (registry.weights_digest(found.trunk()) for found in both)
-    assert first == second and [found.pretext for found in both] == [pretext, pretext]
+    both = [weights.read(str(tmp_path / f"w.{end}")) for end in ("pkl", "torch")]
+    first, second = (found.trunk().digest() for found in both)
+    assert first == second and [found.network.pretext for found in both] == [pretext, pretext]
     assert both[0].left_out() == both[1].left_out() == []
 
 
@@ -315,8 +315,12 @@ def test_features_of_the_colorization_resnet(theirs, tmp_path, coloured):
     state = dict(theirs.state_dict())
     state["conv1.weight"] = state["conv1.weight"][:, :1]
     caffe2.save(tmp_path / "w.pkl", caffe2.resnet(state))
-    found = weights.Weights(str(tmp_path / "w.pkl"))
-    assert (found.arch, found.reads, found.pretext) == ("resnet50", "lab", "colorization")
+    found = weights.read(str(tmp_path / "w.pkl"))
+    assert (found.network.arch, found.network.reads, found.network.pretext) == (
+        "resnet50",
+        "lab",
+        "colorization",
+    )
     # torchvision's network with one channel, and with res5 at the size of res4.
     network = models.resnet50(num_classes=5)
     network.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
@@ -326,7 +330,7 @@ def test_features_of_the_colorization_resnet(theirs, tmp_path, coloured):
     with torch.no_grad():
         want = resnet_maps(network.double().eval(), lightness - 50)
     assert want["res5"].shape == (2, 2048, 14, 14)
-    weights.convert(found, str(tmp_path / "w.pt"), False, {})
+    conversion.convert(found, str(tmp_path / "w.pt"), False, {})
     found = features.Layers(str(tmp_path / "w.pt"), [], 0)(pixels)
     for layer, window in (RESNET | {"res5": (12, 2, 0)}).items():
         close(found[layer].numpy(), averages(want[layer], *window))
@@ -338,7 +342,7 @@ def test_features_of_the_colorization_resnet(theirs, tmp_path, coloured):
 def test_every_name_is_used_or_listed(theirs, tmp_path):
     blobs = caffe2.jigsaw(theirs.state_dict(), 100, np.random.default_rng(0))
     caffe2.save(tmp_path / "w.pkl", blobs)
-    said = [line.split("\t") for line in weights.Weights(str(tmp_path / "w.pkl")).inspect()]
+    said = [line.split("\t") for line in inspection.lines(weights.read(str(tmp_path / "w.pkl")))]
     about = {word: rest[0] for word, *rest in said if word not in ("used", "unused", "setting")}
     assert about["network"] == "resnet50" and about["pretext"] == "jigsaw"
     assert about["permutations"] == "100" and about["input"].startswith(
@@ -361,8 +365,12 @@ def test_a_file_without_towers_is_not_mistaken_for_one(theirs, tmp_path):
     blobs = caffe2.resnet(theirs.state_dict())
     blobs |= {"pred_w": np.zeros((1000, 2048), np.float32), "pred_b": np.zeros(1000, np.float32)}
     caffe2.save(tmp_path / "w.pkl", blobs)
-    found = weights.Weights(str(tmp_path / "w.pkl"))
-    assert (found.pretext, found.permutations, found.wrong) == ("supervised", None, [])
+    found = weights.read(str(tmp_path / "w.pkl"))
+    assert (found.network.pretext, found.network.permutations, found.wrong) == (
+        "supervised",
+        None,
+        [],
+    )
     assert len(found.taken) == 265 and found.left_out() == ["pred_b", "pred_w"]
 
 
@@ -390,7 +398,7 @@ def test_what_does_not_fit_is_named(tmp_path, change):
         blobs[name] = value
     caffe2.save(tmp_path / "w.pkl", blobs)
     with pytest.raises(DataError, match=f"w.pkl: .*{message}") as caught:
-        weights.Weights(str(tmp_path / "w.pkl")).trunk()
+        weights.read(str(tmp_path / "w.pkl")).trunk()
     assert "\n" not in str(caught.value)
 
 
@@ -398,24 +406,24 @@ def test_oddities_are_told_and_what_no_network_has_is_refused(tmp_path):
     blobs = caffe2.alexnet(np.random.default_rng(0), "conv{}_s0/conv{}_s0_bn", (3, 4, 5))
     blobs["conv1_s0_b"] = blobs["conv1_s0_b"].astype(np.float64)
     caffe2.save(tmp_path / "w.pkl", blobs)
-    assert weights.Weights(str(tmp_path / "w.pkl")).unusual == ["conv1_s0_b is float64"]
+    assert weights.read(str(tmp_path / "w.pkl")).unusual == ["conv1_s0_b is float64"]
     halves = {name: blob.astype(np.float16) for name, blob in blobs.items()}
     caffe2.save(tmp_path / "w.pkl", halves)
-    assert weights.Weights(str(tmp_path / "w.pkl")).unusual == ["22 weights are float16"]
+    assert weights.read(str(tmp_path / "w.pkl")).unusual == ["22 weights are float16"]
     blobs["conv3_s0_bn_riv"][7] = -1
     blobs["conv2_s0_w"][0, 0, 0, 0] = np.nan
     blobs["conv1_s0_b"][0] = 1e300  # beyond what the network will hold
     blobs["fc8_w"] = np.full((9, 4), np.nan, np.float32)  # of no use here
     caffe2.save(tmp_path / "w.pkl", blobs)
-    found = weights.Weights(str(tmp_path / "w.pkl"))
+    found = weights.read(str(tmp_path / "w.pkl"))
     assert set(found.wrong) == {
         "conv3_s0_bn_riv holds negative variances",
         "conv2_s0_w holds NaN or infinity",
         "conv1_s0_b holds NaN or infinity",
     }
-    assert "wrong\tconv3_s0_bn_riv holds negative variances" in list(found.inspect())
+    assert "wrong\tconv3_s0_bn_riv holds negative variances" in list(inspection.lines(found))
     with pytest.raises(DataError, match="holds NaN or infinity, and 2 more like it$"):
-        weights.convert(found, str(tmp_path / "w.pt"), False, {})
+        conversion.convert(found, str(tmp_path / "w.pt"), False, {})
     assert not (tmp_path / "w.pt").exists()
 
 
@@ -438,10 +446,10 @@ def test_what_stands_beside_the_weights_makes_no_file_that_we_refuse(tmp_path):
     odd = {"half \ud800": 1, "half": "\ud800", "large": 2**200, "none": float("nan"), "deep": {}}
     odd |= {"of \ud800": torch.ones(2), "list": [1, 2], "objects": [object, {"a": 1}]}
     torch.save(BESIDE | odd | {"model_state_dict": state}, tmp_path / "w.torch")
-    found = weights.Weights(str(tmp_path / "w.torch"))
-    weights.convert(found, str(tmp_path / "w.pt"), False, {})
+    found = weights.read(str(tmp_path / "w.torch"))
+    conversion.convert(found, str(tmp_path / "w.pt"), False, {})
     trunk, settings = features.network(str(tmp_path / "w.pt"), 0)
-    assert registry.weights_digest(trunk) == registry.weights_digest(found.trunk())
+    assert trunk.digest() == found.trunk().digest()
     said = settings["converted"]["settings"]
     assert (said["namespace.lr"], said["number"], said["objects.1.a"]) == (0.3, 60.6, 1)
     assert settings["converted"]["left_out"] == ["of \\ud800"]
@@ -468,7 +476,7 @@ def test_a_tag_wins_over_what_the_names_suggest(tmp_path, kind):
     ((names, layers),) = made().items()
     blobs = caffe2.alexnet(np.random.default_rng(0), names, layers)
     caffe2.save(tmp_path / "w.pkl", blobs | {"fc8_w": np.zeros((701, 4), np.float32)})
-    weights.convert(weights.Weights(str(tmp_path / "w.pkl")), str(tmp_path / "w.pt"), False, tags)
+    conversion.convert(weights.read(str(tmp_path / "w.pkl")), str(tmp_path / "w.pt"), False, tags)
     settings = networks.load_network(str(tmp_path / "w.pt"))["settings"]
     assert (settings["pretext"], settings["permutations"]) == (pretext, permutations)
     assert settings.get("inferred") == (["pretext"] if inferred else None)
@@ -480,7 +488,7 @@ def test_a_tag_does_not_win_over_what_the_file_says(tmp_path, tag):
     blobs = caffe2.alexnet(np.random.default_rng(0), *names)
     caffe2.save(tmp_path / "w.pkl", blobs | {"fc8_w": np.zeros((701, 4), np.float32)})
     with pytest.raises(DataError, match=r"^--tag \w+=\w+: \S+w.pkl says \w+$"):
-        weights.convert(weights.Weights(str(tmp_path / "w.pkl")), "-", False, tag)
+        conversion.convert(weights.read(str(tmp_path / "w.pkl")), "-", False, tag)
 
 
 def test_two_networks_of_which_one_is_bare(tmp_path):
@@ -489,8 +497,8 @@ def test_two_networks_of_which_one_is_bare(tmp_path):
     other = {name: value + 1 for name, value in state.items()}
     torch.save({"ema": state | {"epoch": 1}, "epoch": 5} | other, tmp_path / "w.torch")
     with pytest.raises(DataError, match="2 networks, ema and one bare: choose by --prefix$"):
-        weights.Weights(str(tmp_path / "w.torch"))
-    found = weights.Weights(str(tmp_path / "w.torch"), prefix="ema")
+        weights.read(str(tmp_path / "w.torch"))
+    found = weights.read(str(tmp_path / "w.torch"), prefix="ema")
     trunk = found.trunk().state_dict()
     want = state["_feature_blocks.0.0.bias"]
     assert torch.equal(trunk["conv1.0.bias"], want) and found.settings() == {
@@ -506,8 +514,8 @@ def test_a_linear_probe_is_not_called_supervised(theirs, tmp_path):
     content = {"epoch": 100, "arch": "resnet50", "state_dict": state, "best_acc1": np.float64(60.6)}
     torch.save(content, tmp_path / "w.pth")
     for tags, pretext in (({}, None), ({"pretext": "moco"}, "moco")):
-        found = weights.Weights(str(tmp_path / "w.pth"))
-        weights.convert(found, str(tmp_path / "w.pt"), False, tags)
+        found = weights.read(str(tmp_path / "w.pth"))
+        conversion.convert(found, str(tmp_path / "w.pt"), False, tags)
         settings = networks.load_network(str(tmp_path / "w.pt"))["settings"]
         assert settings["pretext"] == pretext and "inferred" not in settings
     trunk, settings = features.network(f"torchvision:resnet50:{tmp_path}/w.pth", 0)
@@ -559,10 +567,10 @@ def test_bad_files(bad):
     }
     for name, message in messages.items():
         with pytest.raises(DataError, match=message) as caught:
-            weights.convert(weights.Weights(str(bad / name)), str(bad / "out.pt"), False, {})
+            conversion.convert(weights.read(str(bad / name)), str(bad / "out.pt"), False, {})
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="model.pt: torchvision has no alexnet like this one"):
-        weights.convert(weights.Weights(str(bad / "model.pt")), str(bad / "out.pt"), True, {})
+        conversion.convert(weights.read(str(bad / "model.pt")), str(bad / "out.pt"), True, {})
     assert not (bad / "out.pt").exists() and not (bad / "exploded").exists()
 
 

@@ -54,12 +54,14 @@ def test_features_and_sidecar(run, scratch):
     manifest = Manifest(str(scratch / "test.tsv"))
     want = by_hand([scratch / row.path for row in manifest], 3)
     assert features.shape == (4, 9600) and features.dtype == np.float32
-    np.testing.assert_allclose(features, want, rtol=1e-3, atol=1e-4)
+    # Without AVX2 torch resizes the rows of a picture by another way, a level of 256 apart here
+    # and there; features cropped instead of warped are 0.2 apart.
+    np.testing.assert_allclose(features, want, rtol=1e-3, atol=5e-3)
     sidecar = json.loads((scratch / "f.npy.json").read_text())
     assert sidecar["shape"] == [384, 5, 5] and sidecar["layer"] == "conv3"
     assert sidecar["manifest"] == manifest.digest() and sidecar["seed"] == 3
     assert (sidecar["arch"], sidecar["pretext"]) == ("alexnet", "random")
-    assert sidecar["model"] == registry.weights_digest(registry.build("alexnet", 3))
+    assert sidecar["model"] == registry.build("alexnet", 3).digest()
 
 
 def test_batch_workers_and_pipes_do_not_change_the_features(run, scratch):

@@ -160,7 +160,11 @@ def happened(line, folder):
             del words[at : at + 2]
     before = states(folder)
     process = subprocess.Popen(
-        argv(words), cwd=folder, env=environment(), stderr=subprocess.PIPE, **streams
+        argv(words),
+        cwd=folder,
+        env=environment({"OMP_NUM_THREADS": "1"}),
+        stderr=subprocess.PIPE,
+        **streams,
     )
     with process:
         if stopping:
@@ -174,7 +178,8 @@ def happened(line, folder):
     after = states(folder)
     files = {name for name in after if after[name] != before.get(name) and "/step-" not in name}
     files = set() if stopping else files
-    said = [CLOCK.sub("TIME", each) for each in err.decode().splitlines()]
+    lines = [each for each in err.decode().splitlines() if "steps left" not in each]  # by the clock
+    said = [CLOCK.sub("TIME", each) for each in lines]
     return {
         "status": status,
         "stdout": text(out or b""),

@@ -123,18 +123,18 @@ def test_alexnet_on_tiles_and_on_images():
     trunk = registry.build("alexnet", 0).eval()
     with torch.no_grad():
         assert trunk(torch.zeros(1, 3, 64, 64)).shape == (1, 256, 2, 2)
-        maps = registry.maps(trunk, torch.randn(1, 3, 227, 227), list(trunk.pooling))
+        maps = trunk.maps(list(trunk.pooling), torch.randn(1, 3, 227, 227))
     sides = dict(conv1=109, pool1=54, conv2=54, pool2=26, conv3=26, conv4=26, conv5=26, pool5=12)
     widths = dict(conv1=9600, pool1=9600, conv2=9216, pool2=9216, conv3=9600, conv4=9600)
     widths |= dict(conv5=9216, pool5=9216)  # as the authors' AlexNet has them
     for layer, found in maps.items():
         assert found.shape[2] == sides[layer] and (found >= 0).all()
-        assert registry.pooled(trunk, layer, found).numel() == widths[layer]
+        assert trunk.pooled(layer, found).numel() == widths[layer]
 
 
 def test_padding_does_not_count_in_the_average():
     trunk = registry.build("alexnet", 0)
-    pooled = registry.pooled(trunk, "pool1", torch.ones(1, 96, 54, 54))
+    pooled = trunk.pooled("pool1", torch.ones(1, 96, 54, 54))
     assert (pooled == 1).all()
 
 
@@ -142,7 +142,7 @@ def test_maps_are_those_of_a_forward_pass_stage_by_stage():
     trunk = registry.build("alexnet", 3).eval()
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        found = registry.maps(trunk, image, ["conv1", "conv3"])
+        found = trunk.maps(["conv1", "conv3"], image)
         conv1 = trunk.conv1(image.clone()).clone()
         conv3 = trunk.conv3(trunk.pool2(trunk.conv2(trunk.pool1(conv1))))
     torch.testing.assert_close(found["conv1"], conv1)
@@ -153,7 +153,7 @@ def test_weights_come_from_the_seed_and_leave_the_global_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    digests = [registry.weights_digest(registry.build("alexnet", seed)) for seed in (0, 0, 1)]
+    digests = [registry.build("alexnet", seed).digest() for seed in (0, 0, 1)]
     assert digests[0] == digests[1] != digests[2]
     assert (torch.rand(3) == expected).all()
 

@@ -183,7 +183,7 @@ def test_light_has_the_covariance_of_colours():
 
 def test_the_trunk_is_frozen():
     work = task()
-    digest = registry.weights_digest(work.trunk)
+    digest = work.trunk.digest()
     pixels = torch.randint(0, 256, (6, 64, 64, 3), dtype=torch.uint8)
     drawn = draws(0, [0] * 6, range(6), work.draws)
     shapes = [tuple(each.shape[1:]) for each in work.features(pixels, drawn)]
@@ -192,7 +192,7 @@ def test_the_trunk_is_frozen():
     work.score(heads, pixels, drawn, torch.arange(6)).loss.backward()
     assert all(p.grad is not None for p in heads.parameters())
     assert all(p.grad is None for p in work.trunk.parameters())
-    assert registry.weights_digest(work.trunk) == digest  # the statistics of its batch norm too
+    assert work.trunk.digest() == digest  # the statistics of its batch norm too
     assert work.chance == pytest.approx(3 * math.log(3))
 
 

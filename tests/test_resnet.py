@@ -40,7 +40,7 @@ def maps():
     extractor = create_feature_extractor(theirs, {node: k for k, (node, *_) in LAYERS.items()})
     images = torch.randn(2, 3, 224, 224, generator=generator)
     with torch.no_grad():
-        return registry.maps(trunk.eval(), images, list(trunk.pooling)), extractor.eval()(images)
+        return trunk.eval().maps(list(trunk.pooling), images), extractor.eval()(images)
 
 
 def test_every_map_is_torchvisions(maps):
@@ -57,7 +57,7 @@ def test_the_averages_are_numpys_without_the_padding(maps):
     trunk = registry.build("resnet50", 0)
     for layer, (_node, _shape, width) in LAYERS.items():
         found = maps[0][layer]
-        pooled = registry.pooled(trunk, layer, found)
+        pooled = trunk.pooled(layer, found)
         assert pooled[0].numel() == width
         kernel, stride, padding = trunk.pooling[layer]
         starts = [stride * i - padding for i in range(pooled.shape[-1])]
@@ -92,7 +92,7 @@ def test_the_jigsaw_network_learns_through_it():
     assert all(grad is not None and grad.abs().sum() > 0 for grad in gradients.values())
     # A 64 x 64 tile ends in a map of 2 x 2, which is averaged.
     with torch.no_grad():
-        found = registry.maps(network.trunk.eval(), tiles[0], ["res5", "pool5"])
+        found = network.trunk.eval().maps(["res5", "pool5"], tiles[0])
     assert found["res5"].shape == (9, 2048, 2, 2)
     torch.testing.assert_close(found["pool5"], found["res5"].mean((2, 3), keepdim=True))
 

@@ -58,8 +58,8 @@ def solved(space, signs, costs, start=None):
     if isinstance(space, newton.Columns):
         point, gaps = newton.solve(space, signs, costs, start)
         return point.images.clone(), gaps, point
-    weights, images, gaps = solver.solve(space, solver.Preconditioner(space), signs, costs, start)
-    return images, gaps, (weights, images)
+    solutions = solver.solve(space, solver.Preconditioner(space), signs, costs, start)
+    return solutions.images, solutions.gaps, solutions
 
 
 def newtons(features, signs, costs):
@@ -176,8 +176,11 @@ def test_gram_is_of_the_rows_and_their_ones():
     scales = torch.rand(9).double(), torch.rand(5).double()
     expected = (scales[0].numpy()[:, None] * left) @ (scales[1].numpy()[:, None] * right).T + 1
     for rows in (slice(None), np.array([7, 2])):
-        found = solver.gram(left, scales[0], "cpu", rows, right, scales[1])
+        found = solver.cross_gram(left, scales[0], rows, right, scales[1])
         np.testing.assert_allclose(found, expected[rows], rtol=1e-12)
+        own = solver.gram(left, scales[0], "cpu", rows)
+        both = solver.cross_gram(left, scales[0], rows, left[rows], scales[0][rows])
+        np.testing.assert_allclose(own, both, rtol=1e-12)
 
 
 def test_columns_are_read_again_where_they_are_not_held(tmp_path, monkeypatch):
@@ -192,3 +195,13 @@ def test_columns_are_read_again_where_they_are_not_held(tmp_path, monkeypatch):
     for cost in COSTS:
         both = [solved(space, signs, [cost] * 3)[0] for space in (held, read)]
         torch.testing.assert_close(*both, rtol=1e-9, atol=1e-12)
+
+
+def test_several_systems_by_several_threads():
+    """MKL finds no pivots for a batch of large matrices by several threads; torch then raises."""
+    features, signs = made(200, 300)
+    space = space_of(features, "columns")
+    alone = solved(space, signs, [1.0] * 3)[0]
+    with threads.sharing(2):
+        together = solved(space, signs, [1.0] * 3)[0]
+    torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-12)

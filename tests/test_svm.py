@@ -1,5 +1,6 @@
 """The SVM against its stated problem, and the choice of costs against scikit-learn's pieces."""
 
+import gc
 import io
 import itertools
 import os
@@ -14,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from ssl_common import threads
 from ssl_common.evaluation.metrics import average_precision
-from ssl_common.evaluation.svm import classifiers, liblinear, lowshot, newton, solver
+from ssl_common.evaluation.svm import backend, classifiers, liblinear, lowshot, newton, solver
 from ssl_common.evaluation.svm.examples import read_examples
 from ssl_common.streams import DataError
 
@@ -100,7 +101,8 @@ def test_folds_are_scikit_learns():
         @staticmethod
         def path(signs, costs, _advance):
             asked.append(signs.copy())
-            yield from [(np.zeros(signs.shape), 0)] * len(costs)
+            found = backend.Solutions(np.zeros(signs.shape), np.zeros(len(signs)), 0)
+            yield from [found] * len(costs)
 
     classifiers.cross_validate(np.stack([signs, -signs]), Spy, ignore)
     expected = [set(fit) for fit, _test in StratifiedKFold(3).split(rows, signs)]
@@ -154,7 +156,7 @@ def test_difficult_images_are_negatives(tmp_path):
 def test_few_and_none(tmp_path):
     found = trained(tmp_path, ["a", "a", "a", "b", "", "", "?c", "b"])
     assert found.classes == ["a", "b", "c"]
-    assert found.chosen == ["folds", "others", "none"]
+    assert found.cost_from == ["folds", "others", "none"]
     assert found.cost[0] == found.cost[1]
     assert np.isnan(found.weights[2]).all()
     assert np.isfinite(found.weights[:2]).all()
@@ -289,7 +291,7 @@ def test_two_images_a_class(tmp_path, solver):
     """No class has enough for the folds: the cost is 1."""
     labels = [f"c{i % 3}" for i in range(6)]
     found = trained(tmp_path, labels, solver=solver)
-    assert found.cost.tolist() == [1, 1, 1] and found.chosen == ["default"] * 3
+    assert found.cost.tolist() == [1, 1, 1] and found.cost_from == ["default"] * 3
     assert np.isfinite(found.weights).all() and np.isnan(found.ap).all()
 
 
@@ -308,7 +310,7 @@ def test_features_cut_short_while_in_use(tmp_path, monkeypatch, few):
         classifiers.train(*files, {}, 0, 0, progress)
 
 
-def few_shot(folder, features, draws=2, k=2):
+def few_shot(folder, features, draws=2, k=2, progress=lambda *_: None):
     """Train on DRAWS samples of K images of each of a, b and c, of FEATURES (3n, D); return all."""
     count, rng = len(features), np.random.default_rng(0)
     files = write(folder, ["a", "b", "c"] * (count // 3), features=features)
@@ -318,7 +320,7 @@ def few_shot(folder, features, draws=2, k=2):
         matrix = np.full((count, 3), -1, np.int8)
         matrix[rows] = np.repeat(np.eye(3, dtype=np.int8), k, axis=0)
         np.save(folder / f"few/sample{number}_k{k}.npy", matrix)
-    return files, lowshot.train(*files, str(folder / "few"), {}, 0, 2, lambda *_: None)
+    return files, lowshot.train(*files, str(folder / "few"), {}, 0, 2, progress)
 
 
 def test_threads_are_as_they_were(tmp_path):
@@ -333,6 +335,11 @@ def test_threads_are_as_they_were(tmp_path):
             assert torch.get_num_threads() == count
             with pytest.raises(ZeroDivisionError):
                 classifiers.train(*files, {}, 0, 2, lambda *_: 1 / 0)
+            assert torch.get_num_threads() == count
+            with pytest.raises(ZeroDivisionError) as error:
+                few_shot(tmp_path, np.eye(12), progress=lambda *_: 1 / 0)
+            del error
+            gc.collect()
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(before)

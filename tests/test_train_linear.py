@@ -59,7 +59,7 @@ def test_log_and_file(whole, tmp_path):
     with registry.seeded(0):
         trunk = Tiny()
     assert all(torch.equal(found["frozen"][k], v) for k, v in trunk.state_dict().items())
-    assert found["about"]["model"] == first["model"] == registry.weights_digest(trunk)
+    assert found["about"]["model"] == first["model"] == trunk.digest()
 
 
 def test_stopped_and_resumed_is_uninterrupted(whole, scratch):

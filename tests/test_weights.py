@@ -1,6 +1,7 @@
 """State dicts of torchvision: which weights are taken, what is left out, and what is refused."""
 
 import json
+import os
 import re
 
 import caffe2
@@ -11,8 +12,7 @@ from conftest import save_bomb
 from torchvision import models
 
 from ssl_common.evaluation import features
-from ssl_common.models import registry
-from ssl_common.models.foreign import weights
+from ssl_common.models.foreign import conversion
 from ssl_common.streams import DataError
 
 
@@ -55,7 +55,7 @@ SUPERVISED = ("bare", "parallel", "without counts", "half precision", "averaged"
 @pytest.mark.parametrize("form", FORMS)
 def test_the_trunk_computes_what_the_network_does(theirs, tmp_path, form):
     torch.save(FORMS[form](theirs.state_dict()), tmp_path / "w.pth")
-    trunk, settings = weights.torchvision("resnet50", str(tmp_path / "w.pth"))
+    trunk, settings = conversion.torchvision("resnet50", str(tmp_path / "w.pth"))
     assert "fc.bias, fc.weight" in settings["left_out"]
     taught = {"pretext": "supervised", "inferred": ["pretext"]} if form in SUPERVISED else {}
     assert settings == {"arch": "resnet50", "pretext": None, **taught} | {
@@ -72,7 +72,7 @@ def test_the_older_file_format(theirs, tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "new.pth")
     torch.save(theirs.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     digests = [
-        registry.weights_digest(weights.torchvision("resnet50", str(tmp_path / name))[0])
+        conversion.torchvision("resnet50", str(tmp_path / name))[0].digest()
         for name in ("new.pth", "old.pth")
     ]
     assert digests[0] == digests[1]
@@ -140,7 +140,7 @@ def test_what_is_not_the_network_is_refused(theirs, tmp_path, kind):
     state = {k: v.new_zeros(()).expand(v.shape) for k, v in theirs.state_dict().items()}  # small
     torch.save(make(state), tmp_path / "w.pth")
     with pytest.raises(DataError, match=message) as caught:
-        weights.torchvision("resnet50", str(tmp_path / "w.pth"))
+        conversion.torchvision("resnet50", str(tmp_path / "w.pth"))
     assert "\n" not in str(caught.value)
 
 
@@ -159,7 +159,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, zipped, recwarn):
                 spoilt[place] = rng.integers(256)
         path.write_bytes(spoilt)
         with pytest.raises(DataError) as caught:  # with whole bytes: no network is known
-            weights.torchvision("resnet50", str(path))
+            conversion.torchvision("resnet50", str(path))
         assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
         refused += "damaged" in str(caught.value)
     assert refused > 100 and not recwarn.list
@@ -181,13 +181,13 @@ def test_the_way_out_is_one(tmp_path, content, message):
     else:
         torch.save(content, tmp_path / "w.pth")
     with pytest.raises(DataError, match=message):
-        weights.torchvision(arch, str(tmp_path / "w.pth"))
+        conversion.torchvision(arch, str(tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize("name", ["caffenet", "alexnet-lab", "lenet", "torchvision-lenet"])
 def test_what_torchvision_does_not_have(name):
     with pytest.raises(DataError, match="no such"):
-        weights.torchvision(name, "w.pth")
+        conversion.torchvision(name, "w.pth")
 
 
 def test_features_are_those_of_torchvision(theirs, tmp_path):
@@ -223,6 +223,7 @@ def test_the_command_says_what_it_left_out(theirs, scratch, run):
         ("torchvision:resnet50:gone.pth", "gone.pth: No such file or directory"),
         ("torchvision:resnet50:", "no file of weights: write torchvision:resnet50:FILE"),
         ("torchvision:resnet50", "no file of weights: write torchvision:resnet50:FILE"),
+        ("torchvision:resnet50:fifo", "fifo: not a regular file"),
         ("torchvision:resnet50:photos", "photos: Is a directory"),
         ("torchvision:resnet50:test.tsv", "test.tsv: not a file of weights, but text"),
         ("torchvision:resnet50:bomb.pt", "bomb.pt: a pickle that asks for posix.system"),
@@ -231,6 +232,7 @@ def test_the_command_says_what_it_left_out(theirs, scratch, run):
 )
 def test_bad_files(scratch, run, model, message):
     save_bomb(scratch / "bomb.pt", scratch / "exploded")
+    os.mkfifo(scratch / "fifo")
     done = run("extract-features", model, "test.tsv", "--layer", "res5", cwd=scratch, check=1)
     assert message in done.stderr.decode() and done.stderr.count(b"\n") == 1
     assert done.stdout == b"" and not (scratch / "exploded").exists()

@@ -12,12 +12,13 @@ from collections import OrderedDict
 from torch import nn
 
 from ssl_common.models import registry
+from ssl_common.models.trunk import StagedTrunk
 
 
-class Tiny(nn.Sequential):
+class Tiny(StagedTrunk):
     """Three layers, for the mechanics: N x 3 x 64 x 64 gives N x 16 x 3 x 3."""
 
-    reads = "rgb"
+    name = "tiny"
     input_size = 64
     pooling = {"conv1": (5, 5, 0), "conv2": (3, 2, 1), "conv3": (3, 1, 0)}
 
@@ -34,6 +35,7 @@ class Tiny(nn.Sequential):
 class TinyLab(Tiny):
     """Tiny for Colorization: N x 1 x 179 x 179 gives N x 16 x 10 x 10."""
 
+    name = "tiny-lab"
     reads = "lab"
     head_width = 0
 

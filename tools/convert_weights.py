@@ -41,16 +41,18 @@ def main(file, form, inspect, prefix, channels, tags, output):
     """
     if tags and (inspect or form == "torchvision"):
         raise click.UsageError("--tag: only a network of ours has settings")
-    from ssl_common.models.foreign import weights
+    from ssl_common.models.foreign import conversion, inspection
+    from ssl_common.models.foreign.weights import read
 
-    found = weights.Weights(file, prefix, channels)
+    weights = read(file, prefix, channels)
     if inspect:
         with streams.writing(output, binary=False) as stream:
-            stream.writelines(f"{line}\n".encode() for line in found.inspect())
-        cli.say(f"{found.path}: {len(found.taken)} of {len(found.values)} names are of a trunk")
+            stream.writelines(f"{line}\n".encode() for line in inspection.lines(weights))
+        taken = f"{len(weights.taken)} of {len(weights.values)}"
+        cli.say(f"{weights.path}: {taken} names are of a trunk")
     else:
-        said = weights.convert(found, output, form == "torchvision", tags)
-        cli.say(f"{found.path}: {said}")
+        report = conversion.convert(weights, output, form == "torchvision", tags)
+        cli.say(f"{weights.path}: {report}")
 
 
 if __name__ == "__main__":

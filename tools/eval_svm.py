@@ -26,7 +26,9 @@ from ssl_common import cli, records, streams, values
 @cli.tag_option
 @cli.output_option
 @cli.seed_option
-def main(svm, features, manifest, train_features, scores, bootstrap, output, **running):
+def main(
+    svm, features, manifest, train_features, scores, bootstrap, allow_seen, tags, output, seed
+):
     """Measure the classifiers in SVM on FEATURES of MANIFEST; write a JSON record.
 
     \b
@@ -42,12 +44,21 @@ def main(svm, features, manifest, train_features, scores, bootstrap, output, **r
     from ssl_common.evaluation.svm import scoring
 
     writing_scores = streams.writing(scores) if scores else contextlib.nullcontext()
-    with streams.writing(output, binary=False) as stream, writing_scores as values:
-        extra = {"train_features": train_features, "scores": values, "bootstrap": bootstrap}
-        found = scoring.evaluate(svm, features, manifest, **extra, **running)
-        for record in found:
+    with streams.writing(output, binary=False) as stream, writing_scores as decisions:
+        results = scoring.evaluate(
+            svm,
+            features,
+            manifest,
+            tags,
+            train_features=train_features,
+            scores=decisions,
+            bootstrap=bootstrap,
+            seed=seed,
+            allow_seen=allow_seen,
+        )
+        for record in results:
             stream.write(records.line(record | records.stamp("eval-svm")))
-    cli.say(scoring.said(found))
+    cli.say(scoring.summary(results))
 
 
 if __name__ == "__main__":

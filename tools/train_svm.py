@@ -41,14 +41,21 @@ def main(features, manifest, tags, output, seed, solver, low_shot, device, worke
     from ssl_common.evaluation.svm import classifiers, lowshot
 
     with streams.writing(output) as stream:
-        with cli.Progress("%") as progress:
-            work = (tags, seed, workers, progress)
-            if low_shot:
-                trained = lowshot.train(features, manifest, low_shot, *work, device=device)
-            else:
-                trained = classifiers.train(features, manifest, *work, solver=solver, device=device)
-        (lowshot if low_shot else classifiers).save(stream, trained)
-    cli.say(trained.summary())
+        if low_shot:
+            with cli.Progress("%") as progress:
+                samples = lowshot.train(
+                    features, manifest, low_shot, tags, seed, workers, progress, device
+                )
+            lowshot.save(stream, samples)
+            text = samples.summary()
+        else:
+            with cli.Progress("%") as progress:
+                trained = classifiers.train(
+                    features, manifest, tags, seed, workers, progress, solver=solver, device=device
+                )
+            classifiers.save(stream, trained)
+            text = trained.summary()
+    cli.say(text)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from ssl_common.data.images import read
 from ssl_common.data.manifest import Manifest
 from ssl_common.data.pixels import resize, resize_short
 from ssl_common.models import networks, registry
-from ssl_common.models.foreign import weights
+from ssl_common.models.foreign import conversion
+from ssl_common.models.trunk import Trunk
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.progress import Progress, silent
 from ssl_common.ranks import mailbox
@@ -48,7 +49,7 @@ class Warp:
         return resize(image, (self.size, self.size)).permute(2, 0, 1)
 
 
-def network(model: str, seed: int) -> tuple[Any, dict[str, Any]]:
+def network(model: str, seed: int) -> tuple[Trunk, dict[str, Any]]:
     """Return (trunk, settings) of MODEL, a word of the command line.
 
     random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE has the weights of a state
@@ -57,26 +58,26 @@ def network(model: str, seed: int) -> tuple[Any, dict[str, Any]]:
     """
     if model.startswith(RANDOM):
         trunk = registry.build(model.removeprefix(RANDOM), seed)
-        return trunk, {"arch": registry.name_of(trunk), "pretext": "random", "seed": seed}
+        return trunk, {"arch": trunk.name, "pretext": "random", "seed": seed}
     if model.startswith(TORCHVISION):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
-        return weights.torchvision(arch, path)
+        return conversion.torchvision(arch, path)
     content = networks.load_network(model)
     settings = content["settings"]
     return registry.restored(settings, content["trunk"], model), settings
 
 
 @torch.no_grad()
-def maps(trunk: Any, names: Sequence[str], pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+def maps(trunk: Trunk, names: Sequence[str], pixels: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return {layer: its map} for the layers NAMES of TRUNK and PIXELS, uint8 N x 3 x H x W."""
-    images = registry.seen(trunk, pixels).contiguous(memory_format=torch.channels_last)
-    return registry.maps(trunk, images, names)
+    images = trunk.prepare(pixels).contiguous(memory_format=torch.channels_last)
+    return trunk.maps(names, images)
 
 
 @torch.no_grad()
-def pooled_maps(trunk: Any, whole: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def pooled_maps(trunk: Trunk, whole: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return {layer: features, N x C x h x w} of the WHOLE maps of layers of TRUNK."""
-    return {name: registry.pooled(trunk, name, each) for name, each in whole.items()}
+    return {name: trunk.pooled(name, each) for name, each in whole.items()}
 
 
 class Layers:
@@ -101,7 +102,7 @@ class Layers:
             {name: tuple(found.shape[1:]) for name, found in each.items()}
             for each in (whole, pooled_maps(self.trunk, whole))
         )
-        self.of_the_model = {"format": 1, "model": registry.weights_digest(self.trunk)}
+        self.of_the_model = {"format": 1, "model": self.trunk.digest()}
         self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
         if settings.get("inferred"):  # fields that the file does not say, and --tag may
             self.of_the_model["inferred"] = settings["inferred"]
@@ -273,5 +274,5 @@ def rows(
                 blocks[name] = block
             yield first, blocks, contents.numpy().view(np.uint64)
             reading.progress(first + len(pixels), len(images))
-    if registry.weights_digest(layers.trunk) != layers.of_the_model["model"]:
+    if layers.trunk.digest() != layers.of_the_model["model"]:
         raise AssertionError("the network changed while its features were taken")

@@ -1,12 +1,33 @@
 """Average precision as PASCAL VOC 2010 and later measure it, and as others do; top-k."""
 
+from typing import Literal, get_args, overload
+
 import numpy as np
+from numpy.typing import ArrayLike
 
-RULES = ("envelope", "steps", "eleven")
+Rule = Literal["envelope", "steps", "eleven"]
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
-def average_precision(scores, positive, rule="envelope", weights=None):
-    """Return the area under the precision-recall curve, in [0, 1].
+@overload
+def average_precision(
+    scores: ArrayLike, positive: ArrayLike, rule: Rule = "envelope", weights: None = None
+) -> float: ...
+
+
+@overload
+def average_precision(
+    scores: ArrayLike, positive: ArrayLike, rule: Rule = "envelope", *, weights: ArrayLike
+) -> np.ndarray: ...
+
+
+def average_precision(
+    scores: ArrayLike,
+    positive: ArrayLike,
+    rule: Rule = "envelope",
+    weights: ArrayLike | None = None,
+) -> float | np.ndarray:
+    """Return the average precision: the area under the precision-recall curve, in [0, 1].
 
     SCORES (N,) rank the images, POSITIVE (N,) says which show the class; difficult images are to
     be left out before. NaN where none is positive, as where there is no image. RULE says what the
@@ -22,7 +43,7 @@ def average_precision(scores, positive, rule="envelope", weights=None):
     """
     scores, positive = np.asarray(scores), np.asarray(positive, bool)
     if not len(scores):
-        return np.nan if weights is None else np.full(len(weights), np.nan)
+        return np.nan if weights is None else np.full(len(np.asarray(weights)), np.nan)
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of each score
@@ -35,28 +56,28 @@ def average_precision(scores, positive, rule="envelope", weights=None):
     if rule == "eleven":
         # Tenths of the hits in whole numbers: recall 3 of 10 is 0.3, whatever 0.3 is in binary.
         first = [(10 * hits < tenth * hits[:, -1:]).sum(axis=1) for tenth in range(11)]
-        found = np.mean([np.take_along_axis(precision, f[:, None], 1)[:, 0] for f in first], axis=0)
-        found = np.where(hits[:, -1] > 0, found, np.nan)
+        area = np.mean([np.take_along_axis(precision, f[:, None], 1)[:, 0] for f in first], axis=0)
+        area = np.where(hits[:, -1] > 0, area, np.nan)
     else:
-        found = np.sum(np.diff(recall, prepend=0, axis=1) * precision, axis=1)
-    return float(found[0]) if weights is None else found
+        area = np.sum(np.diff(recall, prepend=0, axis=1) * precision, axis=1)
+    return float(area[0]) if weights is None else area
 
 
-def levels(scores):
-    """Return SCORES (N,) as whole numbers, the same for those that rounding alone tells apart.
+def levels(scores: np.ndarray) -> np.ndarray:
+    """Return the ranks of SCORES (N,), int (N,): equal where only rounding tells them apart.
 
-    That is, by less than 1e-9 of their standard deviation or 1e-14 of the largest: equal rows may
-    get such scores.
+    That is, neighbours by at most 1e-9 of the standard deviation, or 1e-14 of the largest score:
+    equal rows may get such scores.
     """
     order = np.argsort(scores, kind="stable")
     least = max(1e-9 * np.std(scores), 1e-14 * np.max(np.abs(scores), initial=0))
-    found = np.empty(len(scores), int)
-    found[order] = np.cumsum(np.diff(scores[order], prepend=scores[order[:1]]) > least)
-    return found
+    ranks = np.empty(len(scores), int)
+    ranks[order] = np.cumsum(np.diff(scores[order], prepend=scores[order[:1]]) > least)
+    return ranks
 
 
-def places(scores, labels):
-    """Return how many classes come before the right one, int (N,): 0 where that is the first.
+def places(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return how many classes rank above the right one, int (N,): 0 where the right one is first.
 
     SCORES (N, C) rank the classes, LABELS (N,) are the right ones; equal scores stand in the order
     of the classes.

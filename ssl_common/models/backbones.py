@@ -2,11 +2,18 @@
 
 import math
 import re
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
+from ssl_common.data.pixels import MEAN, STD, standardize
+from ssl_common.models.trunk import Trunk
 from ssl_common.streams import DataError
+
+THEIRS = "torchvision-"  # before the name of a network of torchvision that is ours as well
 
 FEATURES = 9_600  # of a layer at most: the widest of the paper's own
 HEADS = ("fc", "classifier", "head", "heads")
@@ -19,9 +26,10 @@ STAGE = re.compile(
 # whenever it loads weights of its own, and in no other case.
 TURNED = ("googlenet", "inception_v3")
 OF_TURNED = {"aux_logits": False, "init_weights": True, "transform_input": True}
+USUAL = (224, MEAN, STD, False)  # `input` of most networks
 
 
-def weights_of(arch):
+def weights_of(arch: str) -> Any:
     """Return torchvision's weights of its network ARCH, an enum: how each takes its images."""
     from torchvision import models
 
@@ -31,8 +39,12 @@ def weights_of(arch):
     return models.get_model_weights(arch)
 
 
-def named(name):
-    """Return (arch, weights) of torchvision that NAME, ARCH or ARCH-WEIGHTS, stands for."""
+def named(name: str) -> tuple[str, Any]:
+    """Return (arch, weights) of torchvision that NAME stands for, as Backbone takes it.
+
+    Raises DataError where torchvision has no such one.
+    """
+    name = name.removeprefix(THEIRS)
     arch, _dash, wanted = name.partition("-")
     known = weights_of(arch)
     if wanted and wanted not in known.__members__:
@@ -40,8 +52,8 @@ def named(name):
     return arch, known[wanted or "DEFAULT"]
 
 
-def how(weights):
-    """Return how a network with WEIGHTS of torchvision takes its images: (size, mean, deviation).
+def preprocessing(weights: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Return how torchvision's WEIGHTS have images prepared: (size, mean, standard deviation).
 
     What its file does not hold. The mean and deviation are those of channels from 0 to 1.
     """
@@ -49,55 +61,35 @@ def how(weights):
     return preset.crop_size[0], tuple(preset.mean), tuple(preset.std)
 
 
-def recognised(arch, digest):
-    """Return the name of the weights of ARCH in torchvision's own file with the SHA-256 DIGEST.
-
-    None for any other file. The names of its files end with the first digits of their digest.
-    """
-    for weights in weights_of(arch):
-        if digest.startswith(re.search(r"-([0-9a-f]{8,})\.pth$", weights.url)[1]):
-            return weights.name
-    return None
-
-
-def of_patches(arch, values):
-    """Return the name of weights of ARCH with as many patches as VALUES, {name: tensor}, have.
-
-    None for what is no vision transformer, and where torchvision has no weights of that size.
-    """
-    ends = ("encoder.pos_embedding", "conv_proj.weight")
-    found = [value for end in ends for name, value in values.items() if name.endswith(end)]
-    if len(found) != 2 or [getattr(value, "ndim", 0) for value in found] != [3, 4]:
-        return None
-    side = math.isqrt(found[0].shape[1]) * found[1].shape[-1]  # pixels; the class token is one more
-    return next((known.name for known in weights_of(arch) if how(known)[0] == side), None)
-
-
-class Backbone(nn.Module):
+class Backbone(Trunk):
     """torchvision's network NAME without its head: ARCH, or ARCH-WEIGHTS.
 
+    "torchvision-" may stand before it, and does in `name` where that is among TAKEN otherwise.
     WEIGHTS is the name of some of torchvision's, by default its DEFAULT: an image is given in their
     size, mean and deviation. `arch` is NAME, without WEIGHTS that make no difference; `input` is
     how it takes images: size, mean, deviation, and whether it turns them to TensorFlow's itself.
 
     The layers are the last stage at each size of the map, and every block of a vision transformer,
     whose map is its patches. Each is averaged over the largest square grid that gives no more than
-    FEATURES numbers, or is taken as it is where it has fewer places.
+    FEATURES numbers, or is taken as it is where it has fewer places: `pooling` is {layer: places
+    along a side of its grid}.
     """
 
-    reads = "rgb"
+    pooling: dict[str, int]
 
-    def __init__(self, name):
+    def __init__(self, name: str, taken: Collection[str] = ()) -> None:
         super().__init__()
         from torchvision import models
 
         arch, weights = named(name)
-        known = weights_of(arch)
-        self.arch = arch if how(weights) == how(known.DEFAULT) else f"{arch}-{weights.name}"
-        self.input_size, self.mean, self.deviation = how(weights)
-        self.input = (*how(weights), arch in TURNED)
-        options = {"image_size": self.input_size} if arch.startswith("vit_") else {}
-        options = OF_TURNED if arch in TURNED else options
+        usual = preprocessing(weights_of(arch).DEFAULT)
+        self.arch = arch if preprocessing(weights) == usual else f"{arch}-{weights.name}"
+        self.name = f"{THEIRS}{self.arch}" if self.arch in taken else self.arch
+        self.input_size, self.mean, self.deviation = preprocessing(weights)
+        self.input = (*preprocessing(weights), arch in TURNED)
+        options: dict[str, Any] = OF_TURNED if arch in TURNED else {}
+        if arch.startswith("vit_"):
+            options = {"image_size": self.input_size}
         self.network = models.get_model(arch, weights=None, **options)
         for head in HEADS:
             if hasattr(self.network, head):
@@ -105,29 +97,34 @@ class Backbone(nn.Module):
         self.pooling = self._grids()
 
     @torch.no_grad()
-    def _grids(self):
+    def _grids(self) -> dict[str, int]:
         """Return {layer: places along a side of its grid}, from a pass through the network."""
         names = [name for name, _module in self.network.named_modules() if STAGE.fullmatch(name)]
         training = self.training
-        found = self.eval().maps(torch.zeros(1, 3, self.input_size, self.input_size), names)
+        maps = self.eval().maps(names, torch.zeros(1, 3, self.input_size, self.input_size))
         self.train(training)
         last = {
-            m.shape[-1] if "encoder_layer" not in name else name: name for name, m in found.items()
+            m.shape[-1] if "encoder_layer" not in name else name: name for name, m in maps.items()
         }
-        shapes = {name: found[name].shape[1:] for name in found if name in last.values()}
+        shapes = {name: maps[name].shape[1:] for name in maps if name in last.values()}
         return {
             name: min(max(1, math.isqrt(FEATURES // channels)), side)
             for name, (channels, side, _side) in shapes.items()
             if side > 1
         }
 
-    def maps(self, images, layers):
-        """Return {layer: its map, N x C x H x W} of IMAGES, in the order of the network."""
-        found, hooks = {}, []
-        for name in layers:
+    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return PIXELS as Trunk says, by the mean and deviation of its weights."""
+        return standardize(pixels, self.mean, self.deviation)
 
-            def keep(_module, _inputs, output, name=name):
-                found[name] = _map(output).clone()  # DenseNet's next step works in place
+    def maps(self, names: Collection[str], images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return {layer: its map} as Trunk says; the whole network runs."""
+        maps: dict[str, torch.Tensor] = {}
+        hooks = []
+        for name in names:
+
+            def keep(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
+                maps[name] = _map(output).clone()  # DenseNet's next step works in place
 
             hooks.append(self.network.get_submodule(name).register_forward_hook(keep))
         try:
@@ -135,10 +132,17 @@ class Backbone(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return found
+        return maps
+
+    def pooled(self, name: str, feature_map: torch.Tensor) -> torch.Tensor:
+        """Return the FEATURE_MAP of the layer NAME averaged over its grid."""
+        return functional.adaptive_avg_pool2d(feature_map, self.pooling[name])
+
+    def _unusual(self) -> list[bytes]:
+        return [] if self.input == USUAL else [repr(self.input).encode()]
 
 
-def _map(output):
+def _map(output: torch.Tensor) -> torch.Tensor:
     """Return OUTPUT, N x (1 + patches) x C or a map with its channels last, as N x C x H x W."""
     if output.dim() == 3:
         patches = output[:, 1:]  # the first is the class token

@@ -1,32 +1,36 @@
-"""CaffeNet, the AlexNet of the paper's supervised and random rows (protocol of FAIR's files)."""
+"""CaffeNet, the AlexNet of the paper's supervised and random rows (as in FAIR's files)."""
+
+from typing import Any
 
 from torch import nn
 
 from ssl_common.models.alexnet import STRIDE_4, max_pooling, stages
+from ssl_common.models.trunk import StagedTrunk
 
 
-def _convolution(channels, filters, kernel, **options):
+def _convolution(channels: int, filters: int, kernel: int, **options: Any) -> nn.Sequential:
     """Return convolution and ReLU, initialised as Caffe's: N(0, 0.01) and no bias."""
     convolution = nn.Conv2d(channels, filters, kernel, **options)
     nn.init.normal_(convolution.weight, std=0.01)
+    assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
     return nn.Sequential(convolution, nn.ReLU(inplace=True))
 
 
-def _pooling():
+def _pooling() -> nn.Sequential:
     """Return response normalisation, then pooling: BVLC's AlexNet has them in this order."""
     return nn.Sequential(nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75), max_pooling())
 
 
-class CaffeNet(nn.Sequential):
+class CaffeNet(StagedTrunk):
     """The five convolutions, conv1 at stride 4 without padding; no batch norm.
 
     N x 3 x 227 x 227 gives N x 256 x 6 x 6.
     """
 
-    reads = "rgb"
-    input_size = 227  # pixels, for features
+    name = "caffenet"
+    input_size = 227
     pooling = STRIDE_4
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(stages(3, 4, _convolution, _pooling))

@@ -1,6 +1,8 @@
 """Files of training, MODEL.pt: tensors and plain values of torch.save; see ssl-formats(5)."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -11,7 +13,7 @@ FORMAT = formats.NETWORK.version
 FINISHED = {"pretrain": formats.NETWORK, "train-linear": formats.LINEAR}  # what each writes
 
 
-def save(path, content):
+def save(path: str, content: dict[str, Any]) -> None:
     """Write CONTENT, tensors and plain values, to PATH whole or not at all.
 
     What says its format, as all files of ours, gets a digest by which load() knows it again.
@@ -27,46 +29,48 @@ def save(path, content):
             raise
 
 
-def load(path, command="pretrain"):
+def load(path: str, command: str = "pretrain") -> dict[str, Any]:
     """Return what save() wrote to PATH for COMMAND, finished or a checkpoint; run no code.
 
     Every byte is checked. Raises DataError for another file, and for one that is no longer what was
     written.
     """
     content = _content(path, command)
-    found = formats.CHECKPOINT if formats.CHECKPOINT.known_by(content) else FINISHED[command]
-    return found.check(content, path)
+    is_checkpoint = formats.CHECKPOINT.known_by(content)
+    table = formats.CHECKPOINT if is_checkpoint else FINISHED[command]
+    return table.check(content, path)
 
 
-def load_network(path):
+def load_network(path: str) -> dict[str, Any]:
     """Return the finished network that PATH holds; see load()."""
     return formats.NETWORK.check(_content(path, "pretrain"), path)
 
 
-def load_linear(path):
+def load_linear(path: str) -> dict[str, Any]:
     """Return the linear classifiers that PATH holds; see load()."""
     return formats.LINEAR.check(_content(path, "train-linear"), path)
 
 
-def load_checkpoint(path, command):
+def load_checkpoint(path: str, command: str) -> dict[str, Any]:
     """Return the checkpoint of COMMAND that PATH holds; see load()."""
     return formats.CHECKPOINT.check(_content(path, command), path)
 
 
-def is_finished(content, command):
+def is_finished(content: Any, command: str) -> bool:
     """Tell whether CONTENT, of load(), is what COMMAND writes at its end, and no checkpoint."""
     return FINISHED[command].known_by(content)
 
 
-def _content(path, command):
+def _content(path: str, command: str) -> Any:
+    """Return what the file PATH of COMMAND holds, less its digest, which is checked."""
     content = containers.read_tensors(path, f"a file of {command}")
-    told = content.pop("digest", None) if isinstance(content, dict) else None  # 0.2.0: none
-    if told is not None and told != digest(content):
+    saved = content.pop("digest", None) if isinstance(content, dict) else None  # 0.2.0: none
+    if saved is not None and saved != digest(content):
         raise DataError(f"{path}: damaged, or changed by hand: it is not what its digest tells")
     return content
 
 
-def digest(content):
+def digest(content: Any) -> str:
     """Return the digest of all that CONTENT holds: names, values, and types, shapes and bytes."""
     try:
         return streams.digest(_pieces(content))
@@ -74,7 +78,7 @@ def digest(content):
         return f"none: {error}"  # nothing of ours: no digest is its own
 
 
-def _pieces(value):
+def _pieces(value: Any) -> Iterator[Any]:
     """Yield the bytes, and what else a hash takes, that tell VALUE from any other."""
     if isinstance(value, dict):
         yield b"dict %d\n" % len(value)

@@ -1,21 +1,23 @@
 """ResNet-50 (He et al., CVPR 2016), its stride in the 3 x 3, made of torchvision's modules."""
 
 from collections import OrderedDict
+from typing import Any, cast
 
 from torch import nn
 
+from ssl_common.models.trunk import StagedTrunk, Window
 
-class ResNet50(nn.Sequential):
+
+class ResNet50(StagedTrunk):
     """torchvision's network by the paper's names of its layers; initialised as torchvision does.
 
     N x 3 x 64 x 64 and N x 3 x 224 x 224 give N x 2048 x 1 x 1. A map of res2 ... res5 is the
     output of the last block, after the sum and its ReLU.
     """
 
-    reads = "rgb"
-    input_size = 224  # pixels, for features
-    # layer -> kernel, stride, padding of the average pooling to about 9,000 features
-    pooling = {
+    name = "resnet50"
+    input_size = 224
+    pooling: dict[str, Window] = {
         "conv1": (10, 10, 4),  # 64 x 112 x 112 -> 64 x 12 x 12
         "pool1": (5, 5, 2),  # 64 x 56 x 56 -> 64 x 12 x 12
         "res2": (16, 8, 0),  # 256 x 56 x 56 -> 256 x 6 x 6
@@ -25,7 +27,7 @@ class ResNet50(nn.Sequential):
         "pool5": (1, 1, 0),  # 2048 x 1 x 1: an average already
     }
 
-    def __init__(self):
+    def __init__(self) -> None:
         from torchvision.models import resnet50  # two seconds that other networks do not pay
 
         made = resnet50(weights=None)
@@ -48,13 +50,15 @@ class ResNet50Lab(ResNet50):
     N x 1 x 224 x 224 gives N x 2048 x 1 x 1, from a res5 of 14 x 14.
     """
 
+    name = "resnet50-lab"
     reads = "lab"
     head_width = 0  # Colorization lays its bins over res5 directly
     pooling = ResNet50.pooling | {"res5": (12, 2, 0)}  # 2048 x 14 x 14 -> 2048 x 2 x 2
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         convolution = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        self.conv1[0] = convolution
-        self.res5[0].conv2.stride = self.res5[0].downsample[0].stride = (1, 1)
+        conv1, res5 = cast(Any, self.conv1), cast(Any, self.res5)
+        conv1[0] = convolution
+        res5[0].conv2.stride = res5[0].downsample[0].stride = (1, 1)

@@ -1,11 +1,15 @@
 """States of networks, {name: tensor}: whether one fits a network, and putting it there."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import torch
+from torch import nn
 
 from ssl_common.streams import DataError
 
 
-def kind(value):
+def kind(value: Any) -> str:
     """Return what two tensors have in common that can be copied, in words: real 64 x 3 x 7 x 7."""
     if not isinstance(value, torch.Tensor):
         return "dict" if isinstance(value, dict) else getattr(value, "name", type(value).__name__)
@@ -15,7 +19,7 @@ def kind(value):
     return f"{kind} {' x '.join(map(str, value.shape)) or 1}"
 
 
-def unfit(name, value):
+def unfit(name: str, value: torch.Tensor) -> str | None:
     """Return why no trained network has VALUE as its tensor NAME, in words; None if it may."""
     if value.is_meta:
         return "has no numbers"
@@ -26,7 +30,7 @@ def unfit(name, value):
     return None
 
 
-def misfits(module, state):
+def misfits(module: nn.Module, state: Mapping[str, Any]) -> Iterator[str]:
     """Yield what stands between STATE and MODULE, in words, tensor by tensor."""
     wanted = module.state_dict()
     for name, tensor in wanted.items():
@@ -36,19 +40,19 @@ def misfits(module, state):
         elif kind(value) != kind(tensor):
             yield f"{name} is {kind(value)}, not {kind(tensor)}"
         elif value.dtype != tensor.dtype:
-            found, right = (str(each.dtype).removeprefix("torch.") for each in (value, tensor))
-            yield f"{name} is {found}, not {right}"
+            dtype, right = (str(each.dtype).removeprefix("torch.") for each in (value, tensor))
+            yield f"{name} is {dtype}, not {right}"
         elif why := unfit(name, value):
             yield f"{name} {why}"
     yield from (f"{name}, for which it has no place" for name in state if name not in wanted)
 
 
-def summed(wrong):
+def summed(wrong: Sequence[str]) -> str:
     """Return what is WRONG, a list of words, as part of a line: the first, and how many more."""
     return f"{wrong[0]}, and {len(wrong) - 1} more like it" if len(wrong) > 1 else wrong[0]
 
 
-def fill(module, state, path, what):
+def fill(module: nn.Module, state: Any, path: str, what: str) -> None:
     """Copy STATE into MODULE, WHAT, whose weights the file PATH is to hold.
 
     Raises DataError that names the first tensor which is missing, unknown, of another shape or

@@ -56,7 +56,7 @@ def evaluate(
     common = _common(content, model, images, tags) | seen
     here = torch.device(devices.choose(device, 1, False))
     trunk = registry.restored(settings, content["frozen"], model)
-    if registry.weights_digest(trunk) != settings["model"]:
+    if trunk.digest() != settings["model"]:
         changed = "its network takes images otherwise than it did, or is damaged"
         raise DataError(f"{model}: {changed}: train its classifiers again")
     heads = Heads(content["shapes"], len(classes), settings["bn_momentum"], settings["bn_affine"])

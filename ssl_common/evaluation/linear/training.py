@@ -51,7 +51,7 @@ def train(
     session = Session("train-linear", options, manifest, [model], talk)
     session.plan(RECIPES["resnet50"], "resnet50")  # fewer images than a batch need no network
     frozen = features.Layers(model, layers, options.seed)
-    arch = registry.name_of(frozen.trunk)
+    arch = frozen.trunk.name
     name = recipe or (arch if arch in RECIPES else "resnet50")
     plan = session.plan(_shown(RECIPES[name], name, arch, frozen.trunk.reads, cache), name)
     work = LinearTraining(frozen, session.images, plan, options.root, cache, caching)
@@ -99,7 +99,7 @@ class LinearTraining:
         self.plan, self.cached = replace(plan, recipe=self.recipe), cache
         self.settings = {
             "task": "linear",
-            "arch": registry.name_of(layers.trunk),
+            "arch": layers.trunk.name,
             "layers": layers.names,
             "cache": cache,
             "classes": len(self.classes),
@@ -154,7 +154,7 @@ class LinearTraining:
             self._cache(folder).remove()
 
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
-        digest = registry.weights_digest(self.layers.trunk)
+        digest = self.layers.trunk.digest()
         if digest != self.settings["model"]:
             raise AssertionError("the trunk changed while its classifiers were trained")
         frozen = {key: value.cpu() for key, value in self.layers.trunk.state_dict().items()}

@@ -7,8 +7,7 @@ import numpy as np
 
 from ssl_common.evaluation.metrics import average_precision, levels
 from ssl_common.evaluation.svm import classifiers
-from ssl_common.evaluation.svm.classifiers import COSTS, FOLDS
-from ssl_common.evaluation.svm.examples import BLOCK
+from ssl_common.evaluation.svm.backend import BLOCK
 from ssl_common.progress import silent
 
 
@@ -41,7 +40,7 @@ class LinearSVMs:
 
     def __init__(
         self,
-        solver: str = "exact",
+        solver: classifiers.Solver = "exact",
         random_state: int = 0,
         n_jobs: int = 1,
         device: str | None = None,
@@ -60,21 +59,19 @@ class LinearSVMs:
         if len(positive) != len(rows.features):
             raise ValueError(f"X has {len(rows.features)} rows, and labels of {len(positive)}")
         signs = np.where(positive.T, 1, -1).astype(np.int8)
-        rarer = np.minimum((signs == 1).sum(1), (signs == -1).sum(1))
-        if not rarer.any():
+        if not classifiers.rarer_signs(signs).any():
             raise ValueError("no class has both positive and negative rows")
-        validated, trained = np.flatnonzero(rarer >= FOLDS), np.flatnonzero(rarer)
-        self.ap_ = np.full((len(signs), len(COSTS)), np.nan)
-        weights = np.full((len(signs), rows.features.shape[1] + 1), np.nan)
-        advance = classifiers.Work(1, 1, silent)
-        how = (self.solver, rows, self.random_state, self.n_jobs, self.device)
-        with classifiers.solving(*how) as solve:
-            self.ap_[validated], _early = classifiers.cross_validate(
-                signs[validated], solve, advance
-            )
-            self.cost_, _ways = classifiers.choose(self.ap_, rarer)
-            weights[trained], _late = solve.fit(signs[trained], self.cost_[trained], advance)
-        self.coef_, self.intercept_ = weights[:, :-1], weights[:, -1]
+        fit = classifiers.fit_all(
+            signs,
+            rows,
+            self.random_state,
+            self.n_jobs,
+            silent,
+            solver=self.solver,
+            device=self.device,
+        )
+        self.ap_, self.cost_ = fit.ap, fit.cost
+        self.coef_, self.intercept_ = fit.weights[:, :-1], fit.weights[:, -1]
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803

@@ -1,12 +1,16 @@
 """Our solvers on the rows of Examples: all problems together, by threads, on a CPU or a GPU."""
 
-from typing import Any, NamedTuple
+import abc
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ssl_common import threads
 from ssl_common.evaluation.svm import newton, solver
+from ssl_common.evaluation.svm.backend import Advance, Item, Result, ScaledFeatures, Solutions
 from ssl_common.evaluation.svm.classifiers import FOLDS
 from ssl_common.ranks import devices
 
@@ -14,153 +18,242 @@ GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
 SCORES = 20_000_000  # problems x rows that are held at a time, 100 bytes each at most
 
 
-class Solved(NamedTuple):
-    """Solutions of P problems on N rows, and what those at another cost start from."""
+class Problems(abc.ABC):
+    """P problems on the rows of a space, solved at one cost after another, each from the last."""
 
-    weights: torch.Tensor  # as the space holds them
-    images: torch.Tensor  # (P, N) float64
-    gaps: torch.Tensor  # (P,), by what is allowed
-    start: Any
+    def __init__(self, space: solver.Space, signs: Tensor) -> None:
+        """Take SIGNS (P, N) int8."""
+        self.space, self.signs = space, signs
+
+    @abc.abstractmethod
+    def solve(self, costs: np.ndarray) -> solver.Solutions:
+        """Return the solutions at COSTS (P,); those before are written over."""
+
+    def coefficients(self, solutions: solver.Solutions, costs: np.ndarray) -> Tensor:
+        """Return a_i, (P, N), of SOLUTIONS at COSTS (P,): there w = sum_i a_i x_i."""
+        if isinstance(self.space, solver.Gram):
+            return solutions.weights
+        here = torch.from_numpy(costs).to(self.signs.device)
+        return solver.coefficients(self.signs, here, solutions.images)
+
+
+class Iterative(Problems):
+    """Problems that solver.solve solves, by conjugate gradients."""
+
+    def __init__(
+        self, space: solver.ProductSpace, preconditioner: solver.Preconditioner, signs: Tensor
+    ) -> None:
+        super().__init__(space, signs)
+        self.products, self.preconditioner = space, preconditioner
+        self.last: solver.Solutions | None = None
+
+    def solve(self, costs: np.ndarray) -> solver.Solutions:
+        here = torch.from_numpy(costs).to(self.signs.device)
+        self.last = solver.solve(self.products, self.preconditioner, self.signs, here, self.last)
+        return self.last
+
+
+class Direct(Problems):
+    """Problems that newton.solve solves, with a whole matrix."""
+
+    def __init__(self, columns: newton.Columns, signs: Tensor) -> None:
+        super().__init__(columns, signs)
+        self.columns = columns
+        self.point: newton.Point | None = None
+
+    def solve(self, costs: np.ndarray) -> solver.Solutions:
+        here = torch.from_numpy(costs).to(self.signs.device)
+        self.point, gaps = newton.solve(self.columns, self.signs, here, self.point)
+        return solver.Solutions(self.point.weights, self.point.images, gaps)
+
+
+class Source:
+    """All rows of scaled features, or some, as spaces on a device."""
+
+    def __init__(self, rows: ScaledFeatures, device: str | None) -> None:
+        self.features = rows.features
+        self.count: int = self.features.shape[0]
+        self.width: int = self.features.shape[1]
+        self.device = devices.choose(device, 1, False)
+        self.scale = torch.from_numpy(rows.scale())
+
+    def are_few(self, rows: int) -> bool:
+        """Tell whether so many ROWS, or the numbers of one, are few enough for newton."""
+        return min(rows, self.width + 1) <= newton.FEW
+
+    def columns(self, some: np.ndarray | None = None) -> newton.Columns:
+        """Return SOME of the rows, int (n,), or all of them."""
+        return newton.Columns(*self._part(some), self.device)
+
+    def rows(self, some: np.ndarray | None = None) -> solver.Rows:
+        """Return SOME of the rows, int (n,), or all of them."""
+        return solver.Rows(*self._part(some), self.device)
+
+    def gram(self, some: np.ndarray | slice = solver.ALL) -> solver.Gram:
+        """Return SOME of the rows, int (n,), or all of them."""
+        return solver.Gram(solver.gram(self.features, self.scale, self.device, some))
+
+    def _part(self, some: np.ndarray | None) -> tuple[solver.Features, Tensor]:
+        if some is None:
+            return self.features, self.scale
+        return self.features[some], self.scale[some]
+
+
+def problems(space: solver.Space, seed: int) -> Callable[[np.ndarray], Problems]:
+    """Return a function of signs (P, N) int8 that gives their Problems on SPACE.
+
+    The preconditioner starts from SEED.
+    """
+    if isinstance(space, newton.Columns):
+        return lambda signs: Direct(space, torch.from_numpy(signs).to(space.device))
+    assert isinstance(space, solver.ProductSpace)
+    preconditioner = solver.Preconditioner(space, seed)
+    return lambda signs: Iterative(space, preconditioner, torch.from_numpy(signs).to(space.device))
 
 
 class Exact:
-    """Solves the problems of EXAMPLES together, by COUNT threads on DEVICE: see solver, newton.
+    """A Backend; see solver and newton. solving() makes one."""
 
-    It is for a block of threads.sharing(COUNT).
-    """
-
-    def __init__(self, examples, seed, count, device):
-        self.threads = count
-        self.features = examples.features
-        self.device = devices.choose(device, 1, False)
-        self.scale = torch.from_numpy(examples.scale())
-        self.seed, self.space, self.blocks = seed, None, count
-
-    def on_all(self):
-        """Get ready for problems on all rows; return self."""
-        count, width = self.features.shape
-        if self._are_few(count):
-            self.space, most = newton.Columns(self.features, self.scale, self.device), 8
-        elif count <= min(width, GRAM):
-            self.space, most = self._gram(slice(None)), 10
+    def __init__(self, source: Source, seed: int, count: int) -> None:
+        """Take the rows of SOURCE, and COUNT threads."""
+        self.source, self.threads = source, count
+        self.space: solver.Space
+        if source.are_few(source.count):
+            self.space, most = source.columns(), 8
+        elif source.count <= min(source.width, GRAM):
+            self.space, most = source.gram(), 10
         else:  # a pass over all features is to serve many problems
-            self.space, most = solver.Rows(self.features, self.scale, self.device), 80
-        fitting = max(1, SCORES // (FOLDS * count))  # classes
+            self.space, most = source.rows(), 80
+        fitting = max(1, SCORES // (FOLDS * source.count))  # classes
         self.block = min(most, fitting)  # solved together
         self.blocks = fitting // self.block  # side by side
-        self.solved = self._solver(self.space)
-        return self
+        self.problems = problems(self.space, seed)
 
-    def on_parts(self, used, most, costs):
-        """Return a function that solves on some of the rows USED, MOST at a time, at COSTS (K,).
-
-        It takes the rows and their signs (n,), and returns (coefficients (K, n), unconverged).
-        """
-        products = not self._are_few(most) and len(used) <= GRAM
-        whole = self._gram(used) if products else None
-
-        def solve(rows, signs):
-            if self._are_few(len(rows)):
-                space = newton.Columns(self.features[rows], self.scale[rows], self.device)
-                tasks = [(signs[None], costs[k : k + 1]) for k in range(len(costs))]
-            else:
-                tasks = [(np.repeat(signs[None], len(costs), axis=0), costs)]
-                if len(rows) > self.features.shape[1]:
-                    space = solver.Rows(self.features[rows], self.scale[rows], self.device)
-                elif whole:
-                    space = whole.part(np.searchsorted(used, rows))
-                else:
-                    space = self._gram(rows)
-            solved, start, found, early = self._solver(space), None, [], 0
-            for task in tasks:
-                last = solved(*task, start)
-                start, early = last.start, early + unconverged(last.gaps)
-                found.append(self._coefficients(space, last, *task).cpu().numpy())
-            return np.concatenate(found), early
-
-        return solve
-
-    def map(self, function, items):
-        """Yield FUNCTION(item) of ITEMS in their order, several at a time where there are several.
-
-        Small products gain little from threads of their own, and lose much on a busy machine.
-        """
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Generator[Result, None, None]:
+        """Yield FUNCTION(item) of ITEMS in their order; close it if not all are asked for."""
         items = list(items)
-        most = min(self.threads, self.blocks, len(items)) if self.device == "cpu" else 1
-        side_by_side = max(1, most)
-        with threads.side_by_side(side_by_side, self.threads // side_by_side) as pool:
-            try:
-                yield from pool.map(function, items)
-            except BaseException:
-                if self.space:
-                    self.space.halted = True
-                pool.shutdown(cancel_futures=True)
-                raise
+        side_by_side = min(self.threads, self.blocks, len(items))
+        return _map(function, items, self.source.device, side_by_side, self.threads, self.space)
 
-    def path(self, signs, costs, advance):
-        """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS.
-
-        The scores stay until the next are asked for.
-        """
-        start = None
+    def path(self, signs: np.ndarray, costs: np.ndarray, advance: Advance) -> Iterator[Solutions]:
+        problems = self.problems(signs)
         for cost in costs:
             every = np.full(len(signs), cost)
-            found = self.solved(signs, every, start)
-            start = found.start
+            weights, images, gaps = problems.solve(every)
             advance(every)
-            yield found.images.cpu().numpy(), unconverged(found.gaps)
+            squared = (weights * self.space.dual(weights, images)).sum(1)
+            yield Solutions(images.cpu().numpy(), squared.cpu().numpy(), unconverged(gaps))
 
-    def fit(self, signs, costs, advance):
-        """Return (weights (P, D + 1) with the bias last, unconverged) at COSTS (P,)."""
-        rows, together = None, FOLDS * self.block
-        if isinstance(self.space, solver.Gram) or getattr(self.space, "spanned", False):
-            rows = solver.Rows(self.features, self.scale, self.device)
-        fitted, late = np.empty((len(signs), self.features.shape[1] + 1)), 0
+    def fit(self, signs: np.ndarray, costs: np.ndarray, advance: Advance) -> tuple[np.ndarray, int]:
+        space, together = self.space, FOLDS * self.block
+        # Where weights are not of the features, they are made so.
+        spanned = isinstance(space, newton.Columns) and space.spanned
+        rows = self.source.rows() if spanned or isinstance(space, solver.Gram) else None
+        fitted, late = np.empty((len(signs), self.source.width + 1)), 0
         for start in range(0, len(signs), together):
             some = slice(start, start + together)
-            problems = signs[some], costs[some]
-            found = self.solved(*problems)
-            weights = found.weights
+            problems = self.problems(signs[some])
+            solutions = problems.solve(costs[some])
+            weights = solutions.weights
             if rows:
-                weights = rows.combination(self._coefficients(self.space, found, *problems))
-            fitted[some], late = weights.cpu().numpy(), late + unconverged(found.gaps)
+                weights = rows.combination(problems.coefficients(solutions, costs[some]))
+            fitted[some], late = weights.cpu().numpy(), late + unconverged(solutions.gaps)
             advance(costs[some])
         return fitted, late
 
-    def _are_few(self, rows):
-        """Tell whether so many ROWS, or the numbers of one, are few enough for newton."""
-        return min(rows, self.features.shape[1] + 1) <= newton.FEW
 
-    def _gram(self, rows):
-        return solver.Gram(solver.gram(self.features, self.scale, self.device, rows))
+class ExactParts:
+    """Solves problems that each have a few of the rows. solving_parts() makes one."""
 
-    def _solver(self, space):
-        """Return a function of signs (P, N), costs (P,) and a start that gives what is Solved."""
-        if isinstance(space, newton.Columns):
+    def __init__(self, source: Source, used: np.ndarray, most: int, seed: int, count: int) -> None:
+        """Take SOURCE, and COUNT threads; a problem has some of the rows USED, int (U,).
 
-            def solved(*problems, start=None):
-                point, gaps = newton.solve(space, *problems, start)
-                return Solved(point.weights, point.images, gaps, point)
+        MOST is how many the largest has.
+        """
+        self.source, self.used, self.seed, self.threads = source, used, seed, count
+        products = not source.are_few(most) and len(used) <= GRAM
+        self.products = source.gram(used) if products else None  # of all rows that are used
 
-        else:
-            preconditioner = solver.Preconditioner(space, self.seed)
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Generator[Result, None, None]:
+        """Yield FUNCTION(item) of ITEMS in their order; close it if not all are asked for."""
+        items = list(items)
+        side_by_side = min(self.threads, len(items))
+        return _map(function, items, self.source.device, side_by_side, self.threads, None)
 
-            def solved(*problems, start=None):
-                found = solver.solve(space, preconditioner, *problems, start)
-                return Solved(*found, start=found[:2])
+    def solve(
+        self, rows: np.ndarray, signs: np.ndarray, costs: np.ndarray
+    ) -> tuple[np.ndarray, int]:
+        """Return (coefficients (K, n), unconverged) of ROWS, int (n,), with SIGNS (n,), at COSTS.
 
-        return lambda signs, costs, start=None: solved(*self._here(signs, costs), start=start)
+        Coefficients are those of the rows in the weights at each of COSTS (K,).
+        """
+        source = self.source
+        if source.are_few(len(rows)):  # from one cost to the next
+            space: solver.Space = source.columns(rows)
+            signs, steps = signs[None], np.split(costs, len(costs))
+        else:  # all costs together
+            signs, steps = np.repeat(signs[None], len(costs), axis=0), [costs]
+            if len(rows) > source.width:
+                space = source.rows(rows)
+            elif self.products:
+                space = self.products.part(np.searchsorted(self.used, rows))
+            else:
+                space = source.gram(rows)
+        some, coefficients, early = problems(space, self.seed)(signs), [], 0
+        for step in steps:
+            solutions = some.solve(step)
+            early += unconverged(solutions.gaps)
+            coefficients.append(some.coefficients(solutions, step).cpu().numpy())
+        return np.concatenate(coefficients), early
 
-    def _here(self, *arrays):
-        return (torch.from_numpy(array).to(self.device) for array in arrays)
 
-    def _coefficients(self, space, found, signs, costs):
-        """Return a_i, (P, N), of what was FOUND in SPACE for SIGNS and COSTS."""
-        if isinstance(space, solver.Gram):
-            return found.weights
-        return solver.coefficients(*self._here(signs, costs), found.images)
+@contextlib.contextmanager
+def solving(rows: ScaledFeatures, seed: int, count: int, device: str | None) -> Iterator[Exact]:
+    """Yield an Exact for all ROWS, with COUNT threads, on DEVICE: the best there is, by default.
+
+    Torch has its threads back afterwards.
+    """
+    with threads.sharing(count):
+        yield Exact(Source(rows, device), seed, count)
 
 
-def unconverged(gaps):
+@contextlib.contextmanager
+def solving_parts(
+    rows: ScaledFeatures, used: np.ndarray, most: int, seed: int, count: int, device: str | None
+) -> Iterator[ExactParts]:
+    """Yield ExactParts for those of ROWS that are USED, at MOST so many a problem."""
+    with threads.sharing(count):
+        yield ExactParts(Source(rows, device), used, most, seed, count)
+
+
+def _map(
+    function: Callable[[Item], Result],
+    items: list[Item],
+    device: str,
+    side_by_side: int,
+    count: int,
+    space: solver.Space | None,
+) -> Generator[Result, None, None]:
+    """Yield FUNCTION(item) of ITEMS in their order, SIDE_BY_SIDE of COUNT threads at a time.
+
+    Small products gain little from threads of their own, and lose much on a busy machine. An error
+    halts SPACE, if there is one.
+    """
+    side_by_side = max(1, side_by_side) if device == "cpu" else 1
+    with threads.side_by_side(side_by_side, count // side_by_side) as pool:
+        try:
+            yield from pool.map(function, items)
+        except BaseException:
+            if space:
+                space.halted = True
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def unconverged(gaps: Tensor) -> int:
     """Return how many of GAPS are greater than allowed."""
     return int((gaps > 1).sum())

@@ -1,7 +1,8 @@
 """Features with the manifest they were made from: what SVMs are trained and measured on."""
 
 import os
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,32 +10,33 @@ from ssl_common import formats, records, stored, streams
 from ssl_common.data import identity
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import Manifest, label_matrix
+from ssl_common.evaluation.svm.backend import BLOCK
+from ssl_common.fields import Record
+from ssl_common.stored import Stored
 from ssl_common.streams import DataError
-
-BLOCK = 1024  # rows normalised at a time
 
 
 class Examples(NamedTuple):
     """Features with the manifest they were made from, and what is known of them."""
 
-    name: str
-    features: np.ndarray  # or Stored, (N, D), any real type
+    name: str  # of the file of features
+    features: np.ndarray | Stored  # (N, D), any real type
     manifest: Manifest
-    classes: list  # of the manifest, in the order of their bytes
-    labels: np.ndarray  # (N, C): POSITIVE, DIFFICULT or NEGATIVE
-    fields: dict  # sidecar and tags
-    images: Images  # by what they are known
+    classes: list[str]  # of the manifest, in the order of their bytes
+    labels: np.ndarray  # (N, C) int8: POSITIVE, DIFFICULT or NEGATIVE
+    fields: dict[str, Any]  # of the sidecar and the tags
+    images: Images
 
-    def normalised(self):
+    def normalised(self) -> Iterator[np.ndarray]:
         """Yield the rows as x / (||x|| + 1e-5), float64, a block at a time."""
         for rows, scale in self._blocks():
             yield rows * scale[:, None]
 
-    def scale(self):
+    def scale(self) -> np.ndarray:
         """Return 1 / (||x|| + 1e-5) of each row, (N,) float64."""
         return np.concatenate([scale for _rows, scale in self._blocks()])
 
-    def _blocks(self):
+    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield rows, float64, and their scale, a block at a time.
 
         Raises DataError naming the line of a row that holds NaN or infinity.
@@ -49,17 +51,20 @@ class Examples(NamedTuple):
                 raise DataError(f"{self.name}: NaN or infinity in {where}: extract it again")
             yield rows, 1 / (norms + 1e-5)
 
-    def data_set(self, fields):
-        """Return the data set in records: what tags or FIELDS of the training say, or the file."""
+    def data_set(self, fields: Record) -> str | None:
+        """Return the data set in records: of the tags, of FIELDS, or of the manifest's name.
+
+        FIELDS are those of the training.
+        """
         return records.data_set(self.manifest.path, self.fields, fields)
 
-    def check_fit(self, path, trained, width):
-        """Raise DataError where they are not for the classifiers TRAINED, read from PATH.
+    def check_fit(self, path: str, training: Record, width: int) -> None:
+        """Raise DataError where they are not for classifiers of WIDTH features, read from PATH.
 
-        WIDTH is how many numbers an image they take.
+        TRAINING are the fields of their training.
         """
         for key in ("layer", "model"):
-            ours, theirs = trained.fields.get(key), self.fields.get(key)
+            ours, theirs = training.get(key), self.fields.get(key)
             if None not in (ours, theirs) and ours != theirs:
                 message = f"{key} {theirs}, but {streams.name(path)} was trained on {key} {ours}"
                 raise DataError(f"{self.name}: {message}")
@@ -68,8 +73,11 @@ class Examples(NamedTuple):
             raise DataError(f"{self.name}: {message} {width}")
 
 
-def read_examples(features, manifest, tags):
-    """Read FEATURES (.npy or pipe) and MANIFEST; raise DataError where they do not fit together."""
+def read_examples(features: str, manifest: str, tags: Mapping[str, str]) -> Examples:
+    """Return the Examples of the files FEATURES and MANIFEST; TAGS {field: text} add to the fields.
+
+    Raises DataError where they do not belong together.
+    """
     name, sidecar = streams.name(features), records.read_sidecar(features)
     sidecar = records.tagged(sidecar, tags, records.sidecar(features))
     array, rows = formats.FEATURES.read(features)["features"], Manifest(manifest)
@@ -85,22 +93,23 @@ def read_examples(features, manifest, tags):
     return Examples(name, array, rows, classes, labels, fields, images)
 
 
-def _contents(features, count):
-    """Return by what the files of the COUNT images of FEATURES are known, None if nobody says."""
+def _contents(features: str, count: int) -> np.ndarray | None:
+    """Return the fingerprints, uint64 (COUNT,), of the files of the images of FEATURES.
+
+    None where they have no such file beside them.
+    """
     path = records.contents(features)
     if features == "-" or not os.path.exists(path):
         return None
-    found = np.asarray(formats.CONTENTS.read(path)["contents"])
-    if len(found) != count:
-        message = (
-            f"{len(found)} images, but {features} has {count}: extract them again, or remove it"
-        )
-        raise DataError(f"{path}: {message}")
-    return found
+    contents = np.asarray(formats.CONTENTS.read(path)["contents"])
+    if len(contents) != count:
+        message = f"{len(contents)} images, but {features} has {count}"
+        raise DataError(f"{path}: {message}: extract them again, or remove it")
+    return contents
 
 
-def read_labelled(features, manifest, tags):
-    """Read examples to train on; raise DataError where none has a label."""
+def read_labelled(features: str, manifest: str, tags: Mapping[str, str]) -> Examples:
+    """Return what read_examples() does; raise DataError where no image has a label."""
     examples = read_examples(features, manifest, tags)
     if not examples.classes:
         message = f"{streams.name(manifest)}: no labels: write path<TAB>label,label"

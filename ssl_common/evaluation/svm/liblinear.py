@@ -1,47 +1,55 @@
 """The reference: LIBLINEAR as scikit-learn has it, one problem after another, side by side."""
 
 import functools
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from ssl_common.crew import side_by_side
+from ssl_common.evaluation.svm.backend import Advance, Item, Result, Solutions
 
 MAX_ITERATIONS = 2000
 POSITIVE_WEIGHT = 2
 
 
 class Liblinear:
-    """Solves problems on ROWS (N, D), those that normalise() yields, in WORKERS processes."""
+    """A Backend that is LIBLINEAR, one problem after another in each of some processes."""
 
     block = 80  # classes cross-validated together
-    map = staticmethod(map)
 
-    def __init__(self, rows, seed, workers):
-        """Move fewer rows than features to the space they span: N coordinates and a basis (D, N).
+    def __init__(self, rows: np.ndarray, seed: int, workers: int) -> None:
+        """Take ROWS (N, D) float64, as Examples.normalised() yields them, and so many WORKERS.
 
-        The solver sees only inner products, so this loses nothing but rounding.
+        Fewer rows than features become coordinates of the space they span: N coordinates and a
+        basis (D, N). The solver sees only inner products, so this loses nothing but rounding.
         """
-        self.rows, self.basis = rows, None
+        self.rows = rows
+        self.basis: np.ndarray | None = None
         self.state = int(np.random.default_rng(seed).integers(2**32))  # scikit-learn takes 32 bits
         self.workers = 0 if workers == 1 else workers
         if rows.shape[0] < rows.shape[1]:
             self.basis, coordinates = np.linalg.qr(rows.T)
             self.rows = np.ascontiguousarray(coordinates.T)
 
-    def path(self, signs, costs, advance):
-        """Yield (scores of all rows (P, N), unconverged) of SIGNS (P, N) at each of COSTS."""
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        return map(function, items)
+
+    def path(self, signs: np.ndarray, costs: np.ndarray, advance: Advance) -> Iterator[Solutions]:
         for cost in costs:
             weights, unconverged = self._solve(signs, np.full(len(signs), cost), advance)
-            yield weights[:, :-1] @ self.rows.T + weights[:, -1:], unconverged
+            scores = weights[:, :-1] @ self.rows.T + weights[:, -1:]
+            yield Solutions(scores, (weights**2).sum(axis=1), unconverged)
 
-    def fit(self, signs, costs, advance):
-        """Return (weights (P, D + 1) with the bias last, unconverged) at COSTS (P,)."""
+    def fit(self, signs: np.ndarray, costs: np.ndarray, advance: Advance) -> tuple[np.ndarray, int]:
         weights, unconverged = self._solve(signs, costs, advance)
         if self.basis is None:
             return weights, unconverged
         return np.column_stack([weights[:, :-1] @ self.basis.T, weights[:, -1]]), unconverged
 
-    def _solve(self, signs, costs, advance):
+    def _solve(
+        self, signs: np.ndarray, costs: np.ndarray, advance: Advance
+    ) -> tuple[np.ndarray, int]:
+        """Return fit()'s answer for the rows as they are held."""
         import sklearn.svm  # noqa: F401  # before there are processes: each would take a second
 
         weights = np.empty((len(signs), self.rows.shape[1] + 1))
@@ -56,11 +64,14 @@ class Liblinear:
         return weights, unconverged
 
 
-def _fit_one(rows, state, problem):
-    return fit(rows, *problem, state)
+def _fit_one(
+    rows: np.ndarray, state: int, problem: tuple[np.ndarray, float]
+) -> tuple[np.ndarray, bool]:
+    signs, cost = problem
+    return fit(rows, signs, cost, state)
 
 
-def fit(rows, signs, cost, state):
+def fit(rows: np.ndarray, signs: np.ndarray, cost: float, state: int) -> tuple[np.ndarray, bool]:
     """Return the weights (D + 1,) of one problem and whether the solver converged.
 
     A row of sign 0 takes no part; STATE seeds the order in which the rows are visited.

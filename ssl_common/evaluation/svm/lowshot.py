@@ -1,22 +1,28 @@
-"""Low-shot classification: a linear SVM per sample, k, class and cost, the cost chosen on the test.
+"""Low-shot classification: a linear SVM per sample, k, class and cost; the test decides the cost.
 
-As the published protocol has it; train-svm(1) and eval-svm(1) say what that means.
+Section 6.2 of Goyal et al., and their tools/svm/train_svm_low_shot.py; train-svm(1) and eval-svm(1)
+say what that means.
 """
 
+import contextlib
 import json
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ssl_common import containers, formats, stored, streams, threads
+from ssl_common import containers, formats, stored, streams
 from ssl_common.data import identity
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE
 from ssl_common.data.samples import provenance
 from ssl_common.data.samples import read as read_samples
 from ssl_common.evaluation.metrics import average_precision
+from ssl_common.evaluation.svm.backend import BLOCK
 from ssl_common.evaluation.svm.classifiers import COSTS
-from ssl_common.evaluation.svm.examples import BLOCK, read_labelled
+from ssl_common.evaluation.svm.examples import Examples, read_labelled
+from ssl_common.progress import Progress
+from ssl_common.stored import Stored
 from ssl_common.streams import DataError
 
 PRODUCTS = 1 << 30  # bytes of inner products of training and test rows
@@ -33,35 +39,51 @@ class Machines(NamedTuple):
     rows: np.ndarray  # (T,) int32
     coefficients: np.ndarray  # (K, T) float32, of each cost
 
-    def parts(self):
+    def parts(self) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """Return (class, rows (n,), coefficients (K, n)) of each class that has some."""
         ends = np.cumsum(self.counts)
-        parts = [(c, slice(ends[c] - self.counts[c], ends[c])) for c in np.flatnonzero(self.counts)]
+        parts = [
+            (c, slice(ends[c] - self.counts[c], ends[c]))
+            for c in np.flatnonzero(self.counts).tolist()
+        ]
         return [(c, self.rows[at], self.coefficients[:, at]) for c, at in parts]
 
 
 class LowShot(NamedTuple):
     """What lowshot.npz holds."""
 
-    classes: list
-    machines: dict  # {(k, sample): Machines}
+    classes: list[str]
+    machines: dict[tuple[int, int], Machines]  # by k and the number of the sample
     costs: np.ndarray  # (K,)
     scale: np.ndarray  # (N,) float64: the training rows are features x this
     images: Images  # as in Classifiers
-    fields: dict
+    fields: dict[str, Any]  # of the training
 
-    def summary(self):
+    def summary(self) -> str:
         """Return what train-svm says of its work."""
         ks = sorted({k for k, _sample in self.machines})
-        said = f"{len(self.classes)} classes, k = {', '.join(map(str, ks))}"
+        classes = f"{len(self.classes)} classes, k = {', '.join(map(str, ks))}"
         fits = f"{self.fields['fits']:,} fits"
         early = self.fields["unconverged"]
-        return f"{said}, {fits}" + (f"; {early} stopped before they converged" if early else "")
+        return f"{classes}, {fits}" + (f"; {early} stopped before they converged" if early else "")
 
 
-def train(features, manifest, folder, tags, seed, workers, progress, device=None):
-    """Train on each sample in FOLDER of the files FEATURES and MANIFEST; return LowShot."""
-    from ssl_common.evaluation.svm.exact import Exact
+def train(
+    features: str,
+    manifest: str,
+    folder: str,
+    tags: Mapping[str, str],
+    seed: int,
+    workers: int,
+    progress: Progress,
+    device: str | None = None,
+) -> LowShot:
+    """Return LowShot, trained on each sample in FOLDER of the files FEATURES and MANIFEST.
+
+    TAGS {field: text} add to its fields; WORKERS threads solve it, on DEVICE. Raises DataError
+    where the files or the samples do not belong together.
+    """
+    from ssl_common.evaluation.svm import exact
 
     examples = read_labelled(features, manifest, tags)
     samples = read_samples(folder, examples.labels, examples.manifest)
@@ -71,24 +93,29 @@ def train(features, manifest, folder, tags, seed, workers, progress, device=None
     fits = len(COSTS) * len(groups)
     # The products of a fit grow with the square of its rows.
     total = sum(len(rows) ** 2 for _key, _c, rows, _signs in groups)
-    found, unconverged, done = {key: [] for key in samples}, 0, 0
-    with threads.sharing(max(1, workers)):
-        exact = Exact(examples, seed, max(1, workers), device)
-        solve = exact.on_parts(used, most, COSTS)
-        solutions = exact.map(lambda group: solve(*group[2:]), groups)
-        for (key, index, rows, _signs), solved in zip(groups, solutions, strict=True):
-            coefficients, early = solved
-            found[key].append((index, rows, coefficients.astype(np.float32)))
+    solved: dict[tuple[int, int], list[tuple[int, np.ndarray, np.ndarray]]]
+    solved, unconverged, done = {key: [] for key in samples}, 0, 0
+    with (
+        exact.solving_parts(examples, used, most, seed, max(1, workers), device) as solver,
+        contextlib.closing(
+            solver.map(lambda group: solver.solve(group[2], group[3], COSTS), groups)
+        ) as solutions,
+    ):
+        for (key, c, rows, _signs), (coefficients, early) in zip(groups, solutions, strict=True):
+            solved[key].append((c, rows, coefficients.astype(np.float32)))
             unconverged += early
             done += len(rows) ** 2
             progress(int(100 * done / total), 100, f"k = {key[0]}, {fits:,} fits in all")
     machines = {}
-    for key, parts in found.items():
-        indices, rows, coefficients = zip(*parts, strict=True)
+    for key, parts in solved.items():
         counts = np.zeros(len(examples.classes), np.int64)
-        counts[list(indices)] = [len(each) for each in rows]
-        together = np.concatenate(coefficients, axis=1)
-        machines[key] = Machines(counts, np.concatenate(rows), together)
+        for c, rows, _coefficients in parts:
+            counts[c] = len(rows)
+        machines[key] = Machines(
+            counts,
+            np.concatenate([rows for _c, rows, _coefficients in parts]),
+            np.concatenate([coefficients for _c, _rows, coefficients in parts], axis=1),
+        )
     fields = examples.fields | {
         "train_images": len(examples.features),
         "train_manifest": examples.manifest.digest(),
@@ -105,16 +132,18 @@ def train(features, manifest, folder, tags, seed, workers, progress, device=None
     return LowShot(examples.classes, machines, COSTS, examples.scale(), images, fields)
 
 
-def _digest(features):
+def _digest(features: np.ndarray | Stored) -> str:
     return streams.digest(rows.tobytes() for _part, rows in stored.blocks(features, BLOCK))
 
 
-def save(stream, trained):
-    """Write TRAINED as .npz."""
+def save(stream: BinaryIO, trained: LowShot) -> None:
+    """Write the classifiers TRAINED as .npz."""
     arrays = {}
     for (k, number), machines in trained.machines.items():
-        for name, array in machines._asdict().items():
-            arrays[f"{name}_sample{number}_k{k}"] = array
+        sample = f"sample{number}_k{k}"
+        arrays[f"counts_{sample}"] = machines.counts
+        arrays[f"rows_{sample}"] = machines.rows
+        arrays[f"coefficients_{sample}"] = machines.coefficients
     containers.write_arrays(
         stream,
         lowshot_format=np.int64(formats.LOW_SHOT.version),
@@ -128,27 +157,40 @@ def save(stream, trained):
     )
 
 
-def load(arrays, path):
-    """Return the LowShot of the ARRAYS that save wrote, read from the file PATH."""
-    found = formats.LOW_SHOT.check(arrays, path)
-    parts = found["machines"].items()
-    machines = {(k, number): Machines(**arrays) for (number, k), arrays in parts}
-    images = Images(found["paths"], contents=found.get("contents"))
-    scale, fields = found["scale"], found["fields"]
-    return LowShot(found["classes"], machines, found["costs"], scale, images, fields)
+def load(arrays: Mapping[str, np.ndarray], path: str) -> LowShot:
+    """Return the LowShot of the ARRAYS that save wrote, read from the file PATH.
+
+    Raises DataError for any others.
+    """
+    content = formats.LOW_SHOT.check(arrays, path)
+    machines = {
+        (k, number): Machines(each["counts"], each["rows"], each["coefficients"])
+        for (number, k), each in content["machines"].items()
+    }
+    return LowShot(
+        classes=content["classes"],
+        machines=machines,
+        costs=content["costs"],
+        scale=content["scale"],
+        images=Images(content["paths"], contents=content.get("contents")),
+        fields=content["fields"],
+    )
 
 
-def evaluate(path, trained, train_features, examples):
-    """Yield a record of each k and metric of TRAINED, read from PATH, on EXAMPLES.
+def evaluate(
+    path: str, trained: LowShot, train_features: str, examples: Examples
+) -> Iterator[dict[str, Any]]:
+    """Yield a record for each k and metric of the classifiers TRAINED, from PATH, on EXAMPLES.
 
     TRAIN_FEATURES is the file that TRAINED was made from. The cost is the one with the highest mean
-    over the samples, on these same EXAMPLES; the smallest of equals.
+    over the samples, on these same EXAMPLES; the smallest of equals. Raises DataError where the
+    files do not belong together, and where the examples show none of the classes.
     """
     features = formats.FEATURES.read(train_features)["features"]
     if _digest(features) != trained.fields["train_features"]:
         message = f"not the features that {streams.name(path)} was trained on"
         raise DataError(f"{streams.name(train_features)}: {message}")
-    examples.check_fit(path, trained, features.shape[1])
+    examples.check_fit(path, trained.fields, features.shape[1])
     known = [name for name in trained.classes if name in examples.classes]
     columns = [examples.classes.index(name) for name in known]
     labels = np.full((len(examples.features), len(trained.classes)), NEGATIVE, np.int8)
@@ -159,8 +201,8 @@ def evaluate(path, trained, train_features, examples):
     decisions = Decisions(trained, features, examples)
     for k in sorted({k for k, _number in trained.machines}):
         some = [machines for (each, _number), machines in trained.machines.items() if each == k]
-        found = [_measure(decisions(machines), len(trained.costs), labels) for machines in some]
-        aps = np.stack([ap for ap, _top1 in found])  # (S, C, K)
+        results = [_measure(decisions(machines), len(trained.costs), labels) for machines in some]
+        aps = np.stack([ap for ap, _top1 in results])  # (S, C, K)
         seen = ~np.isnan(aps).any(axis=(0, 2))
         if not seen.any():
             where = streams.name(examples.manifest.path)
@@ -172,25 +214,28 @@ def evaluate(path, trained, train_features, examples):
             "task": "low-shot",
             "data_set": examples.data_set(trained.fields),
             "k": k,
-            "samples": len(found),
+            "samples": len(results),
             **trained.fields.get("drawn", {}).get(str(k), {}),
             "classes": int(seen.sum()),
         }
         per_class = dict(zip(trained.classes, values, strict=True))
         yield same | {"metric": "mAP"} | record | {"per_class": per_class}
         if single:
-            shares = np.stack([top1 for _ap, top1 in found])
+            shares = np.stack([top1 for _ap, top1 in results])
             yield same | {"metric": "top-1"} | _summary(shares, trained.costs)[0]
 
 
-def _summary(values, costs):
+def _summary(values: np.ndarray, costs: np.ndarray) -> tuple[dict[str, Any], int]:
     """Return what a record says of VALUES (S, K) at COSTS, and the index of the best cost."""
     best = int(np.argmax(values.mean(axis=0)))  # the first of equals: costs ascend
-    chosen = 100 * values[:, best]
+    percents = 100 * values[:, best]
     return {
-        "value": float(chosen.mean()),
-        **{"min": float(chosen.min()), "max": float(chosen.max()), "std": float(chosen.std())},
-        **{"cost": float(costs[best]), "cost_from": "test"},
+        "value": float(percents.mean()),
+        "min": float(percents.min()),
+        "max": float(percents.max()),
+        "std": float(percents.std()),
+        "cost": float(costs[best]),
+        "cost_from": "test",
     }, best
 
 
@@ -201,7 +246,7 @@ class Decisions:
     PRODUCTS; or else from weights, of some classes at a time, which takes more work.
     """
 
-    def __init__(self, trained, features, examples):
+    def __init__(self, trained: LowShot, features: np.ndarray | Stored, examples: Examples) -> None:
         import torch
 
         from ssl_common.evaluation.svm import solver
@@ -210,13 +255,15 @@ class Decisions:
         scale = torch.from_numpy(examples.scale())
         self.test = solver.Rows(examples.features, scale, "cpu")
         used = np.unique(np.concatenate([each.rows for each in trained.machines.values()]))
-        self.index, self.products = np.full(len(features), -1), None
+        self.index = np.full(len(features), -1)
+        self.products: np.ndarray | None = None
         self.index[used] = np.arange(len(used))
         if 8 * len(used) * self.test.count <= PRODUCTS:
-            given = features, self.scale, "cpu", used, examples.features, scale
-            self.products = solver.gram(*given).numpy()
+            self.products = solver.cross_gram(
+                features, self.scale, used, examples.features, scale
+            ).numpy()
 
-    def __call__(self, machines):
+    def __call__(self, machines: Machines) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (class, values (K, N)) of each class that has a classifier."""
         costs = len(machines.coefficients)
         together = max(1, SCORES // (8 * costs * max(self.test.count, self.test.width)))
@@ -227,30 +274,33 @@ class Decisions:
                 values = [a.astype(float) @ self.products[self.index[r]] for _c, r, a in some]
             else:
                 weights = np.concatenate([self._weights(rows, a) for _c, rows, a in some])
-                values = self._image(weights).reshape(len(some), costs, -1)
+                values = list(self._image(weights).reshape(len(some), costs, -1))
             yield from zip([c for c, _rows, _a in some], values, strict=True)
 
-    def _image(self, weights):
+    def _image(self, weights: np.ndarray) -> np.ndarray:
         import torch
 
         return self.test.image(torch.from_numpy(weights)).numpy()
 
-    def _weights(self, rows, coefficients):
+    def _weights(self, rows: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """Return sum_i a_i (x_i, 1), (K, D + 1), of COEFFICIENTS (K, n) of ROWS."""
         coefficients = coefficients.astype(float)
-        found = np.zeros((len(coefficients), self.test.width))
-        found[:, -1] = coefficients.sum(axis=1)
+        weights = np.zeros((len(coefficients), self.test.width))
+        weights[:, -1] = coefficients.sum(axis=1)
         for start in range(0, len(rows), BLOCK):
             some = slice(start, start + BLOCK)
             read = self.features[rows[some]] * self.scale[rows[some], None].numpy()
-            found[:, :-1] += coefficients[:, some] @ read
-        return found
+            weights[:, :-1] += coefficients[:, some] @ read
+        return weights
 
 
-def _measure(decisions, costs, labels):
+def _measure(
+    decisions: Iterable[tuple[int, np.ndarray]], costs: int, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the average precision (C, K) and the top-1 (K,) of DECISIONS at so many COSTS.
 
-    NaN where there is none. The top-1 is over the images that show a class with a classifier.
+    DECISIONS are (class, values (K, N)), LABELS is int8 (N, C). NaN where there is none. The top-1
+    is over the images that show a class with a classifier.
     """
     ap = np.full((labels.shape[1], costs), np.nan)
     best = np.full((costs, len(labels)), -np.inf)

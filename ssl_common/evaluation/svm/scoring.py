@@ -1,24 +1,35 @@
 """What eval-svm tells of classifiers of either kind, train-svm's own and low-shot's, on images."""
 
 import os
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 from ssl_common import containers, records, streams
 from ssl_common.data import identity
 from ssl_common.evaluation.svm import classifiers, lowshot
 from ssl_common.evaluation.svm.examples import read_examples
+from ssl_common.fields import Record
 from ssl_common.streams import DataError
 
 
 def evaluate(
-    path, features, manifest, tags, *, train_features=None, scores=None, bootstrap=0, seed=0,
-    allow_seen=False,
-):  # fmt: skip
+    path: str,
+    features: str,
+    manifest: str,
+    tags: Mapping[str, str],
+    *,
+    train_features: str | None = None,
+    scores: BinaryIO | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+    allow_seen: bool = False,
+) -> list[dict[str, Any]]:
     """Return the records of the classifiers in the file PATH on the files FEATURES and MANIFEST.
 
     They lack their provenance. Low-shot classifiers need TRAIN_FEATURES, what they were trained on,
-    and give a record each k and metric; others take SCORES, BOOTSTRAP and SEED as svm.evaluate
-    does. Raises DataError for features the classifiers were not made for, and for images that they
-    were trained on unless ALLOW_SEEN.
+    and give a record each k and metric; others take SCORES, BOOTSTRAP and SEED as
+    classifiers.evaluate() does. Raises DataError for features the classifiers were not made for,
+    and for images that they were trained on unless ALLOW_SEEN.
     """
     arrays, examples = containers.read_arrays(path), read_examples(features, manifest, tags)
     few = "lowshot_format" in arrays
@@ -28,17 +39,22 @@ def evaluate(
     if few and (scores or bootstrap):
         option = "--scores" if scores else "--bootstrap"
         raise DataError(f"{streams.name(path)}: low-shot classifiers: leave out {option}")
-    trained = (lowshot if few else classifiers).load(arrays, streams.name(path))
+    trained: lowshot.LowShot | classifiers.Classifiers
+    if few:
+        trained = lowshot.load(arrays, streams.name(path))
+    else:
+        trained = classifiers.load(arrays, streams.name(path))
     # The test may have a data set of its own; it is of the same network and layer.
-    told = {name: text for name, text in tags.items() if name != "data_set"}
-    records.tagged(trained.fields, told, streams.name(path))
+    of_training = {name: text for name, text in tags.items() if name != "data_set"}
+    records.tagged(trained.fields, of_training, streams.name(path))
     seen = identity.check_unseen(
         examples.manifest, examples.images, trained.images, streams.name(path), allow_seen
     )
-    if few:
-        found = list(lowshot.evaluate(path, trained, train_features, examples))
+    if isinstance(trained, lowshot.LowShot):
+        assert train_features is not None
+        results = list(lowshot.evaluate(path, trained, train_features, examples))
     else:
-        found = [classifiers.evaluate(path, trained, examples, scores, bootstrap, seed)]
+        results = [classifiers.evaluate(path, trained, examples, scores, bootstrap, seed)]
     same = trained.fields | {k: v for k, v in examples.fields.items() if v is not None}
     same.pop("drawn", None)  # of all k: each record has its own
     inputs = {
@@ -53,23 +69,23 @@ def evaluate(
         "test_manifest": examples.manifest.digest(),
         "inputs": inputs,
     }
-    return [same | seen | record for record in found]
+    return [same | seen | result for result in results]
 
 
-def said(found):
-    """Return what eval-svm says of the records FOUND."""
-    first = found[0]
+def summary(results: list[Record]) -> str:
+    """Return what eval-svm says of the records RESULTS, of which there are some."""
+    first = results[0]
     texts = [
         f"{record['value']:.2f} {record['metric']}"
         + (f" at k = {record['k']}" if "k" in record else "")
         + ("" if "interval" not in record else " ({:.2f} to {:.2f})".format(*record["interval"]))
-        for record in found
+        for record in results
     ]
     over = f"over {first['classes']} of {len(first['per_class'])} classes"
     text = f"{', '.join(texts)} {over}, {first['test_images']} images"
     return text + (f"; not trained: {', '.join(first['unseen'])}" if first["unseen"] else "")
 
 
-def _digest(path):
+def _digest(path: str) -> str | None:
     """Return the digest of the file PATH, None for a pipe."""
     return streams.file_digest(path) if os.path.isfile(path) else None

@@ -17,9 +17,17 @@ Steps are found in float32 and judged in float64, so rounding costs steps and no
 float32 finds no further step, float64 does.
 """
 
+import abc
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from torch import Tensor
 
 from ssl_common import stored
+from ssl_common.stored import Stored
 
 POSITIVE_WEIGHT = 2
 TOLERANCE = 1e-7  # of the objective
@@ -31,104 +39,155 @@ RANK = 64  # of the preconditioner
 BLOCK = 4096  # rows, or columns, of the features in memory at a time
 ALL = slice(None)
 
+Features = np.ndarray | Stored  # (N, D), any real type
 
-class Gram:
+
+class Halted(Exception):
+    """Another thread set `halted`: the solutions are not wanted any more."""
+
+
+class Space(abc.ABC):
+    """N rows x_i, each with its 1, and how the weights of a problem on them are held.
+
+    `count` is N. `width` is how many numbers are held for a problem: D + 1, its weights, or N,
+    their coefficients of the rows. `device` is where the tensors are. All that reads the rows
+    calls check(), so another thread that sets `halted` stops the solver.
+    """
+
+    count: int
+    width: int
+    device: torch.device
+    halted = False
+
+    def check(self) -> None:
+        """Raise Halted if another thread has set `halted`."""
+        if self.halted:
+            raise Halted
+
+    @abc.abstractmethod
+    def dual(self, weights: Tensor, image: Tensor) -> Tensor:
+        """Return what makes an inner product of weights a plain sum: u.w = sum(u * dual(w)).
+
+        It is (P, width), of WEIGHTS w (P, width) and their IMAGE (P, N); one of the two, no copy.
+        """
+
+
+class ProductSpace(Space):
+    """A Space whose rows are seen through two products alone, which conjugate gradients need."""
+
+    @abc.abstractmethod
+    def image(self, weights: Tensor) -> Tensor:
+        """Return the scores w.x_i, (P, N), of WEIGHTS (P, width), in their type."""
+
+    @abc.abstractmethod
+    def combination(self, coefficients: Tensor) -> Tensor:
+        """Return the weights sum_i a_i x_i, (P, width), of COEFFICIENTS (P, N), in their type."""
+
+
+class Gram(ProductSpace):
     """Weights as coefficients (P, N) of the rows, w = sum_i a_i x_i: for N up to D.
 
     One matrix of N x N holds all there is to know of the rows, whatever D.
     """
 
-    halted = False
-
-    def __init__(self, matrix):
+    def __init__(self, matrix: Tensor) -> None:
         """Take MATRIX (N, N) float64, of products x_i.x_j."""
         self.matrix = {torch.float64: matrix, torch.float32: matrix.float()}
         self.width = self.count = len(matrix)
         self.device = matrix.device
 
-    def image(self, weights):
-        """Return w.x_i, (P, N), of WEIGHTS (P, width)."""
-        check(self)
+    def image(self, weights: Tensor) -> Tensor:
+        self.check()
         return weights @ self.matrix[weights.dtype]
 
-    def combination(self, coefficients):
-        """Return the weights sum_i a_i x_i of COEFFICIENTS (P, N)."""
+    def combination(self, coefficients: Tensor) -> Tensor:
         return coefficients
 
-    def dual(self, _weights, image):
-        """Return what an inner product multiplies plainly with other weights."""
+    def dual(self, weights: Tensor, image: Tensor) -> Tensor:
         return image
 
-    def part(self, rows):
-        """Return the Gram of some ROWS."""
+    def part(self, rows: np.ndarray) -> "Gram":
+        """Return the Gram of some ROWS, int (n,)."""
         return Gram(self.matrix[torch.float64][rows][:, rows])
 
 
-class Rows:
+class Rows(ProductSpace):
     """Weights as they are, (P, D + 1) with the bias last: for N above D. Reads blocks of rows."""
 
-    halted = False
-
-    def __init__(self, features, scale, device):
-        """Take FEATURES (N, D), an array or Stored, and SCALE (N,) of its rows."""
+    def __init__(self, features: Features, scale: Tensor, device: str) -> None:
+        """Take FEATURES (N, D) and SCALE (N,), by which the rows are multiplied."""
         self.features, self.scale, self.device = features, scale.to(device), torch.device(device)
         self.count, self.width = len(features), features.shape[1] + 1
 
-    def _blocks(self, dtype):
+    def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
         for part, rows in stored.blocks(self.features, BLOCK):
             yield part, tensor(rows, dtype, self.device), self.scale[part].to(dtype)
 
-    def image(self, weights):
-        """Return w.x_i, (P, N), of WEIGHTS (P, D + 1)."""
-        check(self)
-        found = weights.new_empty(len(weights), self.count)
+    def image(self, weights: Tensor) -> Tensor:
+        self.check()
+        image = weights.new_empty(len(weights), self.count)
         for part, rows, scale in self._blocks(weights.dtype):
-            found[:, part] = (weights[:, :-1] @ rows.T).mul_(scale).add_(weights[:, -1:])
-        return found
+            image[:, part] = (weights[:, :-1] @ rows.T).mul_(scale).add_(weights[:, -1:])
+        return image
 
-    def combination(self, coefficients):
-        """Return the weights sum_i a_i x_i, (P, D + 1), of COEFFICIENTS (P, N)."""
-        found = coefficients.new_zeros(len(coefficients), self.width)
+    def combination(self, coefficients: Tensor) -> Tensor:
+        weights = coefficients.new_zeros(len(coefficients), self.width)
         for part, rows, scale in self._blocks(coefficients.dtype):
-            found[:, :-1] += (coefficients[:, part] * scale) @ rows
-        found[:, -1] = coefficients.sum(1)
-        return found
+            weights[:, :-1] += (coefficients[:, part] * scale) @ rows
+        weights[:, -1] = coefficients.sum(1)
+        return weights
 
-    def dual(self, weights, _image):
-        """Return what an inner product multiplies plainly with other weights."""
+    def dual(self, weights: Tensor, image: Tensor) -> Tensor:
         return weights
 
 
-class Halted(Exception):
-    """Another thread set `halted`: the solution is not wanted any more."""
-
-
-def check(space):
-    """Raise Halted if SPACE is."""
-    if space.halted:
-        raise Halted
-
-
-def tensor(array, dtype, device):
+def tensor(array: np.ndarray, dtype: torch.dtype, device: str | torch.device) -> Tensor:
     """Return ARRAY, of any real type and order, as a tensor, row by row; a copy where it has to."""
     kind = {torch.float32: "f4", torch.float64: "f8"}[dtype]
     return torch.from_numpy(array.astype(kind, "C", copy=not array.flags.writeable)).to(device)
 
 
-def gram(features, scale, device="cpu", rows=ALL, others=None, other_scale=None):
-    """Return x_i.y_j + 1, (N, M) float64, of ROWS of FEATURES and all of OTHERS (the same rows).
+def gram(
+    features: Features,
+    scale: Tensor,
+    device: str = "cpu",
+    rows: slice | np.ndarray = ALL,
+) -> Tensor:
+    """Return the products x_i.x_j + 1, (n, n) float64, of ROWS of FEATURES times SCALE (N,).
 
-    Each is multiplied by its SCALE; the 1 is the bias. Reads blocks of columns.
+    The 1 is of the bias. Reads blocks of columns.
     """
     scale = scale[rows].to(device)
-    other_scale = scale if others is None else other_scale.to(device)
-    found = torch.zeros(len(scale), len(other_scale), dtype=torch.float64, device=device)
+    products = torch.zeros(len(scale), len(scale), dtype=torch.float64, device=device)
+    for part in _columns(features):
+        some = tensor(features[rows, part], torch.float64, device)
+        products.addmm_(some, some.T)
+    return products.mul_(scale[:, None]).mul_(scale).add_(1)
+
+
+def cross_gram(
+    features: Features,
+    scale: Tensor,
+    rows: slice | np.ndarray,
+    others: Features,
+    other_scale: Tensor,
+) -> Tensor:
+    """Return the products x_i.y_j + 1, (n, M) float64, of ROWS of FEATURES and all rows of OTHERS.
+
+    The rows of each are multiplied by its scale, (N,) and (M,).
+    """
+    scale = scale[rows]
+    products = torch.zeros(len(scale), len(other_scale), dtype=torch.float64)
+    for part in _columns(features):
+        left = tensor(features[rows, part], torch.float64, "cpu")
+        products.addmm_(left, tensor(others[:, part], torch.float64, "cpu").T)
+    return products.mul_(scale[:, None]).mul_(other_scale).add_(1)
+
+
+def _columns(features: Features) -> Iterator[slice]:
+    """Yield the columns of FEATURES, some at a time."""
     for start in range(0, features.shape[1], BLOCK // 4):
-        part = slice(start, start + BLOCK // 4)
-        left = tensor(features[rows, part], torch.float64, device)
-        right = left if others is None else tensor(others[:, part], torch.float64, device)
-        found.addmm_(left, right.T)
-    return found.mul_(scale[:, None]).mul_(other_scale).add_(1)
+        yield slice(start, start + BLOCK // 4)
 
 
 class Preconditioner:
@@ -137,8 +196,8 @@ class Preconditioner:
     `spread` is the variance of the rows in the direction in which they differ most.
     """
 
-    def __init__(self, space, seed=0):
-        """Find the directions of SPACE by subspace iteration from a start drawn from SEED."""
+    def __init__(self, space: ProductSpace, seed: int = 0) -> None:
+        """Find the directions of SPACE by subspace iteration from a random start of SEED."""
         self.space = space
         rank = min(RANK, space.width, space.count)
         generator = torch.Generator().manual_seed(seed)
@@ -154,95 +213,165 @@ class Preconditioner:
         self.rest = torch.linalg.eigvalsh(images @ images.T)[0].item() / 2
         start = torch.randn(1, space.width, generator=generator, dtype=torch.float64)
         self.spread = spread(space, start.to(space.device))
-        self.found = {d: (basis.to(d), images.to(d)) for d in (torch.float32, torch.float64)}
+        # (R, width), (R, N)
+        self.basis = {d: (basis.to(d), images.to(d)) for d in (torch.float32, torch.float64)}
 
-    def prepare(self, curvature):
-        """Return what apply needs of CURVATURE, (P, N): c_i of the active rows."""
-        basis, images = self.found[curvature.dtype]  # (R, width), (R, N)
+    def inverse(self, curvature: Tensor) -> "Inverse":
+        """Return about H^-1 of the problems whose active rows have CURVATURE c_i, (P, N)."""
+        basis, images = self.basis[curvature.dtype]
         small = torch.stack([(images * c) @ images.T for c in curvature]).double()
         one = torch.eye(small.shape[1], dtype=small.dtype, device=small.device)
         active = (curvature > 0).sum(1).clamp(min=1)
         rest = 1 / (1 + self.rest * curvature.sum(1) / active)
-        inverse = torch.linalg.inv(small + one) - rest[:, None, None] * one
-        return rest[:, None], inverse.to(curvature.dtype), basis, images
-
-    def apply(self, prepared, weights, image):
-        """Return about H^-1 w, and its image, of WEIGHTS w (P, width) and their IMAGE."""
-        rest, inverse, basis, images = prepared
-        inner = self.space.dual(weights, image) @ basis.T
-        inner = torch.bmm(inverse, inner[:, :, None])[:, :, 0]
-        return rest * weights + inner @ basis, rest * image + inner @ images
+        small = torch.linalg.inv(small + one) - rest[:, None, None] * one
+        return Inverse(self.space, rest[:, None], small.to(curvature.dtype), basis, images)
 
 
-def spread(space, start):
+@dataclass
+class Inverse:
+    """About H^-1 of P problems on a space: REST everywhere, and SMALL more on the BASIS."""
+
+    space: ProductSpace
+    rest: Tensor  # (P, 1)
+    small: Tensor  # (P, R, R)
+    basis: Tensor  # (R, width)
+    images: Tensor  # (R, N), of the basis
+
+    def only(self, some: Tensor) -> "Inverse":
+        """Return that of SOME of the problems, a mask (P,)."""
+        return Inverse(self.space, self.rest[some], self.small[some], self.basis, self.images)
+
+    def apply(self, weights: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return about H^-1 w, and its image, of WEIGHTS w (P, width) and their IMAGE (P, N)."""
+        inner = self.space.dual(weights, image) @ self.basis.T
+        inner = torch.bmm(self.small, inner[:, :, None])[:, :, 0]
+        return self.rest * weights + inner @ self.basis, self.rest * image + inner @ self.images
+
+
+def spread(space: ProductSpace, start: Tensor) -> float:
     """Return the variance of the rows of SPACE in the direction in which they differ most.
 
     By power iteration in float64 from START, weights (1, width): what rows that are nearly alike
     differ by is lost in less.
     """
-    weights, found = start, 0.0
+    weights, variance = start, 0.0
     for _ in range(10):
         image = space.image(weights)
         length = (weights * space.dual(weights, image)).sum()
         apart = image - image.mean(1, keepdim=True)
         if not length > 0 or not apart.any():
             break
-        found = (apart**2).mean().item() / length.item()
+        variance = (apart**2).mean().item() / length.item()
         weights = space.combination(apart / apart.norm())
-    return found
+    return variance
 
 
-def solve(space, preconditioner, signs, costs, start=None):
-    """Solve the problems of SIGNS (P, N) int8 and COSTS (P,); return (weights, images, gaps).
+class Solutions(NamedTuple):
+    """What solves P problems: their weights, and how near these are to the least of P(w)."""
 
-    START is (weights, images) of others like them. Weights are as SPACE holds them, images are
-    w.x_i, (P, N), both float64; a gap, (P,), bounds P(w) - min P by what is allowed, and exceeds 1
-    where rounding or the limit of steps came first.
+    weights: Tensor  # (P, width) float64, as the space holds them
+    images: Tensor  # (P, N) float64: w.x_i
+    gaps: Tensor  # (P,): a bound of P(w) - min P by what is allowed; above 1 if it stopped early
+
+
+@dataclass
+class State:
+    """L problems that are not solved yet, at their present weights; all is float64."""
+
+    numbers: Tensor  # (L,) int64, which of the P problems they are
+    signs: Tensor  # (L, N)
+    curvature: Tensor  # (L, N): c_i
+    weights: Tensor  # (L, width)
+    images: Tensor  # (L, N)
+    active: Tensor  # (L, N) bool: the rows with an error
+    value: Tensor  # (L,): P(w)
+    descent: Tensor  # (L, width): minus the gradient
+    descent_images: Tensor  # (L, N)
+    gap: Tensor  # (L,): as in Solutions
+
+    def only(self, some: Tensor) -> "State":
+        """Return the state of SOME of the problems, a mask (L,)."""
+        return State(*(getattr(self, each.name)[some] for each in fields(self)))
+
+
+def evaluate(
+    space: ProductSpace,
+    spread: float,
+    numbers: Tensor,
+    signs: Tensor,
+    costs: Tensor,
+    weights: Tensor,
+    images: Tensor,
+) -> State:
+    """Return the State of the problems NUMBERS, of SIGNS (L, N) and COSTS (L,), at WEIGHTS.
+
+    SPREAD is that of the rows of SPACE; IMAGES (L, N) are those of the WEIGHTS (L, width).
+    """
+    signs = signs.double()
+    c = curvature(signs, costs)
+    error = (1 - signs * images).clamp_(min=0)
+    force = c * error
+    norm = (weights * space.dual(weights, images)).sum(1)
+    value = (norm + (force * error).sum(1)) / 2
+    descent = space.combination(force * signs) - weights
+    descent_images = space.image(descent)
+    gap = (descent * space.dual(descent, descent_images)).sum(1).clamp_(min=0) / 2
+    active = error > 0
+    stiffness, variance = (c * active).sum(1), images.var(1, correction=0)
+    gap /= allowed(value, variance, spread, stiffness, force.sum(1))
+    return State(numbers, signs, c, weights, images, active, value, descent, descent_images, gap)
+
+
+def solve(
+    space: ProductSpace,
+    preconditioner: Preconditioner,
+    signs: Tensor,
+    costs: Tensor,
+    start: Solutions | None = None,
+) -> Solutions:
+    """Return the Solutions of the problems of SIGNS (P, N) int8 and COSTS (P,) float64.
+
+    START are solutions of others like them. A gap exceeds 1 where rounding or the limit of steps
+    came first. Raises Halted if the space is.
     """
     count = len(signs)
     if start is None:
         weights = torch.zeros(count, space.width, dtype=torch.float64, device=space.device)
         images = torch.zeros(count, space.count, dtype=torch.float64, device=space.device)
     else:
-        weights, images = start[0].clone(), start[1].clone()
+        weights, images = start.weights.clone(), start.images.clone()
     gaps = torch.full((count,), torch.inf, dtype=torch.float64, device=space.device)
     for kind in (torch.float32, torch.float64):
         live = (gaps > 1).nonzero()[:, 0]
-        before = least = torch.full_like(gaps[live], torch.inf)
+        before = least = torch.full_like(gaps[live], torch.inf)  # value and gap, a step ago
         for _ in range(MAX_NEWTON if len(live) else 0):
-            sign, weight, image = signs[live].double(), weights[live], images[live]
-            c = curvature(sign, costs[live])
-            error = (1 - sign * image).clamp_(min=0)
-            force = c * error
-            norm = (weight * space.dual(weight, image)).sum(1)
-            value = (norm + (force * error).sum(1)) / 2
-            descent = space.combination(force * sign) - weight  # minus the gradient
-            its_image = space.image(descent)
-            gap = (descent * space.dual(descent, its_image)).sum(1).clamp_(min=0) / 2
-            stiffness, variance = (c * (error > 0)).sum(1), image.var(1, correction=0)
-            spread = preconditioner.spread
-            gap /= allowed(value, variance, spread, stiffness, force.sum(1))
-            gaps[live] = gap
-            going = (gap > 1) & ((value < before * (1 - 1e-13)) | (gap < least / 2))
+            state = evaluate(
+                space, preconditioner.spread, live, signs[live], costs[live], weights[live],
+                images[live],
+            )  # fmt: skip
+            gaps[live] = state.gap
+            going = (state.gap > 1) & (
+                (state.value < before * (1 - 1e-13)) | (state.gap < least / 2)
+            )
             if not going.any():
                 break
-            live, before, least, sign, c = (each[going] for each in (live, value, gap, sign, c))
-            weight, image, descent, its_image = (
-                each[going] for each in (weight, image, descent, its_image)
-            )
-            active = torch.where(error[going] > 0, c, 0).to(kind)
-            forcing = (least.rsqrt() / 2).clamp_(*FORCING).to(kind)
-            step = newton(
-                space, preconditioner, active, descent.to(kind), its_image.to(kind), forcing
-            )
-            step, change = (each.double() for each in step)
-            length = search(space, weight, image, step, change, sign, c)[:, None]
-            weights[live] = weight = weight + length * step
-            images[live] = space.image(weight)  # anew: sums of float32 would drift
-    return weights, images, gaps
+            state = state.only(going)
+            live, before, least = state.numbers, state.value, state.gap
+            step, change = newton_step(space, preconditioner, state, kind)
+            length = search(space, state, step, change)[:, None]
+            weights[live] = moved = state.weights + length * step
+            images[live] = space.image(moved)  # anew: sums of float32 would drift
+    return Solutions(weights, images, gaps)
 
 
-def allowed(value, variance, spread, stiffness, force, order=ORDER):
+def allowed(
+    value: Tensor,
+    variance: Tensor,
+    spread: float,
+    stiffness: Tensor,
+    force: Tensor,
+    order: float = ORDER,
+) -> Tensor:
     """Return the gap, (P,), at which P(w) and the order of the scores are near enough.
 
     VALUE is P(w), VARIANCE that of the scores; STIFFNESS is the sum of c_i over the active rows,
@@ -258,66 +387,99 @@ def allowed(value, variance, spread, stiffness, force, order=ORDER):
     return torch.minimum(value, ordered).maximum(rounded)
 
 
-def curvature(signs, costs):
+def curvature(signs: Tensor, costs: Tensor) -> Tensor:
     """Return c_i, (P, N) float64, of SIGNS (P, N) and COSTS (P,)."""
     return 2 * costs[:, None] * signs.abs() * torch.where(signs == 1, POSITIVE_WEIGHT, 1)
 
 
-def coefficients(signs, costs, images):
+def coefficients(signs: Tensor, costs: Tensor, images: Tensor) -> Tensor:
     """Return a_i, (P, N), of solutions with IMAGES (P, N): there w = sum_i a_i x_i."""
     return curvature(signs, costs) * signs * (1 - signs * images).clamp(min=0)
 
 
-def newton(space, preconditioner, active, descent, image, forcing):
-    """Return about the Newton step H^-1 d of DESCENT d (P, width) with IMAGE (P, N), and its image.
+@dataclass
+class Residuals:
+    """What conjugate gradients know of the L steps that are not near enough yet.
 
-    ACTIVE (P, N) holds c_i of the active rows. Conjugate gradients in the inner product of weights,
-    with the images of all that is summed, until FORCING (P,) of the gradient is left.
+    A step s solves H s = d; REST is what is left of it, d - H s.
     """
+
+    numbers: Tensor  # (L,) int64, which of the P steps they are
+    active: Tensor  # (L, N): c_i of the active rows
+    rest: Tensor  # (L, width)
+    images: Tensor  # (L, N), of the rest
+    direction: Tensor  # (L, width): in which the step grew last
+    direction_images: Tensor  # (L, N)
+    product: Tensor  # (L,): that of the rest before and about H^-1 of it
+    enough: Tensor  # (L,): the product at which a step is near enough
+
+    def only(self, some: Tensor) -> "Residuals":
+        """Return those of SOME of the steps, a mask (L,)."""
+        return Residuals(*(getattr(self, each.name)[some] for each in fields(self)))
+
+
+def newton_step(
+    space: ProductSpace, preconditioner: Preconditioner, state: State, kind: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return about the Newton steps H^-1 d of the problems of STATE, and their images, float64.
+
+    d is the descent. Conjugate gradients in the inner product of weights, in the type KIND, with
+    the images of all that is summed, until a part of d is left that shrinks with the gap.
+    """
+    active = torch.where(state.active, state.curvature, 0).to(kind)
+    descent, image = state.descent.to(kind), state.descent_images.to(kind)
+    forcing = (state.gap.rsqrt() / 2).clamp_(*FORCING).to(kind)
     step, change = torch.zeros_like(descent), torch.zeros_like(active)
-    prepared = preconditioner.prepare(active)
-    live = torch.arange(len(descent), device=descent.device)
-    rest, direction, along = descent, torch.zeros_like(descent), torch.zeros_like(active)
-    old = torch.full_like(descent[:, 0], torch.inf)
+    inverse = preconditioner.inverse(active)
+    left = Residuals(
+        numbers=torch.arange(len(descent), device=descent.device),
+        active=active,
+        rest=descent,
+        images=image,
+        direction=torch.zeros_like(descent),
+        direction_images=torch.zeros_like(active),
+        product=torch.full_like(descent[:, 0], torch.inf),
+        enough=torch.zeros_like(descent[:, 0]),
+    )
     for iteration in range(MAX_CG):
-        better, better_image = preconditioner.apply(prepared, rest, image)
-        new = (better * space.dual(rest, image)).sum(1)
+        better, better_images = inverse.apply(left.rest, left.images)
+        product = (better * space.dual(left.rest, left.images)).sum(1)
         if not iteration:
-            enough = forcing**2 * new
-        going = new > enough
+            left.enough = forcing**2 * product
+        going = product > left.enough
+        if not going.any():
+            break
         if not going.all():
-            if not going.any():
-                break
-            live, rest, direction, along, old, new, enough, active, better, better_image = (
-                each[going]
-                for each in (live, rest, direction, along, old, new, enough, active, better)
-                + (better_image,)
-            )
-            prepared = (prepared[0][going], prepared[1][going], *prepared[2:])
-        ratio, old = (new / old)[:, None], new
-        direction, along = better + ratio * direction, better_image + ratio * along
-        curved = active * along
-        norm = (direction * space.dual(direction, along)).sum(1)
-        length = (new / (norm + (curved * along).sum(1)))[:, None]
-        step[live] += length * direction
-        change[live] += length * along
-        rest = rest - length * (direction + space.combination(curved))
-        image = space.image(rest)
-    return step, change
+            left, inverse = left.only(going), inverse.only(going)
+            better, better_images, product = better[going], better_images[going], product[going]
+        ratio, left.product = (product / left.product)[:, None], product
+        left.direction = better + ratio * left.direction
+        left.direction_images = better_images + ratio * left.direction_images
+        curved = left.active * left.direction_images
+        norm = (left.direction * space.dual(left.direction, left.direction_images)).sum(1)
+        length = (product / (norm + (curved * left.direction_images).sum(1)))[:, None]
+        step[left.numbers] += length * left.direction
+        change[left.numbers] += length * left.direction_images
+        left.rest = left.rest - length * (left.direction + space.combination(curved))
+        left.images = space.image(left.rest)
+    return step.double(), change.double()
 
 
-def search(space, weights, images, step, change, sign, c):
-    """Return where along STEP each objective is least, (P,): Newton, kept in a bracket."""
-    dual = space.dual(step, change)
-    first, second = (weights * dual).sum(1), (step * dual).sum(1)
+def search(space: ProductSpace, state: State, step: Tensor, change: Tensor) -> Tensor:
+    """Return where along STEP each objective of STATE is least, (L,): Newton, kept in a bracket.
+
+    CHANGE (L, N) are the images of STEP (L, width).
+    """
+    dual, c = space.dual(step, change), state.curvature
+    first, second = (state.weights * dual).sum(1), (step * dual).sum(1)
     length = torch.ones_like(first)
     low, high = torch.zeros_like(first), torch.full_like(first, torch.inf)
     for _ in range(30):
-        error = (1 - sign * (images + length[:, None] * change)).clamp_(min=0)
-        slope = first + length * second - (c * sign * change * error).sum(1)
-        curvature = second + (c * change**2 * (error > 0)).sum(1)
+        error = (1 - state.signs * (state.images + length[:, None] * change)).clamp_(min=0)
+        slope = first + length * second - (c * state.signs * change * error).sum(1)
+        bend = second + (c * change**2 * (error > 0)).sum(1)
         low, high = torch.where(slope < 0, length, low), torch.where(slope > 0, length, high)
-        new = torch.where(curvature > 0, length - slope / curvature, length)
+        new = torch.where(bend > 0, length - slope / bend, length)
         new = torch.where((new < low) | (new > high), (low + high.clamp(max=1e6)) / 2, new)
         moved, length = (new - length).abs(), new
         if moved.max() < 1e-5:

@@ -1,1 +1,1 @@
-"""Networks in files of other projects: read, run by nobody, renamed."""
+"""Weights in files of other projects: read without running them, recognised and converted."""

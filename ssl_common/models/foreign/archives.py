@@ -11,6 +11,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -51,29 +52,32 @@ DAMAGED = (
 )  # fmt: skip
 
 
-def read(path):
-    """Return ({name: tensor or other value}, digest) of the file of weights PATH ("-": stdin).
+def read(stream: BinaryIO, path: str) -> tuple[dict[str, Any], str]:
+    """Return ({name: tensor or other value}, digest) of the file of weights open as STREAM.
 
     Names of dicts in dicts, and of the parts of objects, are joined by dots. What is neither tensor
-    nor plain is a stand-in. Raises DataError for what is no file of weights.
+    nor plain is a stand-in. PATH is what messages call the file. Raises DataError for what is no
+    file of weights.
     """
-    name = streams.name(path)
-    with streams.reading(path) as stream:
-        data = stream.read()
-    found = content(data, name)
-    values = _flat(found, name)
+    data = stream.read()
+    whole = content(data, path)
+    values = _flat(whole, path)
     if not any(isinstance(value, torch.Tensor) for value in values.values()):
-        strangers = (v.name for v in (found, *values.values()) if isinstance(v, pickles.Foreign))
+        strangers = (v.name for v in (whole, *values.values()) if isinstance(v, pickles.Foreign))
         if stranger := next(strangers, None):
             asks = f"a pickle that asks for {stranger}, and has no weights; nothing of it was run"
-            raise DataError(f"{name}: {asks}: {ADVICE}")
-        raise DataError(f"{name}: no weights, but {states.kind(found)}: {ADVICE}")
+            raise DataError(f"{path}: {asks}: {ADVICE}")
+        raise DataError(f"{path}: no weights, but {states.kind(whole)}: {ADVICE}")
     return values, streams.digest(data)
 
 
-def _flat(found, path):
-    """Return what was FOUND as one dict by dotted names, its numbers as tensors."""
-    flat, waiting, seen = {}, [("", found, ())], 0
+def _flat(whole: Any, path: str) -> dict[str, Any]:
+    """Return the WHOLE of PATH as one dict by dotted names, its numbers as tensors."""
+    flat: dict[str, Any] = {}
+    waiting: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("", whole, ())
+    ]  # name, value, what holds it
+    seen = 0
     while waiting:
         name, value, above = waiting.pop()
         inside, seen = _inside(value), seen + 1
@@ -91,7 +95,7 @@ def _flat(found, path):
     return flat
 
 
-def _inside(value):
+def _inside(value: Any) -> dict[Any, Any] | None:
     """Return {key: part} of what is in VALUE, None where it is one thing."""
     if isinstance(value, dict):
         return value
@@ -103,22 +107,22 @@ def _inside(value):
     return None
 
 
-def _joined(name, key):
+def _joined(name: str, key: Any) -> str:
     key = getattr(key, "name", None) or str(key)
     return f"{name}.{key}" if name else key
 
 
-def _numbers(value):
+def _numbers(value: pickles.Numbers) -> Any:
     """Return the tensor, or for one number that, of a stand-in; itself where it makes none."""
     try:
-        found = value.tensor()
+        tensor = value.tensor()
     except ValueError:
         return value
-    one = isinstance(value, pickles.ARRAYS) and found.numel() == 1 and found.dim() < 2
-    return found.item() if one else found
+    is_one = isinstance(value, pickles.ARRAYS) and tensor.numel() == 1 and tensor.dim() < 2
+    return tensor.item() if is_one else tensor
 
 
-def content(data, path):
+def content(data: bytes, path: str) -> Any:
     """Return what the bytes DATA of a file of weights hold: containers with stand-ins and tensors.
 
     PATH is what messages call it. Raises DataError for another kind of file, told by name where it
@@ -144,15 +148,15 @@ def content(data, path):
         reason = " ".join(str(error).split())[:99] or type(error).__name__
         raise DataError(f"{path}: not a file of weights, or damaged ({reason})") from error
     if re.fullmatch(rb"[\t\n\r -~]+", data[:64]):
-        begins = data[:24].decode().splitlines()[0]
-        raise DataError(f"{path}: not a file of weights, but text: {begins!r} ...")
+        text = data[:24].decode().splitlines()[0]
+        raise DataError(f"{path}: not a file of weights, but text: {text!r} ...")
     raise DataError(f"{path}: not a file of weights, or damaged: {KINDS}")
 
 
 # ---- torch.save, since 1.6 ----------------------------------------------------------------------
 
 
-def _of_zip(data, path):
+def _of_zip(data: bytes, path: str) -> Any:
     """Return what the zip archive DATA of torch.save, or torch.jit.save, holds."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {member.filename: member for member in archive.infolist()}
@@ -162,45 +166,45 @@ def _of_zip(data, path):
         raise DataError(f"{path}: a zip archive of {names} ...: unpack it")
     folder, checked = pickled.removesuffix("data.pkl"), any(m.CRC for m in members.values())
 
-    def read(name):
+    def member(name: str) -> bytes:
         return _member(data, members[folder + name], checked)
 
-    storages = {}
-    found = pickles.read(
-        io.BytesIO(read("data.pkl")), path, lambda saved: pickles.storage(saved, storages)
+    storages: dict[str, Storage] = {}
+    whole = pickles.read(
+        io.BytesIO(member("data.pkl")), path, lambda saved: pickles.storage(saved, storages)
     )
-    swapped = f"{folder}byteorder" in members and read("byteorder") == b"big"
+    swapped = f"{folder}byteorder" in members and member("byteorder") == b"big"
     for key, storage in storages.items():
-        storage.take(read(f"data/{key}"), swapped)
-    return found
+        storage.take(member(f"data/{key}"), swapped)
+    return whole
 
 
-def _member(data, member, checked):
+def _member(data: bytes, member: zipfile.ZipInfo, checked: bool) -> bytes:
     """Return the bytes of MEMBER of the zip archive DATA, by its checksum unless none was made."""
     start = member.header_offset
     if data[start : start + 4] != b"PK\x03\x04" or member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{member.filename} is damaged, or packed")
     start += 30 + sum(struct.unpack_from("<HH", data, start + 26))  # behind its name
-    found = data[start : start + member.file_size]
-    if len(found) < member.file_size or checked and zlib.crc32(found) != member.CRC:
+    inside = data[start : start + member.file_size]
+    if len(inside) < member.file_size or checked and zlib.crc32(inside) != member.CRC:
         raise ValueError(f"the checksum of {member.filename} is wrong")
-    return found
+    return inside
 
 
 # ---- torch.save, before 0.2 ---------------------------------------------------------------------
 
 
-def _of_tar(data, path):
+def _of_tar(data: bytes, path: str) -> Any:
     """Return what the tar archive DATA of torch.save holds: storages, tensors and a pickle."""
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         names = archive.getnames()
         if not {"storages", "tensors", "pickle"} <= set(names):
             raise DataError(f"{path}: a tar archive of {', '.join(names[:3])} ...: unpack it")
         storages, tensors, pickled = (
-            io.BytesIO(archive.extractfile(name).read())
+            io.BytesIO(cast(IO[bytes], archive.extractfile(name)).read())  # None: DAMAGED
             for name in ("storages", "tensors", "pickle")
         )
-    known = {}
+    known: dict[Any, Any] = {}  # storages and tensors, by their keys
     for _ in range(pickles.read(storages, path)):
         key, _where, kind = pickles.read(storages, path)
         (count,) = struct.unpack_from("<q", storages.getbuffer(), storages.tell())
@@ -216,7 +220,7 @@ def _of_tar(data, path):
         (offset,) = struct.unpack("<q", tensors.read(8))
         known[key] = Tensor(known[storage], offset, shape, strides)
 
-    def persistent(saved):
+    def persistent(saved: Any) -> Any:
         return saved[0] if isinstance(saved, tuple) else known[int(saved)]
 
     return pickles.read(pickled, path, persistent)
@@ -225,26 +229,27 @@ def _of_tar(data, path):
 # ---- safetensors --------------------------------------------------------------------------------
 
 
-def _of_safetensors(data):
+def _of_safetensors(data: bytes) -> dict[str, Any]:
     """Return {name: tensor} of a file of safetensors: a length, a JSON object, then the numbers."""
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
-    numbers, found, used = memoryview(data)[8 + length :], {}, 0
+    numbers, used = memoryview(data)[8 + length :], 0
+    values: dict[str, Any] = {}
     for name, about in header.items():
         if name == "__metadata__":
-            found[name] = about
+            values[name] = about
             continue
         kind, shape, (first, last) = about["dtype"], about["shape"], about["data_offsets"]
         if any(type(n) is not int or n < 0 for n in (first, last - first, *shape)):
             raise ValueError(f"{name} of shape {shape} from {first} to {last}")
         piece, used = numbers[first:last], used + last - first
         if kind not in TYPES:
-            found[name] = pickles.foreign(f"numbers of type {kind}")()
+            values[name] = pickles.foreign(f"numbers of type {kind}")()
             continue
         dtype = pickles.DTYPES[TYPES[kind]]
         if len(piece) != dtype.itemsize * math.prod(shape):
             raise ValueError(f"{name} of shape {shape} in {len(piece)} bytes")
-        found[name] = pickles.from_bytes(bytes(piece), dtype).reshape(shape)
+        values[name] = pickles.from_bytes(bytes(piece), dtype).reshape(shape)
     if used != len(numbers):
         raise ValueError(f"{used} bytes of numbers in its header, and {len(numbers)} behind it")
-    return found
+    return values

@@ -2,8 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
+
+from ssl_common.models.backbones import Backbone
 
 # how the names of ours begin -> how those of theirs do
 TORCHVISION = {
@@ -37,13 +39,15 @@ class Layout(NamedTuple):
     """How a kind of file names the weights of a trunk of ours."""
 
     kind: str
-    arch: str | None
-    anchors: tuple  # the names by either of which the kind is known
-    name: Callable  # ours -> theirs
-    trunk: re.Pattern  # theirs, of any trunk of this family: one that we have no place for is wrong
+    arch: str  # as the registry has it; "" where the file says it
+    anchors: tuple[str, ...]  # the names by either of which the kind is known
+    name: Callable[[str], str]  # ours -> theirs
+    trunk: re.Pattern[
+        str
+    ]  # theirs, of any trunk of this family: one that we have no place for is wrong
 
 
-def plain(name):
+def plain(name: str) -> str:
     """Return the NAME of a blob or weight without what tells of its training or of an old version.
 
     A Jigsaw network has nine towers: what they share, and the batch norm of the first, is _s0_. The
@@ -54,31 +58,33 @@ def plain(name):
     return re.sub(r"(conv\d)norm_", r"\1_bn_", re.sub(r"_s0_", "_", name))
 
 
-def bare(name):
+def bare(name: str) -> str:
     """Return the plain NAME of a weight without the wrappers that its network was put into."""
     return WRAPPED.sub("", plain(name))
 
 
-def ending(anchor):
+def ending(anchor: str) -> re.Pattern[str]:
     """Return the pattern of plain names that end with ANCHOR: its group is what stands before."""
     inside = rf"\.{WRAPPER}*".join(map(re.escape, anchor.split(".")))
     return re.compile(rf"((?:.*\.)?){inside}")
 
 
-def _renamed(beginnings):
-    def name(ours):
+def _renamed(beginnings: Mapping[str, str]) -> Callable[[str], str]:
+    """Return the function that gives a name of ours another of BEGINNINGS, {ours: theirs}."""
+
+    def name(ours: str) -> str:
         begins = next(begins for begins in beginnings if ours.startswith(begins))
         return beginnings[begins] + ours.removeprefix(begins)
 
     return name
 
 
-def _alexnet_blob(ours):
+def _alexnet_blob(ours: str) -> str:
     layer, part, end = ours.split(".")
     return _blob(layer if part == "0" else f"{layer}_bn", end)
 
 
-def _resnet_blob(ours):
+def _resnet_blob(ours: str) -> str:
     layer, *inside, end = ours.split(".")
     if layer == "conv1":
         return _blob({"0": "conv1", "1": "res_conv1_bn"}[inside[0]], end)
@@ -90,7 +96,7 @@ def _resnet_blob(ours):
     return _blob(f"{layer}_{block}_branch{branch}{'_bn' if norm else ''}", end)
 
 
-def _blob(base, end):
+def _blob(base: str, end: str) -> str:
     norm = base.endswith("_bn")
     return f"{base}_{BLOB_ENDS.get(end, 's' if norm else 'w')}"
 
@@ -132,39 +138,39 @@ LAYOUTS = (
         re.compile(r"_feature_blocks\..*"),
     ),
 )
-OWN = Layout("ssl-bench", None, (), str, re.compile(r"(conv|res)\d\..*"))
+OWN = Layout("ssl-bench", "", (), str, re.compile(r"(conv|res)\d\..*"))
 torchvision = _renamed(TORCHVISION)
 
 
-def backbones(trunk):
-    """Yield the layouts of a file of the network of TRUNK, a Backbone.
+def backbones(trunk: Backbone) -> Iterator[Layout]:
+    """Yield the layouts of a file of the network of TRUNK.
 
     By its own names, and by those of nn.Sequential(*network.children()).
     """
     children = [name for name, _module in trunk.network.named_children()]
     named = [name.removeprefix("network.") for name in trunk.state_dict()]
 
-    def numbered(name):
+    def numbered(name: str) -> str:
         first, dot, rest = name.partition(".")
         return f"{children.index(first)}{dot}{rest}" if first in children else name
 
+    renamings: tuple[Callable[[str], str], ...] = (str, numbered)
     both = [named, [numbered(name) for name in named]]
     endings = Counter(end for names in both for name in set(names) for end in _endings(name))
-    for names, rename in zip(both, (str, numbered), strict=True):
+    for names, rename in zip(both, renamings, strict=True):
         # What ends no other name: swin_t has norm.bias, and features.2.norm.bias.
         lasting = (name for name in reversed(names) if not name.endswith(COUNTS))
         anchor = next(name for name in lasting if endings[name] == 1)
         parts = sorted({re.escape(name.partition(".")[0]) for name in names})
-        yield Layout(
-            "PyTorch",
-            trunk.arch,
-            (anchor,),
-            lambda ours, rename=rename: rename(ours.removeprefix("network.")),
-            re.compile(rf"({'|'.join(parts)})(\..*)?"),
-        )
+
+        def theirs(ours: str, rename: Callable[[str], str] = rename) -> str:
+            return rename(ours.removeprefix("network."))
+
+        trunks = re.compile(rf"({'|'.join(parts)})(\..*)?")
+        yield Layout("PyTorch", trunk.arch, (anchor,), theirs, trunks)
 
 
-def _endings(name):
+def _endings(name: str) -> list[str]:
     """Return NAME, and what is left of it without its first parts."""
     parts = name.split(".")
     return [".".join(parts[first:]) for first in range(len(parts))]

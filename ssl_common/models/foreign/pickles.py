@@ -12,6 +12,8 @@ import pickle
 import re
 import struct
 import warnings
+from collections.abc import Callable
+from typing import Any, BinaryIO, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -20,7 +22,11 @@ from ssl_common.streams import DataError
 
 MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # begins what read_saved() reads
 CODE = re.compile(r"[biuf][1248]|O8?|\?")
-BYTES = {str: lambda text: text.encode("latin1"), bytes: bytes, bytearray: bytes}
+BYTES: dict[type, Callable[[Any], bytes]] = {
+    str: lambda text: text.encode("latin1"),
+    bytes: bytes,
+    bytearray: bytes,
+}
 # What torch calls the type of numbers, and how it is called in files: FloatStorage, float32.
 STORAGES = {
     "Float": torch.float32, "Double": torch.float64, "Half": torch.float16,
@@ -37,8 +43,10 @@ DTYPES = {
     )
 }  # fmt: skip
 
+Persistent = Callable[[Any], Any]  # gives what a pickle keeps outside of itself, by its id
 
-def read(stream, path, persistent=None):
+
+def read(stream: BinaryIO, path: str, persistent: Persistent | None = None) -> Any:
     """Return what the pickle in STREAM holds: stand-ins, strings, numbers and containers of them.
 
     PERSISTENT(id) gives what it keeps outside of itself. PATH is what messages call it. Raises
@@ -53,7 +61,7 @@ def read(stream, path, persistent=None):
         raise DataError(f"{path}: not a pickle of weights, or damaged ({reason})") from error
 
 
-def read_npy(stream, path):
+def read_npy(stream: BinaryIO, path: str) -> Any:
     """Return what the .npy in STREAM holds: an array, or the one object that it wraps."""
     try:
         version = np.lib.format.read_magic(stream)
@@ -66,25 +74,25 @@ def read_npy(stream, path):
         raise DataError(f"{path}: not a .npy array, or damaged ({reason})") from error
     if shape != () or not dtype.hasobject:
         raise DataError(f"{path}: one array, not a network: a file of weights names many")
-    found = read(stream, path)
-    state = found.state if isinstance(found, Array) else ()
+    array = read(stream, path)
+    state: Any = array.state if isinstance(array, Array) else ()
     inside = state[4] if isinstance(state, tuple) and len(state) == 5 else None
     if not isinstance(inside, list) or len(inside) != 1:
         raise DataError(f"{path}: not a .npy of weights, or damaged")
     return inside[0]
 
 
-def read_saved(stream, path):
+def read_saved(stream: BinaryIO, path: str) -> Any:
     """Return what torch.save before 1.6 wrote: pickles, then the numbers of each storage."""
-    storages = {}
+    storages: dict[Any, Storage] = {}
     _magic, _protocol, system = (read(stream, path) for _ in range(3))
-    found = read(stream, path, lambda saved: storage(saved, storages))
+    whole = read(stream, path, lambda saved: storage(saved, storages))
     for key in read(stream, path):
         storages[key].read(stream, not system["little_endian"])
-    return found
+    return whole
 
 
-def storage(saved, storages):
+def storage(saved: Any, storages: "dict[Any, Storage]") -> Any:
     """Return the Storage of SAVED, as a pickle of torch names it; STORAGES has those of before."""
     if saved[0] == "module":  # a class, whose source stands beside it
         return saved[1]
@@ -108,63 +116,65 @@ class _Stand:
     `name` is how messages call what it stands for.
     """
 
-    state = ()
+    name: ClassVar[str]
+    arguments: tuple[Any, ...]
+    state: Any = ()
 
-    def __new__(cls, *arguments, **_named):
+    def __new__(cls, *arguments: Any, **_named: Any) -> Self:
         stand = super().__new__(cls)
         stand.arguments = arguments
         return stand
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
 class Foreign(_Stand):
     """Whatever is neither an array nor a tensor: an object of the class or function `name`."""
 
-    def __setitem__(self, key, value):
+    def __setitem__(self, key: Any, value: Any) -> None:
         self.__dict__.setdefault("items", {})[key] = value
 
-    def append(self, _value):
+    def append(self, _value: Any) -> None:
         """Take an item of a list, and a set: none is looked at."""
 
     add = append
 
-    def contents(self):
+    def contents(self) -> dict[Any, Any]:
         """Return {name: value} of what is in it: its items and attributes, a module's weights."""
-        attributes = {}
+        attributes: dict[Any, Any] = {}
         for part in self.state if isinstance(self.state, tuple) else (self.state,):
             attributes |= part if isinstance(part, dict) else {}  # two parts: those of slots second
         if isinstance(attributes.get("_modules"), dict):  # an nn.Module that was saved whole
-            parts = (attributes.get(f"_{part}") for part in ("parameters", "buffers", "modules"))
-            held = [item for part in parts if part for item in part.items()]
-            return {key: value for key, value in held if value is not None}
+            kinds = (attributes.get(f"_{kind}") for kind in ("parameters", "buffers", "modules"))
+            items = [item for kind in kinds if kind for item in kind.items()]
+            return {key: value for key, value in items if value is not None}
         return attributes | self.__dict__.get("items", {})
 
 
-def foreign(name):
+def foreign(name: str) -> type[Foreign]:
     """Return the class of what stands for NAME, which means nothing here."""
     return type("Foreign", (Foreign,), {"name": name})
 
 
-class _Ordered(dict):
+class _Ordered(dict[Any, Any]):
     """collections.OrderedDict; the state that torch gives it, _metadata, is of no use here."""
 
-    def __setstate__(self, _state):
+    def __setstate__(self, _state: Any) -> None:
         pass
 
 
 class _Empty(bytes):
     """bytes, which Python 3 calls for an older protocol where there are none."""
 
-    def __new__(cls):
+    def __new__(cls) -> Self:
         return super().__new__(cls)
 
 
 class _Encoded(bytes):
     """codecs.encode, by which Python 3 writes bytes for an older protocol."""
 
-    def __new__(cls, text, encoding):
+    def __new__(cls, text: Any, encoding: Any) -> bytes:  # type: ignore[misc]  # plain bytes do
         if encoding != "latin1" or not isinstance(text, str):
             raise ValueError(f"text encoded as {encoding!r}")
         return text.encode(encoding)
@@ -173,7 +183,7 @@ class _Encoded(bytes):
 class Numbers(_Stand):
     """What stands for numbers; tensor() gives them."""
 
-    def tensor(self):
+    def tensor(self) -> torch.Tensor:
         """Return them as a tensor; raise ValueError where what was taken down makes none."""
         try:
             return self._tensor()
@@ -183,18 +193,24 @@ class Numbers(_Stand):
         ) as error:  # fmt: skip
             raise ValueError(self.name) from error
 
+    def _tensor(self) -> torch.Tensor:
+        raise NotImplementedError
+
 
 class _NumPy(Numbers):
     name = "no array of numbers"
 
-    def array(self):
+    def array(self) -> np.ndarray:
         """Return them as an array; raise ValueError where what was taken down makes none."""
         try:
             return self._array()
         except (AttributeError, LookupError, TypeError) as error:
             raise ValueError("a damaged array") from error
 
-    def _tensor(self):
+    def _array(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def _tensor(self) -> torch.Tensor:
         return torch.from_numpy(self.array())
 
 
@@ -203,19 +219,19 @@ class _Type(_Stand):
 
     name = "numpy.dtype"
 
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         code, order = self.arguments[0], self.state[1] if self.state else "<"
         if not isinstance(code, str) or not CODE.fullmatch(code) or order not in tuple("<>|="):
             raise ValueError(f"an array of {code!r}")
         if code.startswith("O"):
             raise ValueError("an array of objects")
-        return np.dtype(code).newbyteorder(order)
+        return np.dtype(code).newbyteorder(cast(Any, order))
 
 
 class Array(_NumPy):
     """numpy.ndarray: its state is (version, shape, type, Fortran order, bytes)."""
 
-    def _array(self):
+    def _array(self) -> np.ndarray:
         _version, shape, kind, fortran, data = self.state
         return _array(data, kind, shape, "F" if fortran else "C")
 
@@ -223,19 +239,19 @@ class Array(_NumPy):
 class _Buffer(_NumPy):
     """The array of pickle protocol 5: its arguments are bytes, type, shape and order."""
 
-    def _array(self):
+    def _array(self) -> np.ndarray:
         return _array(*self.arguments)
 
 
 class _Scalar(_NumPy):
     """One number of NumPy: its arguments are type and bytes."""
 
-    def _array(self):
+    def _array(self) -> np.ndarray:
         kind, data = self.arguments
         return _array(data, kind, (), "C")
 
 
-def _array(data, kind, shape, order):
+def _array(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     """Return the array of SHAPE whose bytes are DATA, checked to be as many."""
     if not isinstance(kind, _Type):
         raise ValueError("an array of no type")
@@ -255,25 +271,27 @@ class Storage:
     A part of another one, WHOLE, begins at its number START.
     """
 
-    def __init__(self, name, count, whole=None, start=0):
+    def __init__(
+        self, name: str, count: int, whole: "Storage | None" = None, start: int = 0
+    ) -> None:
         kind = name.rpartition(".")[2].removesuffix("Storage")
         if kind not in STORAGES or any(type(n) is not int or n < 0 for n in (count, start)):
             raise ValueError(f"{count} numbers of {name}")
         self.name, self.dtype, self.untyped = name, STORAGES[kind], kind == "Untyped"
         self.count, self.start, self.whole, self.data = count, start, whole or self, b""
 
-    def size(self):
+    def size(self) -> int:
         """Return how many bytes its numbers have."""
         return self.count * self.dtype.itemsize
 
-    def read(self, stream, swapped=False):
+    def read(self, stream: BinaryIO, swapped: bool = False) -> None:
         """Take them from STREAM, where their number stands before them."""
         (count,) = struct.unpack("<q", stream.read(8))
         if count != self.count:
             raise ValueError(f"{self.count} numbers, but {count} in the file")
         self.take(stream.read(self.size()), swapped)
 
-    def take(self, data, swapped):
+    def take(self, data: bytes, swapped: bool) -> None:
         """Take its bytes, DATA; SWAPPED are those of a machine that begins with the highest."""
         if len(data) != self.size():
             raise ValueError(f"{self.size()} bytes of numbers, of which there are {len(data)}")
@@ -284,7 +302,7 @@ class Storage:
             data = np.frombuffer(data, f"u{self.dtype.itemsize // parts}").byteswap().tobytes()
         self.data = data
 
-    def numbers(self, dtype=None):
+    def numbers(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return them all, as a tensor of one dimension; as another DTYPE if it is untyped."""
         dtype = dtype if self.untyped and dtype else self.dtype
         start, data = self.start * self.dtype.itemsize, self.whole.data
@@ -293,7 +311,7 @@ class Storage:
         return from_bytes(data[start : start + self.size()], dtype)
 
 
-def from_bytes(data, dtype):
+def from_bytes(data: bytes, dtype: torch.dtype) -> torch.Tensor:
     """Return the numbers of DTYPE whose bytes are DATA, as a tensor of one dimension."""
     if not data:
         return torch.empty(0, dtype=dtype)
@@ -304,7 +322,7 @@ def from_bytes(data, dtype):
 class _Saved(_Stand):
     """A storage in a pickle that torch.save did not write: its argument is what that would."""
 
-    def numbers(self, dtype=None):
+    def numbers(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return them all, as those of Storage."""
         return read_saved(io.BytesIO(self.arguments[0]), "a tensor").numbers(dtype)
 
@@ -314,9 +332,10 @@ class Tensor(Numbers):
 
     name = "no whole tensor"
 
-    def _tensor(self):
+    def _tensor(self) -> torch.Tensor:
         storage, offset, shape, strides, *rest = self.arguments
-        named = [part.name.rpartition(".")[2] for part in rest if isinstance(part, type)]
+        types = [cast(Any, part) for part in rest if isinstance(part, type)]
+        named = [stand.name.rpartition(".")[2] for stand in types]
         dtype = next((DTYPES[name] for name in named if name in DTYPES), None)
         if any(isinstance(part, dict) and {"conj", "neg"} & set(part) for part in rest):
             raise ValueError("a tensor whose sign stands beside it")
@@ -336,7 +355,7 @@ class _Wrapped(Numbers):
 
     name = "no whole tensor"
 
-    def _tensor(self):
+    def _tensor(self) -> torch.Tensor:
         return self.arguments[0].tensor()
 
 
@@ -345,7 +364,7 @@ class _Subclassed(Numbers):
 
     name = "no whole tensor"
 
-    def _tensor(self):
+    def _tensor(self) -> torch.Tensor:
         make, _kind, arguments = self.arguments[:3]
         return make(*arguments).tensor()
 
@@ -385,18 +404,19 @@ KNOWN = {
 class Reader(pickle._Unpickler):  # the one in C sets aside what memory a damaged memo asks for
     """The unpickler of stand-ins."""
 
-    def __init__(self, stream, persistent=None):
+    def __init__(self, stream: BinaryIO, persistent: Persistent | None = None) -> None:
         super().__init__(stream, encoding="latin1")  # Python 2's strings, bytes among them
-        self._persistent, self._foreign = persistent, {}
+        self._persistent = persistent
+        self._foreign: dict[str, type[Foreign]] = {}
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in of MODULE.NAME; nothing is imported."""
         name = f"{module}.{name}"
         if name not in KNOWN and name not in self._foreign:
             self._foreign[name] = foreign(name)
         return KNOWN.get(name) or self._foreign[name]
 
-    def persistent_load(self, saved):
+    def persistent_load(self, saved: Any) -> Any:
         """Return what the pickle keeps outside of itself under SAVED."""
         if not self._persistent:
             raise ValueError("an object outside of the file")

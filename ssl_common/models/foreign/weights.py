@@ -1,382 +1,231 @@
-"""Networks trained elsewhere: which network a file of weights holds, and its trunk as one of ours.
+"""Networks trained elsewhere: the weights in a file, matched with those of a trunk of ours.
 
+A file is read in four steps: archives.read() gives its names and values, recognition tells which
+network they are, each weight of our trunk is looked for among them, and their numbers are checked.
 Everything in a file is accounted for: it is taken, or it is listed as left out.
 """
 
-import re
-from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from ssl_common import legible, records, schema, streams
+from ssl_common import streams
 from ssl_common.data.pixels import STD
-from ssl_common.models import backbones, networks, registry, states
-from ssl_common.models.foreign import archives, naming
+from ssl_common.models import backbones, registry, states
+from ssl_common.models.backbones import Backbone
+from ssl_common.models.foreign import archives, naming, recognition
 from ssl_common.models.foreign.naming import COUNTS
+from ssl_common.models.foreign.recognition import FIRST, Contents, Network
+from ssl_common.models.trunk import Trunk
 from ssl_common.streams import DataError
 
-FIRST = "conv1.0.weight"
 PLAIN = (str, int, float, bool, type(None))
-STORED = schema.Plain(finite=False)  # what may stand in a file of ours
-NAMED = 4  # names of what is left out in one line
 
 
+@dataclass(frozen=True)
 class Weights:
-    """What the file PATH ("-": standard input) holds; none of it is run.
+    """What a file holds, and what of it the trunk of a network takes.
 
-    Of several networks, PREFIX is the end of what stands before the names of the one. It has to be
-    that of torchvision's ARCH, if one is named. The channels of conv1 stand in ORDER, "rgb" or
-    "bgr", or as in others of its kind.
-
-    `values` is {name: tensor or other value}; `arch`, `reads` (as registry has them) and
-    `permutations` are what the names tell, None where they do not. `pretext` is what they suggest,
-    `certain` if the file itself says it. `taken` is {our name of a weight: theirs}; `wrong` says
-    what stands between the file and the trunk, `unusual` what does not. Raises DataError for what
-    is no file of weights.
+    `path` is what messages call the file. `values` is {name: tensor or other value}, by names
+    without what stands before those of the network. `network` is None where none is known; else
+    `taken` is {our name of a weight: theirs}, `wrong` says what stands between the file and the
+    trunk, and `unusual` what does not. `backbone` is the trunk of a network of torchvision.
     """
 
-    def __init__(self, path, prefix="", order=None, arch=None):
-        self.path = streams.name(path)
-        values, self.digest = archives.read(path)
-        self.own = values.get("format") == networks.FORMAT and "settings.arch" in values
-        self.certain, self._named = self.own, arch
-        self._trunk, layouts = None, naming.LAYOUTS
-        if arch:
-            layouts = self._torchvision(arch, values)
-        self.layout, self.prefix = (
-            (naming.OWN, "trunk.") if self.own else self._find(values, prefix, layouts)
-        )
-        self.values = _shorter(values, self.prefix)
-        self._theirs = {}
-        for name, value in self.values.items():
-            other = self._theirs.get(naming.bare(name))
-            if all(torch.is_tensor(each) for each in (value, self.values.get(other))):
-                raise DataError(f"{self.path}: both {other} and {name}: save one of them alone")
-            if other is None or torch.is_tensor(value):
-                self._theirs[naming.bare(name)] = name
-        self.arch = self.reads = self.pretext = self.permutations = None
-        self.order, self._absent = order, ()
-        self.taken, self.wrong, self.unusual = {}, [], []
-        if self.layout:
-            self._recognise()
-            self._match()
-            self._judge()
+    path: str
+    digest: str
+    values: Mapping[str, Any]
+    network: Network | None = None
+    taken: dict[str, str] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    unusual: list[str] = field(default_factory=list)
+    backbone: Backbone | None = None
 
-    def _torchvision(self, arch, values):
-        """Return the layouts of a file of torchvision's ARCH; build its trunk, unless it is ours.
+    @property
+    def own(self) -> bool:
+        """Whether this is a file of pretrain."""
+        return self.network is not None and self.network.layout is naming.OWN
 
-        Its images are those of the weights in the file: torchvision's own are known by their
-        digest, those of a vision transformer have a place for each patch. Else they are the usual.
-        """
-        arch, _dash, wanted = arch.removeprefix(registry.THEIRS).partition("-")
-        known = backbones.recognised(arch, self.digest)
-        self.certain = bool(known)
-        if arch == "resnet50":  # ours, by other names
-            return [each for each in naming.LAYOUTS if (each.kind, each.arch) == ("PyTorch", arch)]
-        known = wanted or known or backbones.of_patches(arch, values) or "DEFAULT"
-        self._trunk = registry.build(f"{registry.THEIRS}{arch}-{known}", 0)
-        return list(naming.backbones(self._trunk))
+    def tensors(self) -> list[str]:
+        """Return the names of all tensors."""
+        return [name for name, value in self.values.items() if isinstance(value, torch.Tensor)]
 
-    def _find(self, values, prefix, layouts):
-        """Return (layout, what stands before the names of its weights), (None, "") if unknown."""
-        plain = [naming.plain(name) for name in values if isinstance(values[name], torch.Tensor)]
-        found = {
-            (layout, match[1]): None
-            for layout in layouts
-            for anchor in layout.anchors
-            for match in map(naming.ending(anchor).fullmatch, plain)
-            if match
-        }
-        end = f".{prefix.strip('.')}." if prefix else ""
-        found = [
-            (layout, before)
-            for layout, before in found
-            if any(f".{each}".endswith(end) for each in (before, naming.bare(before)))
-        ]
-        if len(found) > 1:
-            which = " and ".join(before.strip(".") or "one bare" for _layout, before in found)
-            way = "choose by --prefix"
-            if self._named:
-                ours = self._named == "resnet50"
-                way = "convert-weights takes one, by --prefix" if ours else "save one of them alone"
-            raise DataError(f"{self.path}: {len(found)} networks, {which}: {way}")
-        return found[0] if found else (None, "")
+    def left_out(self) -> list[str]:
+        """Return the names of the tensors that are not taken, sorted."""
+        return sorted(set(self.tensors()) - set(self.taken.values()))
 
-    def _recognise(self):
-        """Tell the network by its channels, its batch norm and what stands beside the trunk."""
-        if self.own:
-            settings = {name: self.values.get(f"settings.{name}") for name in ("arch", "pretext")}
-            self.arch, self.pretext = settings["arch"], settings["pretext"]
-            self.reads = self.values.get("settings.reads", "rgb")
-            self.permutations = self.values.get("settings.permutations")
-            if self.arch not in list(registry.TRUNKS) or self.reads not in ("rgb", "lab"):
-                what = f"no network {self.arch} that reads {self.reads}"
-                raise DataError(f"{self.path}: {what}: name one that pretrain wrote")
-            if self.order:
-                raise DataError(f"{self.path}: a network of ours: its channels are known")
-            self.order = "rgb"
-            return
-        caffe2 = self.layout.kind == "Caffe2"
-        first = self._value(self.layout.name(FIRST))
-        self.arch = registry.name_of(self._trunk) if self._trunk else self.layout.arch
-        self.reads = "lab" if getattr(first, "shape", ())[1:2] == (1,) else "rgb"
-        self.order = self.order or ("bgr" if caffe2 else "rgb")
-        normed = self.arch == "alexnet" and any(
-            self._has(self.layout.name(f"conv{n}.1.running_var")) for n in (3, 4, 5)
-        )
-        if self.reads == "lab":
-            self.pretext = "colorization"
-        elif self.arch == "alexnet" and not normed:
-            self.arch, self.pretext = "caffenet", "supervised"
-        elif self.arch == "alexnet":
-            self.pretext = "jigsaw"
-            self._absent = ("conv1.1.", "conv2.1.")  # batch norm that theirs does without
-        elif caffe2 and any(re.search(r"_s\d_", name) for name in self.values):
-            self.pretext = "jigsaw"
-        elif self.certain or self._has("pred_w") or self._classifies():
-            self.pretext = "supervised"
-        if self.pretext == "jigsaw" and caffe2:
-            last = self._value("fc8_w" if self.arch == "alexnet" else "fc2_w")
-            self.permutations = len(last) if isinstance(last, torch.Tensor) else None
-
-    def _classifies(self):
-        """Tell whether this is a network and its classifier, and no more: a finished one.
-
-        A checkpoint of a run says less: that of a classifier on a frozen trunk looks the same.
-        """
-        heads = re.compile(rf"({'|'.join(backbones.HEADS)})\.(.+\.)?weight")
-        return not naming.bare(self.prefix) and any(map(heads.fullmatch, self._theirs))
-
-    def _has(self, name):
-        return name in self._theirs
-
-    def _value(self, name):
-        return self.values.get(self._theirs.get(name))
-
-    def _match(self):
-        """Find each weight of the trunk in the file."""
-        for ours, tensor in self._empty().state_dict().items():
-            theirs = self.layout.name(ours)
-            if ours.startswith(self._absent):
-                continue
-            if not self._has(theirs):
-                self.wrong += [] if ours.endswith(COUNTS) else [f"no {theirs}"]
-            elif not _alike(self._value(theirs), tensor, ours.endswith(COUNTS)):
-                name, found = self._theirs[theirs], states.kind(self._value(theirs))
-                self.wrong.append(f"{name} is {found}, not {states.kind(tensor)}")
-                self._theirs.pop(theirs)
-            else:
-                self.taken[ours] = self._theirs.pop(theirs)
-        trunk = f"the trunk of {self.arch}"
-        more = [
-            name
-            for plain, name in self._theirs.items()
-            if self.layout.trunk.fullmatch(plain) and isinstance(self.values[name], torch.Tensor)
-        ]
-        self.wrong += [f"{name}, for which {trunk} has no place" for name in more]
-
-    def _judge(self):
-        """Find what is wrong or unusual about the numbers of the weights that are taken."""
-        types = Counter(self.values[theirs].dtype for theirs in self.taken.values())
-        for dtype in set(types) - {torch.float32, torch.int64}:
-            which = [name for name in self.taken.values() if self.values[name].dtype == dtype]
-            first = which[0] if len(which) == 1 else f"{len(which)} weights"
-            verb = "is" if len(which) == 1 else "are"
-            self.unusual.append(f"{first} {verb} {str(dtype).removeprefix('torch.')}")
-        for ours, theirs in self.taken.items():
-            value = self.values[theirs]
-            value = value if ours.endswith(COUNTS) else value.float()  # as it is going to be
-            if why := states.unfit(ours, value):
-                self.wrong.append(f"{theirs} {why}")
-
-    def _empty(self):
-        """Return the trunk without weights, in no time: it has names and shapes."""
-        if self._trunk or self.arch not in registry.TRUNKS:
-            return self._trunk or registry.build(self.arch, 0)
-        with torch.device("meta"):
-            return registry.build(self.arch, 0, self.reads)
-
-    def left_out(self):
-        """Return the names of the tensors that are not taken."""
-        tensors = (n for n, value in self.values.items() if isinstance(value, torch.Tensor))
-        return sorted(set(tensors) - set(self.taken.values()))
-
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """Return {name: plain value} of what the file says beside its tensors."""
         return {n: value for n, value in self.values.items() if isinstance(value, PLAIN)}
 
-    def trunk(self):
-        """Return the trunk with the weights of the file; raise DataError where it cannot be."""
-        if not self.layout:
+    def known(self) -> Network:
+        """Return the network; raise DataError where none is known."""
+        if self.network is None:
             known = "ResNet-50 and the AlexNets of Caffe2 and VISSL, ResNet-50 of torchvision"
             more = "extract-features takes any other network of torchvision"
             more += ", as torchvision:ARCH:FILE"
-            raise DataError(f"{self.path}: no network known here, {self.names()}: {known}; {more}")
-        which = f"{self.layout.kind}'s {self.arch}"
+            names = f"its weights are {self.first_names()}"
+            raise DataError(f"{self.path}: no network known here, {names}: {known}; {more}")
+        return self.network
+
+    def first_names(self) -> str:
+        """Return the names of the first three tensors, in words."""
+        tensors = self.tensors()
+        return f"{', '.join(tensors[:3])}{' ...' * (len(tensors) > 3)}"
+
+    def trunk(self) -> Trunk:
+        """Return the trunk with the weights of the file; raise DataError where it cannot be."""
+        network = self.known()
+        which = f"{network.layout.kind}'s {network.arch}"
         if self.wrong:
             raise DataError(f"{self.path}: not the weights of {which}: {states.summed(self.wrong)}")
-        trunk = self._trunk or registry.build(self.arch, 0, self.reads)
-        own = trunk.state_dict()
-        state = {
-            ours: self.values[theirs].to(own[ours].dtype) for ours, theirs in self.taken.items()
-        }
-        if self.reads == "rgb" and self.order == "bgr":
+        trunk = self.backbone or registry.build(network.arch, 0, network.reads)
+        state = trunk.state_dict()
+        for ours, theirs in self.taken.items():
+            state[ours] = self.values[theirs].to(state[ours].dtype)
+        if network.reads == "rgb" and network.order == "bgr":
             state[FIRST] = state[FIRST].flip(1)
-        if self.arch == "caffenet" and not self.own:
+        if network.arch == "caffenet" and not self.own:
             # Pixels of 0 to 255 less the mean are ours times this; nothing is padded at conv1.
             state[FIRST] = state[FIRST] * (255 * torch.tensor(STD)).view(1, 3, 1, 1)
-        states.fill(trunk, own | state, self.path, which)
+        states.fill(trunk, state, self.path, which)
         for name, module in trunk.named_modules():
-            if self._absent and f"{name}.".startswith(self._absent):
+            if network.absent and f"{name}.".startswith(network.absent):
                 module.running_var.fill_(1 - module.eps)  # with the rest as it is: changes nothing
         return trunk
 
-    def names(self):
-        """Return what a file without a known network has, in words."""
-        tensors = [name for name, value in self.values.items() if torch.is_tensor(value)]
-        return f"its weights are {', '.join(tensors[:3])}{' ...' * (len(tensors) > 3)}"
 
-    def instead(self):
-        """Return what to do with a file that is none of torchvision's, as part of a line."""
-        others = [layout for layout in naming.LAYOUTS if layout.kind != "PyTorch"]
-        layout, _prefix = self._find(self.values, "", others)
-        return f"; it is {layout.kind}'s: convert-weights makes it one of ours" if layout else ""
+def read(path: str, prefix: str = "", order: str | None = None) -> Weights:
+    """Return the weights in the file PATH ("-": standard input); none of it is run.
 
-    def left_out_in_words(self):
-        """Return left_out() as part of a line, "" where it is empty."""
-        names = self.left_out()
-        momenta = [name for name in names if name.endswith("_momentum")]
-        towers = [name for name in names if re.search(r"_s[1-8]_", name) and name not in momenta]
-        rest = [name for name in names if name not in {*momenta, *towers}]
-        said = [f"{len(momenta)} momenta"] * bool(momenta)
-        said += [f"{len(towers)} of other towers"] * bool(towers)
-        said += rest[:NAMED] + [f"{len(rest) - NAMED} more"] * (len(rest) > NAMED)
-        return f"; left out {', '.join(said)}" if said else ""
-
-    def inspect(self):
-        """Yield all there is to say of the file, line by line: a word, a tab, what it is."""
-        for said in self._inspected():
-            yield "\t".join(map(legible.text, said))
-
-    def _inspected(self):
-        names = self.left_out()
-        trunk = self._empty() if self.layout else None
-        count = sum(value.numel() for value in self.values.values() if torch.is_tensor(value))
-        own = sum(weight.numel() for weight in trunk.parameters()) if trunk else 0
-        about = {
-            "file": self.path,
-            "format": self.layout.kind if self.layout else "unknown",
-            "network": self.arch or "unknown",
-            "pretext": self.pretext or "unknown",
-            "inferred": "pretext" if self.pretext and not self.certain else None,
-            "permutations": self.permutations,
-            "layers": " ".join(trunk.pooling) if trunk else None,
-            "input": self._input() if trunk else None,
-            "parameters": f"{own} of the trunk, in a file of {count} numbers",
-        }
-        yield from ((word, what) for word, what in about.items() if what is not None)
-        yield from (("setting", name, value) for name, value in self.settings().items())
-        yield from (("wrong", what) for what in self.wrong)
-        yield from (("unusual", what) for what in self.unusual)
-        for ours, name in self.taken.items():
-            yield "used", name, states.kind(self.values[name]), ours
-        for name, value in self.values.items():
-            if name in names or not isinstance(value, (torch.Tensor, *PLAIN)):
-                yield "unused", name, states.kind(value)
-
-    def _input(self):
-        if self.reads == "lab":
-            return "L of CIE Lab, from -50 to 50"
-        scale = "0 to 255, less the mean of ImageNet"
-        if self.arch != "caffenet" or self.own:
-            scale = "0 to 1, less the mean of ImageNet, by its standard deviation"
-        return f"{self.order.upper()}, {scale}"
-
-
-def convert(weights, output, torchvision, tags):
-    """Write the trunk of WEIGHTS to OUTPUT; return what was done, in words.
-
-    A network of ours, with TAGS, {field: value}, among its settings; or, for TORCHVISION, a state
-    dict by torchvision's names. Raises DataError where the file, or torchvision, has no such one.
+    Of several networks, PREFIX is the end of what stands before the names of the one. The channels
+    of conv1 stand in ORDER, "rgb" or "bgr", or as in others of its kind. Raises DataError for what
+    is no file of weights.
     """
-    trunk = weights.trunk()
-    settings = _settings(weights, tags)
-    if torchvision:
-        content = _of_torchvision(weights, trunk)
-    elif weights.own:
-        raise DataError(f"{weights.path}: a network of ours: it can become one --to torchvision")
+    with streams.reading(path) as stream:
+        path = streams.name(path)
+        values, digest = archives.read(stream, path)
+    if recognition.is_ours(values):
+        network = recognition.recognise_ours(path, values)
+        if order:
+            raise DataError(f"{path}: a network of ours: its channels are known")
+        file = recognition.contents(path, values, "trunk.")
+        return _matched(path, digest, file, network)
+    layout, before = recognition.locate(path, values, naming.LAYOUTS, "choose by --prefix", prefix)
+    file = recognition.contents(path, values, before)
+    if layout is None:
+        return Weights(path, digest, file.values)
+    network = recognition.recognise(file, layout, layout.arch, False, order)
+    return _matched(path, digest, file, network)
+
+
+def read_torchvision(arch: str, path: str) -> Weights:
+    """Return the weights in the file PATH, a regular one, of torchvision's ARCH.
+
+    ARCH is as Backbone takes it. Images are prepared as for the weights in the file: torchvision's
+    own are known by their digest, those of a vision transformer have a place for each patch. Else
+    it is the usual way. Raises DataError for another file.
+    """
+    kind, _weights = backbones.named(arch)
+    with streams.regular(path) as stream:
+        path = streams.name(path)
+        values, digest = archives.read(stream, path)
+    wrong = f"{path}: not the weights of torchvision's {arch}"
+    if recognition.is_ours(values):
+        raise DataError(f"{wrong}, but a network of ours: name the file alone")
+    published = recognition.weights_by_digest(kind, digest)
+    backbone = None
+    if kind == "resnet50":  # ours, by other names
+        layouts = [each for each in naming.LAYOUTS if (each.kind, each.arch) == ("PyTorch", kind)]
+        way = "convert-weights takes one, by --prefix"
     else:
-        content = {"format": networks.FORMAT, "settings": settings}
-        content |= {"trunk": trunk.state_dict(), "head": {}}
-    networks.save(output, content)
-    said = f"{weights.arch}, {settings['pretext'] or 'pretext unknown'}"
-    said += f", {settings['permutations']:,} permutations" if settings["permutations"] else ""
-    said += "".join(f"; unusual: {what}" for what in weights.unusual)
-    said += f": {len(weights.taken)} of {len(weights.values)} names taken"
-    said += "; the pretext is inferred" if settings.get("inferred") else ""
-    return said + weights.left_out_in_words()
+        wanted = arch.removeprefix(backbones.THEIRS).partition("-")[2]
+        wanted = wanted or published or recognition.weights_by_patches(kind, values) or "DEFAULT"
+        with registry.seeded(0):
+            backbone = Backbone(f"{kind}-{wanted}", taken=registry.TRUNKS)
+        layouts, way = list(naming.backbones(backbone)), "save one of them alone"
+    layout, before = recognition.locate(path, values, layouts, way)
+    file = recognition.contents(path, values, before)
+    if layout is None:
+        names = Weights(path, digest, file.values).first_names()
+        raise DataError(f"{wrong}: its weights are {names}{_instead(path, values)}")
+    arch = backbone.name if backbone else kind
+    network = recognition.recognise(file, layout, arch, published is not None, None)
+    if network.reads != "rgb":
+        raise DataError(f"{wrong}: it reads lightness: convert-weights makes it one of ours")
+    return _matched(path, digest, file, network, backbone)
 
 
-def _settings(weights, tags):
-    """Return what is known of the network and of its training, as pretrain writes it.
-
-    TAGS win over what the names only suggest, and not over what the file says.
-    """
-    known = {name: getattr(weights, name) for name in ("arch", "reads")}
-    if weights.certain or tags.get("pretext") in (None, weights.pretext):
-        known |= {"pretext": weights.pretext, "permutations": weights.permutations}
-    source = {"digest": weights.digest, "kind": weights.layout.kind}
-    said = {n: value for n, value in weights.settings().items() if STORED.holds({n: value})}
-    source |= {"settings": said, "left_out": [legible.text(name) for name in weights.left_out()]}
-    unknown = dict.fromkeys(("pretext", "permutations", "images", "data", "data_name", "seed"))
-    settings = records.tagged(unknown | known, tags, weights.path)
-    if weights.pretext and not weights.certain and "pretext" not in tags:
-        settings["inferred"] = ["pretext"]
-    return settings | {"converted": source}
+def _instead(path: str, values: Mapping[str, Any]) -> str:
+    """Return what to do with VALUES of PATH that are none of torchvision's, as part of a line."""
+    others = [layout for layout in naming.LAYOUTS if layout.kind != "PyTorch"]
+    layout, _prefix = recognition.locate(path, values, others, "save one of them alone")
+    return f"; it is {layout.kind}'s: convert-weights makes it one of ours" if layout else ""
 
 
-def _of_torchvision(weights, trunk):
-    if weights.arch != "resnet50":
-        raise DataError(f"{weights.path}: torchvision has no {weights.arch} like this one")
-    return {naming.torchvision(name): tensor for name, tensor in trunk.state_dict().items()}
+# ---- Matching ------------------------------------------------------------------------------------
 
 
-def torchvision(arch, path):
-    """Return (trunk, settings): the trunk of torchvision's ARCH with the weights in the file PATH.
-
-    "left_out" of the settings says what was not taken. Raises DataError for another file.
-    """
-    if not path:
-        raise DataError(f"torchvision:{arch}: no file of weights: write torchvision:{arch}:FILE")
-    backbones.named(arch.removeprefix(registry.THEIRS))  # it exists
-    weights = Weights(path, arch=arch)
-    which = f"{path}: not the weights of torchvision's {arch}"
-    if weights.own:
-        raise DataError(f"{which}, but a network of ours: name the file alone")
-    if not weights.layout:
-        raise DataError(f"{which}: {weights.names()}{weights.instead()}")
-    if weights.reads != "rgb":
-        raise DataError(f"{which}: it reads lightness: convert-weights makes it one of ours")
-    trunk, settings = weights.trunk(), {"arch": weights.arch, "pretext": weights.pretext}
-    settings |= {"left_out": weights.left_out_in_words()}
-    if weights.pretext and not weights.certain:
-        settings["inferred"] = ["pretext"]
-    return trunk, settings
-
-
-def _shorter(values, prefix):
-    """Return VALUES by names without PREFIX; / stands before one without it, if that is taken."""
-    inside = {name.removeprefix(prefix) for name in values if name.startswith(prefix)}
-    return {
-        name.removeprefix(prefix)
-        if name.startswith(prefix)
-        else f"{'/' * (name in inside)}{name}": value
-        for name, value in values.items()
-    }
+def _matched(
+    path: str, digest: str, file: Contents, network: Network, backbone: Backbone | None = None
+) -> Weights:
+    """Return the weights of NETWORK in FILE: each weight of its trunk is looked for by its name."""
+    taken, wrong = {}, []
+    rest = dict(file.names)
+    for ours, tensor in (backbone or blank(network)).state_dict().items():
+        theirs, is_count = network.layout.name(ours), ours.endswith(COUNTS)
+        if network.absent and ours.startswith(network.absent):
+            continue
+        if theirs not in rest:
+            wrong += [] if is_count else [f"no {theirs}"]
+            continue
+        name = rest.pop(theirs)
+        if _is_like(file.values[name], tensor, is_count):
+            taken[ours] = name
+        else:
+            kind = states.kind(file.values[name])
+            wrong.append(f"{name} is {kind}, not {states.kind(tensor)}")
+    wrong += [
+        f"{name}, for which the trunk of {network.arch} has no place"
+        for bare, name in rest.items()
+        if network.layout.trunk.fullmatch(bare) and isinstance(file.values[name], torch.Tensor)
+    ]
+    wrong += _unfit(file.values, taken)
+    unusual = list(_unusual(file.values, taken))
+    return Weights(path, digest, file.values, network, taken, wrong, unusual, backbone)
 
 
-def _alike(value, tensor, converted):
-    """Tell whether VALUE can be copied into TENSOR, real into integer only if it is CONVERTED."""
-    if converted and isinstance(value, torch.Tensor):
+def blank(network: Network) -> Trunk:
+    """Return the trunk of NETWORK, one of ours, at once: names and shapes without numbers."""
+    with torch.device("meta"):
+        return registry.build(network.arch, 0, network.reads)
+
+
+def _is_like(value: Any, tensor: torch.Tensor, is_count: bool) -> bool:
+    """Tell whether VALUE can be copied into TENSOR; a real number is a count too where IS_COUNT."""
+    if is_count and isinstance(value, torch.Tensor):
         return value.shape == tensor.shape
     return states.kind(value) == states.kind(tensor)
+
+
+def _unfit(values: Mapping[str, Any], taken: Mapping[str, str]) -> list[str]:
+    """Return, in words, what no trained network has among the numbers TAKEN of VALUES."""
+    wrong = []
+    for ours, theirs in taken.items():
+        value = values[theirs]
+        value = value if ours.endswith(COUNTS) else value.float()  # as it is going to be
+        if why := states.unfit(ours, value):
+            wrong.append(f"{theirs} {why}")
+    return wrong
+
+
+def _unusual(values: Mapping[str, Any], taken: Mapping[str, str]) -> Iterator[str]:
+    """Yield, in words, the types of the numbers TAKEN of VALUES that are not the usual ones."""
+    types = {values[theirs].dtype for theirs in taken.values()}
+    for dtype in sorted(types - {torch.float32, torch.int64}, key=str):
+        which = [name for name in taken.values() if values[name].dtype == dtype]
+        first = which[0] if len(which) == 1 else f"{len(which)} weights"
+        verb = "is" if len(which) == 1 else "are"
+        yield f"{first} {verb} {str(dtype).removeprefix('torch.')}"
