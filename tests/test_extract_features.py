@@ -54,9 +54,9 @@ def test_features_and_sidecar(run, scratch):
     manifest = Manifest(str(scratch / "test.tsv"))
     want = by_hand([scratch / row.path for row in manifest], 3)
     assert features.shape == (4, 9600) and features.dtype == np.float32
-    # Without AVX2 torch resizes the rows of a picture by another way, a level of 256 apart here
-    # and there; features cropped instead of warped are 0.2 apart.
-    np.testing.assert_allclose(features, want, rtol=1e-3, atol=5e-3)
+    # On a processor without AVX2 torchvision resizes in floating point: pixels differ by up to 2
+    # levels, features by 0.009. A crop in the place of the warp is 0.2 off.
+    np.testing.assert_allclose(features, want, rtol=1e-3, atol=2e-2)
     sidecar = json.loads((scratch / "f.npy.json").read_text())
     assert sidecar["shape"] == [384, 5, 5] and sidecar["layer"] == "conv3"
     assert sidecar["manifest"] == manifest.digest() and sidecar["seed"] == 3
