@@ -1,6 +1,6 @@
 """The objective to name the class of an image, by a linear classifier on each layer of a trunk.
 
-Task 3 of the paper (section 6.1, after Zhang et al., 2017): Places205, ImageNet, or any images with
+Task 3 of the paper, after Zhang et al. (CVPR 2017): Places205, ImageNet, or any images with
 one class each. The trunk is frozen; all layers are trained at once.
 """
 

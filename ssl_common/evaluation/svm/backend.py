@@ -8,6 +8,7 @@ import numpy as np
 from ssl_common.stored import Stored
 
 BLOCK = 1024  # rows normalised at a time
+FOLDS = 3
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,7 +1,7 @@
 """One linear SVM per class on frozen features, as Goyal et al. measure VOC07 and COCO2014.
 
-The cost of each class is the best in 3-fold cross-validation (section 6.1 of the paper, and its
-authors' tools/svm/train_svm_kfold.py); train-svm(1) says where the two differ, and where we do.
+The cost of each class is the best in 3-fold cross-validation, as in the paper and its authors'
+tools/svm/train_svm_kfold.py; train-svm(1) says where the two differ, and where we do.
 """
 
 import contextlib
@@ -17,14 +17,13 @@ from ssl_common.data import identity
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, POSITIVE
 from ssl_common.evaluation.metrics import average_precision, levels
-from ssl_common.evaluation.svm.backend import BLOCK, Advance, Backend, ScaledFeatures
+from ssl_common.evaluation.svm.backend import BLOCK, FOLDS, Advance, Backend, ScaledFeatures
 from ssl_common.evaluation.svm.examples import Examples, read_labelled
 from ssl_common.progress import Progress
 from ssl_common.streams import DataError
 
 # The published command line asks for the powers of ten, the published code adds those of a half.
 COSTS = np.array(sorted([float(f"1e{e}") for e in range(-7, 3)] + [0.5**e for e in range(4, 20)]))
-FOLDS = 3
 LONELY_COST = 1.0  # of a class that cannot be cross-validated, where no other class was
 DRAWS, COUNTS = 100, 1 << 21  # bootstrap samples, and numbers of theirs, at a time
 SCORES = 1 << 28  # bytes of decision values at a time

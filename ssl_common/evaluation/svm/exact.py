@@ -10,8 +10,14 @@ from torch import Tensor
 
 from ssl_common import threads
 from ssl_common.evaluation.svm import newton, solver
-from ssl_common.evaluation.svm.backend import Advance, Item, Result, ScaledFeatures, Solutions
-from ssl_common.evaluation.svm.classifiers import FOLDS
+from ssl_common.evaluation.svm.backend import (
+    FOLDS,
+    Advance,
+    Item,
+    Result,
+    ScaledFeatures,
+    Solutions,
+)
 from ssl_common.ranks import devices
 
 GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held

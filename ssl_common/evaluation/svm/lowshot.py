@@ -1,6 +1,6 @@
 """Low-shot classification: a linear SVM per sample, k, class and cost; the test decides the cost.
 
-Section 6.2 of Goyal et al., and their tools/svm/train_svm_low_shot.py; train-svm(1) and eval-svm(1)
+As Goyal et al. and their tools/svm/train_svm_low_shot.py have it; train-svm(1) and eval-svm(1)
 say what that means.
 """
 
