@@ -290,7 +290,7 @@ def test_the_newest_checkpoint_makes_no_room(tmp_path, narrow):
 def test_a_line_that_does_not_fit_leaves_no_part_of_it(tmp_path):
     """The disk takes 10 bytes of it; the next one finds room."""
     run, _ = begin(tmp_path, ())
-    whole = run.log._stream
+    whole = run.log._opened
 
     class Full:
         def write(self, data):
@@ -301,10 +301,10 @@ def test_a_line_that_does_not_fit_leaves_no_part_of_it(tmp_path):
         def __getattr__(self, name):
             return getattr(whole, name)
 
-    run.log._stream = Full()
+    run.log._opened = Full()
     with pytest.raises(OSError, match="No space left"):
         run.append(line(50))
-    run.log._stream = whole
+    run.log._opened = whole
     run.append(line(100))
     run.save(100, state(100))
     assert list(run.log_lines()) == [line(0), line(100)]

@@ -4,6 +4,8 @@ import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import click
 
@@ -19,7 +21,9 @@ class Tool(click.Command):
 
     debug = False
 
-    def main(self, args=None, prog_name=None, **_extra):
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **_extra: Any
+    ) -> NoReturn:
         streams.settle()
         sys.unraisablehook = self.ignored
         try:
@@ -33,12 +37,12 @@ class Tool(click.Command):
         shortage.ended()
         sys.exit(status)
 
-    def ignored(self, what):
+    def ignored(self, what: Any) -> None:
         """Say nothing of an exception that Python has to ignore, WHAT, save under --debug."""
         if self.debug:
             sys.__unraisablehook__(what)
 
-    def obey(self, args):
+    def obey(self, args: Sequence[str] | None) -> int:
         """Do what the command line ARGS says; return the exit status."""
         try:
             return super().main(args, prog_name=self.name, standalone_mode=False)
@@ -51,7 +55,7 @@ class Tool(click.Command):
         except Exception as error:  # --help on a full disk
             return self.failed(error)
 
-    def parse_args(self, ctx, args):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse ARGS; raise UsageError for what they are where $DIR is not set: "$DIR", -o $DIR."""
         given, _rest, _order = self.make_parser(ctx).parse_args(list(args))
         params = self.get_params(ctx)
@@ -66,7 +70,7 @@ class Tool(click.Command):
                 raise click.BadParameter(message, ctx, param)
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: click.Context) -> int:
         try:
             _check_threads()
             super().invoke(ctx)
@@ -85,7 +89,7 @@ class Tool(click.Command):
                 return self.stopped(processes.raised[0])
             return self.failed(error)
 
-    def failed(self, error):
+    def failed(self, error: Exception) -> int:
         """Say what ERROR is, of the system or unforeseen; return the status."""
         streams.abandon(1)
         if isinstance(error, BrokenPipeError):
@@ -99,14 +103,14 @@ class Tool(click.Command):
         what = f"{type(error).__name__}: {error}"
         return self.complain(f"internal error, see it whole with --debug: {what}", 1, False)
 
-    def stopped(self, reason):
+    def stopped(self, reason: str) -> int:
         """Say that REASON, a signal, stopped the command; return its status."""
         streams.abandon(1)
         if lacking := shortage.chattered():  # a library that got no thread sends SIGINT to itself
             return self.complain(lacking, 1)
         return self.complain(f"stopped by {reason}: run it again to go on", processes.STOPPED)
 
-    def complain(self, message, status, sure=True):
+    def complain(self, message: str, status: int, sure: bool = True) -> int:
         """Say MESSAGE in one line on stderr (with the traceback under --debug); return STATUS.
 
         One of many processes of a command leaves it to the parent, which says that of the first;
@@ -124,7 +128,7 @@ class Tool(click.Command):
         return status
 
 
-def _check_threads():
+def _check_threads() -> None:
     """Raise DataError where OMP_NUM_THREADS is no number: each library would say so, or guess."""
     said = os.environ.get("OMP_NUM_THREADS", "1")
     if not all(values.whole(each.strip(" "), 4096) for each in said.split(",")):
@@ -132,10 +136,10 @@ def _check_threads():
         raise DataError(f"OMP_NUM_THREADS={legible.quoted(said)}: {wanted}")
 
 
-def command(name):
+def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function the command NAME, with -h, --version, -q and --debug."""
 
-    def decorate(function):
+    def decorate(function: Callable[..., Any]) -> click.Command:
         for option in (_debug_option, _quiet_option, _version_option):
             function = option(function)
         settings = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -144,7 +148,7 @@ def command(name):
     return decorate
 
 
-def _show_version(ctx, _param, value):
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         from importlib.metadata import version
 

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from ssl_common import streams
 from ssl_common.models import networks
@@ -29,18 +31,25 @@ class Run:
     the one that trains; SAY gets a line where the state is not what was left.
     """
 
-    def __init__(self, output, settings, keeping=0, command="pretrain", say=None):
+    def __init__(
+        self,
+        output: str,
+        settings: dict[str, Any],
+        keeping: int = 0,
+        command: str = "pretrain",
+        say: Callable[[str], object] = lambda _line: None,
+    ) -> None:
         self.output, self.settings, self.keeping = output, settings, keeping
         self.command, self.say = command, say
         self.folder = f"{output}.state"
         self.log = Log(os.path.join(self.folder, LOG))
         self._stop_path = os.path.join(self.folder, STOPPED)
-        self._newest = None  # the step of the last checkpoint that is known to be whole
-        self.resumed = None  # the file of the one that it goes on from
+        self._newest: int | None = None  # the step of the last checkpoint that is known to be whole
+        self.resumed: str | None = None  # the file of the one that it goes on from
 
     # ---- The network ------------------------------------------------------------------------
 
-    def complete(self):
+    def complete(self) -> bool:
         """Tell whether the finished network exists; raise DataError if it has other settings."""
         if os.path.isdir(self.folder):
             self._check_names()
@@ -56,13 +65,13 @@ class Run:
                 os.unlink(path)
         return True
 
-    def _is_of_this_run(self, path):
+    def _is_of_this_run(self, path: str) -> bool:
         with contextlib.suppress(DataError):
             self._check(path, networks.load_checkpoint(path, self.command))
             return True
         return False
 
-    def finish(self, network):
+    def finish(self, network: dict[str, Any]) -> None:
         """Write the network, then remove the checkpoints; the log stays."""
         network |= {"format": networks.FORMAT, "settings": self.settings}
         self._with_room(lambda: networks.save(self.output, network))
@@ -70,11 +79,11 @@ class Run:
         for path in self._spare(0):
             os.unlink(path)
 
-    def close(self):
+    def close(self) -> None:
         """Unlock the run for other processes."""
         self.log.close()
 
-    def _check(self, path, content):
+    def _check(self, path: str, content: Mapping[str, Any]) -> None:
         """Raise DataError if CONTENT, read from PATH, was made with other settings."""
         then, now = _as_given(content["settings"]), _as_given(self.settings)
         del now["data_name"]  # the digest tells the images, under whatever name
@@ -87,7 +96,7 @@ class Run:
 
     # ---- The state --------------------------------------------------------------------------
 
-    def open(self):
+    def open(self) -> None:
         """Lock the run for this process, and find its newest checkpoint.
 
         Raises DataError if the run is locked, or was made with other settings.
@@ -101,14 +110,14 @@ class Run:
         self._state = self._newest_whole()
         self._newest = self._state["step"] if self._state else None
 
-    def resume(self):
+    def resume(self) -> dict[str, Any] | None:
         """Return the newest intact checkpoint, or None at the start; cut the log to match."""
         state, self._state = self._state, None
         if message := self.log.resume(state):
             self.say(message)
         return state
 
-    def _check_names(self):
+    def _check_names(self) -> None:
         """Raise DataError if a link, pipe or the like has the name of a file of the run.
 
         What is written there would end up elsewhere.
@@ -126,7 +135,7 @@ class Run:
                 what = "a link" if entry.is_symlink() else "no regular file"
                 raise DataError(f"{entry.path}: {what} by the name of a file of this run: move it")
 
-    def _lock(self):
+    def _lock(self) -> None:
         """Open the log, and lock the run against other processes while it is open."""
         try:
             self.log.open()
@@ -137,7 +146,7 @@ class Run:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
 
-    def _newest_whole(self):
+    def _newest_whole(self) -> dict[str, Any] | None:
         """Return the newest intact checkpoint; say so if a newer one is damaged."""
         damaged = []
         for path in reversed(self._checkpoints()):
@@ -156,27 +165,27 @@ class Run:
             raise DataError(f"{damaged[0]}, and no checkpoint before it is whole: {advice}")
         return None
 
-    def _checkpoints(self):
+    def _checkpoints(self) -> list[str]:
         """Return the checkpoints, oldest first."""
         with contextlib.suppress(FileNotFoundError):
             names = sorted(filter(CHECKPOINT.fullmatch, os.listdir(self.folder)))
             return [os.path.join(self.folder, name) for name in names]
         return []
 
-    def _spare(self, kept):
+    def _spare(self, kept: int) -> list[str]:
         """Return the checkpoints that may be removed, the least needed first.
 
         They are what is newer than the newest that is whole, and what is older than the newest KEPT
         and does not stay for good.
         """
-        steps = {p: int(CHECKPOINT.fullmatch(os.path.basename(p))[1]) for p in self._checkpoints()}
+        steps = {path: int(path.rpartition("step-")[2][:12]) for path in self._checkpoints()}
         newest = self._newest if self._newest is not None else max(steps.values(), default=0)
         whole = [path for path in steps if steps[path] <= newest]
         older = whole[: max(0, len(whole) - kept)]
         stale = [path for path in steps if steps[path] > newest]
         return stale + [p for p in older if not self.keeping or steps[p] % self.keeping]
 
-    def save(self, step, state):
+    def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the checkpoint of STEP and remove old ones."""
         self.log.sync()
         state |= {"format": networks.FORMAT, "settings": self.settings}
@@ -187,46 +196,47 @@ class Run:
         for spare in self._spare(KEPT):
             os.unlink(spare)
 
-    def _with_room(self, write):
+    def _with_room(self, write: Callable[[], object]) -> None:
         """Call WRITE(); on a full disk remove old checkpoints for it, but never the newest."""
         while True:
             try:
-                return write()
+                write()
+                return
             except OSError as error:
                 spare = self._spare(1)
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not spare:
                     raise
                 os.unlink(spare[0])
 
-    def log_lines(self):
+    def log_lines(self) -> Iterator[bytes]:
         """Yield the log so far, line by line, as bytes."""
         yield from self.log.lines()
 
-    def append(self, line):
+    def append(self, line: bytes) -> None:
         """Add a LINE of bytes to the log."""
         self._with_room(lambda: self.log.append(line))
 
-    def stop(self, reason):
+    def stop(self, reason: str) -> None:
         """Record in the folder that REASON, a signal, stopped the run."""
         self._with_room(lambda: self._leave(f"{reason}\n"))
 
-    def _leave(self, word):
+    def _leave(self, word: str) -> None:
         with streams.writing(self._stop_path, binary=False) as stream:
             stream.write(word.encode())
 
-    def forget_stop(self):
+    def forget_stop(self) -> None:
         """Remove the record of stop()."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._stop_path)
 
-    def stopped(self):
+    def stopped(self) -> str | None:
         """Return the signal that stopped the run, or None."""
         with contextlib.suppress(FileNotFoundError), open(self._stop_path, "rb") as stream:
             return stream.read().decode().strip()
         return None
 
 
-def _as_given(settings):
+def _as_given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return SETTINGS with the micro-batch given as the options give it: the number of pieces."""
     batch, piece = settings.get("batch"), settings.get("micro_batch")
-    return settings | {"micro_batch": batch // piece if batch and piece else None}
+    return dict(settings) | {"micro_batch": batch // piece if batch and piece else None}

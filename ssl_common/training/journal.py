@@ -62,7 +62,7 @@ class Journal:
         self.network, self.optimizer = network, optimizer
         state = self.run.resume() if self.first else None
         if state:
-            states.fill(network, state.pop("network"), self.run.resumed, "this run")
+            states.fill(network, state.pop("network"), str(self.run.resumed), "this run")
         state = collectives.from_first(lambda: state)
         step = state["step"] if state else 0
         if state:

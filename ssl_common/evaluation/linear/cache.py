@@ -8,11 +8,15 @@ import contextlib
 import json
 import math
 import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from ssl_common import containers, records, streams
+from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
 from ssl_common.processes import Stopped
 from ssl_common.ranks import collectives
@@ -26,7 +30,9 @@ BATCH = 64  # images
 class Cache:
     """The features of IMAGES at LAYERS, in FOLDER; SHOWN says how an image is shown."""
 
-    def __init__(self, folder, layers, images, shown):
+    def __init__(
+        self, folder: str, layers: features.Layers, images: Manifest, shown: Mapping[str, Any]
+    ) -> None:
         self.folder, self.layers, self.images = folder, layers, images
         of_all = {"manifest": images.digest(), **shown}
         self.fields = {
@@ -38,18 +44,18 @@ class Cache:
         self.fields[DIGESTS] = {"format": 1, "layers": layers.names} | of_all
         self.widths = [math.prod(shape) for shape in layers.shapes.values()]
 
-    def path(self, name):
+    def path(self, name: str) -> str:
         """Return the file of the layer NAME."""
         return os.path.join(self.folder, f"{name}.npy")
 
-    def there(self):
+    def there(self) -> bool:
         """Tell whether all features exist, by their sidecars."""
         return all(os.path.exists(self.path(name)) and self._is_ours(name) for name in self.fields)
 
-    def _is_ours(self, name):
+    def _is_ours(self, name: str) -> bool:
         return records.read_sidecar(self.path(name)) == self.fields[name]
 
-    def remove(self):
+    def remove(self) -> None:
         """Remove the files of make()."""
         for name in filter(self._is_ours, self.fields):
             for path in (self.path(name), records.sidecar(self.path(name))):
@@ -58,7 +64,12 @@ class Cache:
         with contextlib.suppress(OSError):  # none there, or somebody else put something in it
             os.rmdir(self.folder)
 
-    def make(self, transform, device, reading):
+    def make(
+        self,
+        transform: Callable[[torch.Tensor], torch.Tensor],
+        device: torch.device,
+        reading: features.Reading,
+    ) -> None:
         """Write the features, on all ranks; the arguments are those of features.rows().
 
         Raises Stopped on all ranks where the progress of READING does on any.
@@ -74,7 +85,7 @@ class Cache:
                 raise Stopped
         collectives.gather(None)  # the first has put the files in their place
 
-    def _reserve(self, stack):
+    def _reserve(self, stack: contextlib.ExitStack) -> list[str]:
         """Return the names of the new files, at full size; they get their own names with STACK."""
         self.remove()  # what 0.2.0 left, which had no digests
         os.makedirs(self.folder, exist_ok=True)
@@ -84,7 +95,13 @@ class Cache:
         arrays.append(("uint64", (count, len(arrays))))  # of the digests
         return features.begin(zip(files, arrays, strict=True), True)
 
-    def _write(self, arrays, transform, device, reading):
+    def _write(
+        self,
+        arrays: Sequence[Filled],
+        transform: Callable[[torch.Tensor], torch.Tensor],
+        device: torch.device,
+        reading: features.Reading,
+    ) -> None:
         for first, blocks, contents in features.rows(
             self.layers, self.images, transform, device, reading
         ):
@@ -94,15 +111,15 @@ class Cache:
                 digests.append(list(map(self.digest, [name] * len(block), lines, block)))
             arrays[-1].write(first, np.array(digests, np.uint64).T)
 
-    def digest(self, name, line, row):
+    def digest(self, name: str, line: int, row: np.ndarray) -> int:
         """Return the digest, a number, of ROW, the features of LINE (from 0) at the layer NAME."""
-        return int(streams.digest([self.belonging[name], b" %d " % line, row.data]), 16)
+        return int(streams.digest([self.belonging[name], b" %d " % line, row.tobytes()]), 16)
 
 
 class Cached(Dataset):
     """The features in CACHE, one row an image, in the place of the pixels of RandomCrops."""
 
-    def __init__(self, cache):
+    def __init__(self, cache: Cache) -> None:
         self.cache, self.manifest = cache, cache.images
         count, names = len(self.manifest), cache.layers.names
         self.rows = {
@@ -112,10 +129,10 @@ class Cached(Dataset):
         self.digests = _rows(cache.path(DIGESTS), "<u8", count, len(names))
         self.seen = np.zeros(count, bool)
 
-    def prepare(self):
+    def prepare(self) -> None:
         """Do nothing: these need no preparation for reading."""
 
-    def __getitem__(self, item):
+    def __getitem__(self, item: tuple[int, int]) -> tuple[int, int, int, np.ndarray]:
         epoch, index = item
         found = {name: rows[index] for name, rows in self.rows.items()}
         if not self.seen[index]:
@@ -123,14 +140,14 @@ class Cached(Dataset):
             self.seen[index] = True
         return 0, epoch, index, np.concatenate(list(found.values()))
 
-    def _check(self, index, found):
-        for (name, row), digest in zip(found.items(), self.digests[index], strict=True):
+    def _check(self, index: int, features: Mapping[str, np.ndarray]) -> None:
+        for (name, row), digest in zip(features.items(), self.digests[index], strict=True):
             if self.cache.digest(name, index, row) != digest:
                 message = f"row {index + 1} is not what was written there: remove the folder, and"
                 raise DataError(f"{self.cache.path(name)}: {message} it is made anew")
 
 
-def _rows(path, dtype, count, width):
+def _rows(path: str, dtype: str, count: int, width: int) -> Any:
     """Return the array of DTYPE, COUNT rows of WIDTH numbers, in the file PATH, where it stays."""
     array = containers.read_array(path)
     if (array.dtype, array.shape) != (np.dtype(dtype), (count, width)):
