@@ -252,6 +252,22 @@ def test_a_link_by_a_name_of_ours_is_not_followed(tmp_path, name, kind):
     assert target.read_text() == "dear diary" if kind == "link" else not target.exists()
 
 
+def test_a_log_of_two_names_is_not_written(tmp_path):
+    """As of a folder and a copy of it by cp -l: a checkpoint is replaced, a log appended to."""
+    begin(tmp_path)[0].close()
+    log, copy = tmp_path / "m.pt.state/log.jsonl", tmp_path / "copy.jsonl"
+    copy.hardlink_to(log)
+    (tmp_path / "copy.pt").hardlink_to(tmp_path / "m.pt.state/step-000000000150.pt")
+    with pytest.raises(DataError, match="log.jsonl: has another name"):
+        resumed(tmp_path)
+    before = copy.read_bytes()
+    log.unlink()
+    log.write_bytes(before)
+    run, said = resumed(tmp_path, step=150)
+    run.append(line(200))
+    assert not said and copy.read_bytes() == before
+
+
 # ---- A full disk ----------------------------------------------------------------------------
 
 

@@ -120,7 +120,7 @@ class Run:
     def _check_names(self) -> None:
         """Raise DataError if a link, pipe or the like has the name of a file of the run.
 
-        What is written there would end up elsewhere.
+        What is written there would end up elsewhere; so it would by another name of the log.
         """
         with os.scandir(self.folder) as entries:
             listed = list(entries)
@@ -134,6 +134,9 @@ class Run:
             if not right:
                 what = "a link" if entry.is_symlink() else "no regular file"
                 raise DataError(f"{entry.path}: {what} by the name of a file of this run: move it")
+            if entry.name == LOG and entry.stat().st_nlink > 1:  # of a copy by cp -l, say
+                message = "has another name (a hard link), under which it would change too"
+                raise DataError(f"{entry.path}: {message}: put a copy in its place")
 
     def _lock(self) -> None:
         """Open the log, and lock the run against other processes while it is open."""
