@@ -1,12 +1,13 @@
 """Checks of a run, one each: those that end it, and those that lead to a message."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from ssl_common import streams
-from ssl_common.data.manifest import Manifest
+from ssl_common.data.lines import Lines
 from ssl_common.data.order import ShuffleSampler
 from ssl_common.ranks import collectives
 from ssl_common.streams import DataError
@@ -30,7 +31,7 @@ class Finite:
         here = torch.where(torch.isfinite(loss.detach()), self.never, number)
         self.first = torch.minimum(self.first, here)
 
-    def check(self, manifest: Manifest, plan: Plan) -> None:
+    def check(self, manifest: Lines[Any], plan: Plan) -> None:
         """Raise DataError, with the step and the images, if a loss on any rank was not finite."""
         number = int(collectives.least(self.first))
         if number == NEVER:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ssl_common import containers, records, streams
 from ssl_common.data import datasets
-from ssl_common.data.manifest import Manifest
+from ssl_common.data.lines import Lines
 from ssl_common.models import states
 from ssl_common.objective import Objective, Score
 from ssl_common.progress import Conversation
@@ -43,7 +43,7 @@ class Journal:
         run: Run,
         plan: Plan,
         objective: Objective,
-        manifest: Manifest,
+        manifest: Lines[Any],
         device: torch.device,
         options: TrainingOptions,
         talk: Conversation,
