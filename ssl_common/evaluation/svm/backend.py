@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from ssl_common import stored
 from ssl_common.stored import Stored
 
 BLOCK = 1024  # rows normalised at a time
@@ -14,6 +15,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Is called with the costs of the fits that are done, in any thread.
 Advance = Callable[[np.ndarray], None]
+
+
+def scaled_blocks(
+    features: np.ndarray | Stored, refusal: Callable[[int], Exception]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows of FEATURES (N, D), float64, and 1 / (||x|| + 1e-5) of each, a block at a time.
+
+    Raises what REFUSAL(row, from 0) returns for the first row that holds NaN or infinity.
+    """
+    for part, rows in stored.blocks(features, BLOCK):
+        rows = rows.astype(np.float64, order="C")
+        norms = np.linalg.norm(rows, axis=1)
+        bad = np.flatnonzero(~np.isfinite(norms))
+        if len(bad):
+            raise refusal(part.start + int(bad[0]))
+        yield rows, 1 / (norms + 1e-5)
 
 
 class ScaledFeatures(Protocol):

@@ -7,27 +7,27 @@ import numpy as np
 
 from ssl_common.evaluation.metrics import average_precision, levels
 from ssl_common.evaluation.svm import classifiers
-from ssl_common.evaluation.svm.backend import BLOCK
+from ssl_common.evaluation.svm.backend import scaled_blocks
 from ssl_common.progress import silent
 
 
 class _Rows:
-    """The rows of X, finite, as a solver reads them."""
+    """The rows of X, as a solver reads them; ValueError where one is not finite."""
 
     def __init__(self, x: np.ndarray) -> None:
         self.features = x
-        if not np.isfinite(x).all():
-            raise ValueError("X holds NaN or infinity")
 
     def scale(self) -> np.ndarray:
         """Return 1 / (||x|| + 1e-5) of each row, (N,) float64."""
-        return 1 / (np.linalg.norm(self.features.astype(np.float64), axis=1) + 1e-5)
+        return np.concatenate([scale for _rows, scale in self._blocks()])
 
     def normalised(self) -> Iterator[np.ndarray]:
         """Yield the rows as x / (||x|| + 1e-5), float64, a block at a time."""
-        for first in range(0, len(self.features), BLOCK):
-            rows = _Rows(self.features[first : first + BLOCK])
-            yield rows.features * rows.scale()[:, None]
+        for rows, scale in self._blocks():
+            yield rows * scale[:, None]
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return scaled_blocks(self.features, lambda row: ValueError("X holds NaN or infinity"))
 
 
 class LinearSVMs:

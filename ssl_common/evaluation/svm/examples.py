@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_common import formats, records, stored, streams
+from ssl_common import formats, records, streams
 from ssl_common.data import identity
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import Manifest, label_matrix
-from ssl_common.evaluation.svm.backend import BLOCK
+from ssl_common.evaluation.svm.backend import scaled_blocks
 from ssl_common.fields import Record
 from ssl_common.stored import Stored
 from ssl_common.streams import DataError
@@ -37,19 +37,12 @@ class Examples(NamedTuple):
         return np.concatenate([scale for _rows, scale in self._blocks()])
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield rows, float64, and their scale, a block at a time.
+        """Yield rows and their scale; raise DataError naming the line of one that is not finite."""
+        return scaled_blocks(self.features, self._refusal)
 
-        Raises DataError naming the line of a row that holds NaN or infinity.
-        """
-        for part, rows in stored.blocks(self.features, BLOCK):
-            rows = rows.astype(np.float64, order="C")
-            norms = np.linalg.norm(rows, axis=1)
-            bad = np.flatnonzero(~np.isfinite(norms))
-            if len(bad):
-                line = part.start + bad[0] + 1
-                where = f"row {line}, line {line} of {streams.name(self.manifest.path)}"
-                raise DataError(f"{self.name}: NaN or infinity in {where}: extract it again")
-            yield rows, 1 / (norms + 1e-5)
+    def _refusal(self, row: int) -> DataError:
+        where = f"row {row + 1}, line {row + 1} of {streams.name(self.manifest.path)}"
+        return DataError(f"{self.name}: NaN or infinity in {where}: extract it again")
 
     def data_set(self, fields: Record) -> str | None:
         """Return the data set in records: of the tags, of FIELDS, or of the manifest's name.
