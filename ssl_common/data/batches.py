@@ -36,9 +36,9 @@ def batches(
     work = functools.partial(_batch, dataset)
     with contextlib.closing(side_by_side(work, sampler, workers, _use_one_thread, room)) as parts:
         for arrays in parts:
-            batch = _converted(arrays, np.ndarray, torch.from_numpy)
+            batch = mapped(arrays, np.ndarray, torch.from_numpy)
             if pin and not workers:
-                batch = _converted(batch, torch.Tensor, torch.Tensor.pin_memory)
+                batch = mapped(batch, torch.Tensor, torch.Tensor.pin_memory)
             yield batch
 
 
@@ -52,18 +52,18 @@ def _batch(dataset: Dataset, items: Sequence[Any]) -> Any:
         if lacks := images.lacking(error):
             raise DataError(f"{streams.name(dataset.manifest.path)}: {lacks}") from error
         raise
-    return _converted(batch, torch.Tensor, torch.Tensor.numpy)
+    return mapped(batch, torch.Tensor, torch.Tensor.numpy)
 
 
-def _converted(tree: Any, kind: type, function: Callable[[Any], Any]) -> Any:
-    """Return TREE, lists, tuples and dicts of anything, with FUNCTION(each of that KIND)."""
+def mapped(tree: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """Return TREE, as a batch: lists, tuples and dicts, with FUNCTION(each) of those of KIND."""
     if isinstance(tree, kind):
         return function(tree)
     if isinstance(tree, list | tuple):
-        parts = [_converted(each, kind, function) for each in tree]
+        parts = [mapped(each, kind, function) for each in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     if isinstance(tree, dict):
-        return {key: _converted(each, kind, function) for key, each in tree.items()}
+        return {key: mapped(each, kind, function) for key, each in tree.items()}
     return tree
 
 

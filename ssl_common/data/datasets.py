@@ -10,6 +10,7 @@ from ssl_common.data import identity, images, jpegs
 from ssl_common.data.lines import Lines
 from ssl_common.data.order import Item, draws
 from ssl_common.data.stores import Store, store
+from ssl_common.objective import Objective
 from ssl_common.streams import DataError
 
 MANY = 5000  # images that repay what jpegs.hasten() takes
@@ -38,29 +39,17 @@ class Dataset(Protocol):
     def __getitem__(self, item: Any, /) -> Any: ...
 
 
-class Crop(Protocol):
-    """What RandomCrops calls for a crop: a pretext, or another task that trains on images.
-
-    It takes `draws` numbers in [0, 1) for an image; crop(image, numbers) makes of an RGB image,
-    uint8 H x W x 3, what goes into a batch, of one size for all images.
-    """
-
-    @property
-    def draws(self) -> int: ...
-
-    def crop(self, image: torch.Tensor, numbers: Any, /) -> torch.Tensor: ...
-
-
 class RandomCrops:
-    """TASK.crop(image, numbers) of a manifest's images, uint8, for training.
+    """OBJECTIVE.crop(image, numbers) of a manifest's images, for training.
 
     Items are (epoch, index); the numbers are the draws() of SEED for that item. An image that
     cannot be read gives its place to the next readable line. What comes back of an item is (lines
     passed over, epoch, index, pixels).
     """
 
-    def __init__(self, manifest: Lines, root: str | Store, task: Crop, seed: int):
-        self.manifest, self.store, self.task, self.seed = manifest, store(root), task, seed
+    def __init__(self, manifest: Lines, root: str | Store, objective: Objective, seed: int):
+        self.manifest, self.store = manifest, store(root)
+        self.objective, self.seed = objective, seed
 
     def prepare(self) -> None:
         """Find a fast decoder, in the process that starts the workers."""
@@ -72,7 +61,7 @@ class RandomCrops:
     def __getitems__(self, items: Sequence[Item]) -> list[tuple[int, int, int, torch.Tensor]]:
         """Return ITEMS; drawing for all at once takes no longer than for one image."""
         epochs, indices = zip(*items, strict=True)
-        numbers = draws(self.seed, epochs, indices, self.task.draws)
+        numbers = draws(self.seed, epochs, indices, self.objective.draws)
         return [self._read(*each) for each in zip(epochs, indices, numbers, strict=True)]
 
     def _read(self, epoch: int, index: int, numbers: Any) -> tuple[int, int, int, torch.Tensor]:
@@ -84,7 +73,7 @@ class RandomCrops:
             except images.Unreadable as error:
                 reason = reason or error
                 continue
-            return passed, epoch, index, self.task.crop(image, numbers)
+            return passed, epoch, index, self.objective.crop(image, numbers)
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
         advice = _space_advice(self.manifest, self.store, index)
         raise self.manifest.error(index + 1, f"{message}: {reason}{advice}")

@@ -1,12 +1,13 @@
 """The training loop, on one page."""
 
 import contextlib
+import functools
 from typing import Any
 
 import torch
 from torch import nn
 
-from ssl_common.data.batches import batches
+from ssl_common.data.batches import batches, mapped
 from ssl_common.data.order import ShuffleSampler, draws
 from ssl_common.objective import Objective
 from ssl_common.ranks import collectives
@@ -34,6 +35,7 @@ def train(
     and checkpoints and tells when to stop; its errors are raised here.
     """
     images, parts = plan.images, plan.pieces
+    to_device = functools.partial(torch.Tensor.to, device=device, non_blocking=True)
     if plan.synced_ranks > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     network = network.to(device).to(memory_format=torch.channels_last).train()
@@ -54,7 +56,7 @@ def train(
             for part in range(RANK, parts, RANKS):
                 with journal.waiting():
                     passed, epochs, indices, batch = next(loaded)
-                batch = moved(batch, device)
+                batch = mapped(batch, torch.Tensor, to_device)
                 lines = (indices + passed) % images  # those that could be read
                 numbers = draws(plan.seed, epochs.numpy(), indices.numpy(), objective.draws)
                 last = part + RANKS >= parts  # only then are gradients sent round
@@ -80,17 +82,6 @@ def unsynced(ranks: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Return a context without exchange of gradients by RANKS, of collectives.parallel()."""
     assert isinstance(ranks, nn.parallel.DistributedDataParallel)
     return ranks.no_sync()
-
-
-def moved(batch: Any, device: torch.device) -> Any:
-    """Return BATCH, a tensor or lists and dicts of them, on DEVICE."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: moved(value, device) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(moved(each, device) for each in batch)
-    return batch
 
 
 def optimizer(network: nn.Module, objective: Objective, recipe: Recipe) -> torch.optim.Optimizer:
