@@ -15,12 +15,11 @@ from ssl_common.cli.options import (
     workers,
     workers_option,
 )
-from ssl_common.cli.talk import Progress, conversation, remark, say
-from ssl_common.cli.tool import Tool, command
+from ssl_common.cli.talk import Progress, conversation, say
+from ssl_common.cli.tool import command
 
 __all__ = [
     "Progress",
-    "Tool",
     "allow_seen_option",
     "command",
     "conversation",
@@ -31,7 +30,6 @@ __all__ = [
     "input_argument",
     "max_bad",
     "output_option",
-    "remark",
     "root_option",
     "say",
     "seed_option",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_common import containers, formats, records, streams
-from ssl_common.data.manifest import NEGATIVE, POSITIVE, ClassRows, Manifest, class_rows
+from ssl_common.data.manifest import POSITIVE, ClassRows, Manifest, class_rows
 from ssl_common.streams import DataError
 
 ABOUT = "samples.json"  # beside the samples: the seed that drew them, and the digest of each
@@ -85,11 +85,6 @@ def rule_of(manifest: Manifest, rows_of: ClassRows, wanted: str | None = None) -
     if wanted is None:
         wanted = SEVERAL if len(without) or len(rows_of.classes) == 1 else SINGLE
     return wanted, len(without)
-
-
-def is_single(labels: np.ndarray) -> bool:
-    """Tell whether each row of LABELS (N, C) has one class and no difficult one."""
-    return bool(((labels != NEGATIVE).sum(axis=1) == 1).all() and (labels != 0).all())
 
 
 def write(

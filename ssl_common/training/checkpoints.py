@@ -168,12 +168,13 @@ class Run:
             raise DataError(f"{damaged[0]}, and no checkpoint before it is whole: {advice}")
         return None
 
-    def _checkpoints(self) -> list[str]:
-        """Return the checkpoints, oldest first."""
-        with contextlib.suppress(FileNotFoundError):
-            names = sorted(filter(CHECKPOINT.fullmatch, os.listdir(self.folder)))
-            return [os.path.join(self.folder, name) for name in names]
-        return []
+    def _checkpoints(self) -> dict[str, int]:
+        """Return the checkpoints and their steps, oldest first."""
+        try:
+            matches = map(CHECKPOINT.fullmatch, sorted(os.listdir(self.folder)))
+        except FileNotFoundError:
+            return {}
+        return {os.path.join(self.folder, match[0]): int(match[1]) for match in matches if match}
 
     def _spare(self, kept: int) -> list[str]:
         """Return the checkpoints that may be removed, the least needed first.
@@ -181,7 +182,7 @@ class Run:
         They are what is newer than the newest that is whole, and what is older than the newest KEPT
         and does not stay for good.
         """
-        steps = {path: int(path.rpartition("step-")[2][:12]) for path in self._checkpoints()}
+        steps = self._checkpoints()
         newest = self._newest if self._newest is not None else max(steps.values(), default=0)
         whole = [path for path in steps if steps[path] <= newest]
         older = whole[: max(0, len(whole) - kept)]

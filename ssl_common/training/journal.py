@@ -118,8 +118,9 @@ class Journal:
         log = step % LOG_EVERY == 0 or not going
         # Of the list, or of what is seen of it.
         whole = step in (self.epoch_steps, self.plan.steps)
-        if lost or whole or step % self.epoch_steps == 0:
-            self._check_readable(step, whole or step % self.epoch_steps == 0)
+        ended = whole or step % self.epoch_steps == 0
+        if lost or ended:
+            self._check_readable(step, ended)
         if stop or save or log or step % CHECK_EVERY == 0:
             self.finite.check(self.manifest, self.plan)
         if stop or save or not going:

@@ -90,13 +90,17 @@ class Session:
         self.launch.share([manifest, *files])
         self.images = Manifest(manifest, index_files(manifest, options.index_dir))
 
+    def check_batch(self, recipe: Recipe) -> None:
+        """Raise DataError for fewer images than a batch, that of RECIPE if no other is given."""
+        count, batch = len(self.images), self.options.batch or recipe.batch
+        if count < batch:
+            pieces = plans.pieces(self.options, recipe)
+            raise DataError(_too_few(streams.name(self.manifest), count, batch, pieces))
+
     def plan(self, recipe: Recipe, name: str) -> Plan:
         """Return the plan of RECIPE, called NAME; raise DataError for fewer images than a batch."""
-        count, options = len(self.images), self.options
-        batch, pieces = options.batch or recipe.batch, plans.pieces(options, recipe)
-        if count < batch:
-            raise DataError(_too_few(streams.name(self.manifest), count, batch, pieces))
-        return plans.plan(options, recipe, name, count, self.precision)
+        self.check_batch(recipe)
+        return plans.plan(self.options, recipe, name, len(self.images), self.precision)
 
     def run(self, plan: Plan, work: Work) -> str | None:
         """Train WORK by PLAN; return the last message, or None if another rank says it.

@@ -49,7 +49,7 @@ def train(
     once; CACHING is told how far that is. Raises DataError for bad input, Stopped for a signal.
     """
     session = Session("train-linear", options, manifest, [model], talk)
-    session.plan(RECIPES["resnet50"], "resnet50")  # fewer images than a batch need no network
+    session.check_batch(RECIPES["resnet50"])  # too few need no network; all recipes have one batch
     frozen = features.Layers(model, layers, options.seed)
     arch = frozen.trunk.name
     name = recipe or (arch if arch in RECIPES else "resnet50")
