@@ -1,6 +1,6 @@
 """A ceiling for the pretexts: an AlexNet trained on the labels, as long and on as many pixels.
 
-    supervised.py MANIFEST MODEL.pt BATCH EPOCHS SEED
+    supervised.py MANIFEST MODEL.pt BATCH EPOCHS SEED [fp32|bf16]
 
 Jigsaw's recipe, rates and steps; a picture is one crop of 192 x 192, as many pixels as nine tiles
 of 64 x 64, of any part of it, mirrored or not. The loss is binary cross-entropy; a class that is
@@ -62,9 +62,9 @@ class Supervised(Objective):
         return Score(loss, counts.sum().float(), {"accuracy": (right, int(counts.sum()))})
 
 
-def main(manifest, output, batch, epochs, seed):
+def main(manifest, output, batch, epochs, seed, precision="fp32"):
     options = TrainingOptions(output, batch=int(batch), epochs=int(epochs), seed=int(seed),
-                              precision="bf16", workers=1)  # fmt: skip
+                              precision=precision, workers=1)  # fmt: skip
     with cli.conversation("steps", patient=False) as talk:
         session = Session("pretrain", options, manifest, [None], talk)
         plan = session.plan(RECIPES["jigsaw", "in1k"], "in1k")
