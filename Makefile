@@ -43,7 +43,7 @@ demo/p20.npy:
 demo/scenes.tsv: demo/p20.npy
 	@echo '2. 600 scenes, drawn: half to learn from, half to measure on'
 	@rm -rf demo/scenes
-	@make-scenes -q -n 600 -o demo/scenes > $@
+	@make-scenes -n 600 -o demo/scenes > $@
 
 demo/train.tsv demo/test.tsv &: demo/scenes.tsv
 	@list-images voc demo/scenes -q --split trainval -o demo/train.tsv
@@ -51,7 +51,7 @@ demo/train.tsv demo/test.tsv &: demo/scenes.tsv
 
 demo/jigsaw.pt: demo/train.tsv demo/p20.npy
 	@echo '3. AlexNet learns to name the shuffle; labels are not used (1 to 2 minutes)'
-	@pretrain -q jigsaw $< --permutations demo/p20.npy --batch 20 --lr 0.02 --epochs 8 -o $@ \
+	@pretrain -q jigsaw $< --permutations demo/p20.npy --batch 25 --epochs 9 -o $@ \
 		| docs/demo-bar
 
 demo/%.jsonl: demo/%.pt demo/test.tsv demo/train.tsv
@@ -63,22 +63,23 @@ demo/random.jsonl: demo/test.tsv demo/train.tsv
 # Features of both halves, an SVM for each class on each layer, their average precision.
 define measure
 @echo '4. What the features of $(1) are worth: a linear SVM for each class, on two layers'
-@extract-features -q $(1) demo/train.tsv --layer conv3 --layer conv5 -o demo/$(2)/train/
-@extract-features -q $(1) demo/test.tsv --layer conv3 --layer conv5 -o demo/$(2)/test/
+@mkdir -p demo/$(2)
+@extract-features $(1) demo/train.tsv --layer conv3 --layer conv5 -o demo/$(2)/train/
+@extract-features $(1) demo/test.tsv --layer conv3 --layer conv5 -o demo/$(2)/test/
 @train-svm -q demo/$(2)/train/conv3.npy demo/train.tsv -o demo/$(2)/conv3.npz
 @train-svm -q demo/$(2)/train/conv5.npy demo/train.tsv -o demo/$(2)/conv5.npz
 @for layer in conv3 conv5; do eval-svm -q --bootstrap 1000 demo/$(2)/$$layer.npz \
 	demo/$(2)/test/$$layer.npy demo/test.tsv --tag data_set=scenes; done > $@
 endef
 
-demo/results.png: demo/random.jsonl demo/jigsaw.jsonl
+demo/results.png: demo/jigsaw.jsonl demo/random.jsonl
 	@echo '5. The plot, and puzzles of pictures that the network never saw'
 	@report -q $^ --plot $@ > /dev/null
 
 demo/puzzles.png: demo/jigsaw.pt demo/test.tsv
-	@head -n 3 demo/test.tsv | show-pretext -q demo/jigsaw.pt - -o $@
+	@show-pretext -q jigsaw demo/jigsaw.pt $$(head -n 3 demo/test.tsv | cut -f 1) -o $@
 
-evidence: $(STAMP) ## Jigsaw against random on generated scenes, 3 seeds (20 minutes).
+evidence: $(STAMP) ## Pretexts, labels and no training compared on generated scenes, 3 seeds (40 minutes).
 	benchmarks/evidence
 
 bench: $(STAMP) ## Our speed, what else one would use, and their ratio (15 minutes; nothing else running).
@@ -103,7 +104,7 @@ lint: $(STAMP) ## Check the code, the man pages and the scripts.
 	@command -v mandoc > /dev/null || \
 		{ echo 'make lint: no mandoc: apt-get install mandoc' >&2; exit 1; }
 	mandoc -Tlint -W warning man/*.[157]
-	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence benchmarks/oldest; fi
+	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence benchmarks/oldest docs/demo-*; fi
 
 clean: ## Remove the environment and what the tests and builds left.
 	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -49,6 +49,7 @@ def one_texture(scene):
     behind = view.owner < 0
     light = drawing.shade(view, scene)
     y, x = (v.astype(np.float32).ravel() for v in np.mgrid[: behind.shape[0], : behind.shape[1]])
+    x += np.float32(1000 * (scene.camera.focal % 1) * 8)  # another part of it in each picture
     lumps = rendering.noise(x / 8, y / 8, 1.0, np.float32(0)).reshape(behind.shape)
     colour = light[:, behind].mean(1)[:, None, None]
     return np.where(behind, colour * (1 + 0.25 * lumps), light)
