@@ -7,8 +7,7 @@ of 64 x 64, of any part of it, mirrored or not. The loss is binary cross-entropy
 difficult in a picture does not count there. The file is one of pretrain's, for extract-features.
 """
 
-import sys
-
+import click
 import numpy as np
 import torch
 from torch import nn
@@ -62,8 +61,16 @@ class Supervised(Objective):
         return Score(loss, counts.sum().float(), {"accuracy": (right, int(counts.sum()))})
 
 
-def main(manifest, output, batch, epochs, seed, precision="fp32"):
-    options = TrainingOptions(output, batch=int(batch), epochs=int(epochs), seed=int(seed),
+@cli.command("supervised")
+@click.argument("manifest")
+@click.argument("output")
+@click.argument("batch", type=int)
+@click.argument("epochs", type=int)
+@click.argument("seed", type=int)
+@click.argument("precision", default="fp32")
+def main(manifest, output, batch, epochs, seed, precision):
+    """Train as the head of this file says."""
+    options = TrainingOptions(output, batch=batch, epochs=epochs, seed=seed,
                               precision=precision, workers=1)  # fmt: skip
     with cli.conversation("steps", patient=False) as talk:
         session = Session("pretrain", options, manifest, [None], talk)
@@ -73,8 +80,9 @@ def main(manifest, output, batch, epochs, seed, precision="fp32"):
         truth = np.array([[np.nan if c in row.difficult else c in row.labels for c in classes]
                           for row in rows], np.float32)  # fmt: skip
         work = Pretraining(Supervised(truth), "alexnet", session.images, plan, ".")
-        cli.say(session.run(plan, work))
+        message = session.run(plan, work)
+    cli.say(message)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
