@@ -29,7 +29,7 @@ $(STAMP): setup.py
 
 # Each step of the demo is a file: a rerun makes what is missing, and an interrupted one goes on.
 demo: $(STAMP) ## A puzzle learned on generated scenes, a table and two pictures (3 minutes).
-	@$(MAKE) --no-print-directory demo/results.png demo/puzzles.png
+	@$(MAKE) --silent --no-print-directory demo/results.png demo/puzzles.png
 	@echo
 	@report -q demo/random.jsonl demo/jigsaw.jsonl
 	@echo
@@ -106,8 +106,8 @@ lint: $(STAMP) ## Check the code, the man pages and the scripts.
 	mandoc -Tlint -W warning man/*.[157]
 	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence benchmarks/oldest docs/demo-*; fi
 
-clean: ## Remove the environment and what the tests and builds left.
-	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean: ## Remove the environment, the demo, and what the tests and builds left.
+	rm -rf $(VENV) demo build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # ---- Data: examples of use, with what each costs -------------------------------------------------
