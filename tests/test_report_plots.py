@@ -107,6 +107,21 @@ def test_seeds_are_a_mean_and_bars(tmp_path):
     assert [name[-7:] for name in read(figure)[0]] == ["4 seeds"]
 
 
+def test_the_bar_of_one_value_is_its_interval(tmp_path):
+    """By layer and against a field; several seeds have the bars of their values instead."""
+    made = network({"conv1": 20.0, "conv2": 31.0}, images=1000)
+    for record, interval in zip(made, ([18.0, 23.0], [30.5, 33.0]), strict=True):
+        record["interval"] = interval
+    figure, _ = plots.figure(rows(tmp_path, *made))
+    assert bars(figure.axes[0]) == {0: (18.0, 23.0), 1: (30.5, 33.0)}
+    assert figure.legends[0].get_title().get_text().startswith("bars of one seed: 95% interval")
+    figure, _ = plots.figure(rows(tmp_path, *made), "images")
+    assert bars(figure.axes[0]) == {1000: (30.5, 33.0)}  # of the best layer
+    other = [record | {"value": record["value"] + 1, "seed": 1} for record in made]
+    figure, _ = plots.figure(rows(tmp_path, *made, *other))
+    assert bars(figure.axes[0]) == {0: (20.0, 21.0), 1: (31.0, 32.0)}
+
+
 def test_networks_that_differ_in_more_than_the_records_say_have_no_mean(tmp_path):
     made = [network({"conv1": v}, model=model)[0] for model, v in (("aa", 1.0), ("bb", 5.0))]
     figure, _ = plots.figure(rows(tmp_path, *made))

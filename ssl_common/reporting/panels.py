@@ -27,15 +27,20 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
 
 Place = Any  # of a point on the x axis: the name of a layer, or a number
 Points = Mapping[Place, Sequence[float]]  # {place: a value for each seed}
+Intervals = dict[Place, tuple[float, float]]  # {place: (least, most) that a value may be}
 
 
 class Line(NamedTuple):
-    """A line of a panel: the POINTS of a network, and the published ones, PAPER, beside them."""
+    """A line of a panel: the POINTS of a network, and the published ones, PAPER, beside them.
+
+    INTERVALS are those of 95% of the points of a single seed whose records have one.
+    """
 
     label: str
     points: Points
     paper_label: str
     paper: Points
+    intervals: Intervals
 
     @property
     def means(self) -> dict[Place, float]:
@@ -177,8 +182,21 @@ def _panel(groups: Sequence[Sequence[_Member]], against: str | None) -> Panel:
         papers = [member.paper for member in group if member.paper]
         paper_label = f"paper: {label(_common(papers, against))}" if papers else ""
         points, paper = line_of(group, against)
-        lines.append(Line(text + _seeds(points), points, paper_label, paper))
+        known = _intervals([member.row for member in group], points, against)
+        lines.append(Line(text + _seeds(points), points, paper_label, paper, known))
     return Panel(row.task, row.data_set, row.measure, lines)
+
+
+def _intervals(rows: Iterable[Row], points: Points, against: str | None) -> Intervals:
+    """Return the Intervals of POINTS, those of ROWS by layer or AGAINST a field."""
+    found: Intervals = {}
+    for row in rows:
+        layers = [row.best()[0]] if against else list(row.values)
+        for layer in layers:
+            place = number(_best_record(row)[against]) if against else layer
+            if (interval := row.interval(layer)) and len(points[place]) == 1:
+                found[place] = interval
+    return found
 
 
 def _line_by_layer(members: Iterable[_Member], _against: None) -> tuple[Points, Points]:

@@ -14,9 +14,11 @@ from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from ssl_common import legible, schema, tasks
 from ssl_common.reporting import tables
-from ssl_common.reporting.panels import Line, Panel, Place, Points, panels
+from ssl_common.reporting.panels import Intervals, Line, Panel, Place, Points, panels
 from ssl_common.reporting.rows import BEST, NO_LAYER, UNKNOWN, Row
 from ssl_common.streams import DataError
 from ssl_common.tasks import Metric
@@ -151,14 +153,15 @@ def _draw_panel(
     for line in panel.lines:
         style = styles[line.label]
         if style is not OTHERS:
-            legend.add(line.label, _draw(ax, line.points, place, style, legend.notes))
+            drawn = _draw(ax, line.points, place, style, legend.notes, line.intervals)
+            legend.add(line.label, drawn)
             if not against and len(line.points) > 1:
                 _ring(ax, line.means, panel.metric, place, style)
                 legend.notes.add("ring: best layer")
         if line.paper and (line.paper_label, line.paper) not in papers:  # once for two lines
             papers.append((line.paper_label, line.paper))
             dashed = style | {"linestyle": "--", "markerfacecolor": "white"}
-            legend.add(line.paper_label, _draw(ax, line.paper, place, dashed, legend.notes))
+            legend.add(line.paper_label, _draw(ax, line.paper, place, dashed, legend.notes, {}))
 
 
 def _wrapped(ax: "Axes", text: str) -> str:
@@ -230,11 +233,17 @@ def short(number: float) -> str:
 
 
 def _draw(
-    ax: "Axes", points: Points, place: Mapping[Place, float], style: Style, notes: set[str]
+    ax: "Axes",
+    points: Points,
+    place: Mapping[Place, float],
+    style: Style,
+    notes: set[str],
+    intervals: Intervals,
 ) -> "Line2D":
     """Draw POINTS, {layer or number: values}: their means, joined, and bars from least to greatest.
 
-    A published value of the best layer, whichever it is, is a level line. Returns the line.
+    Where there is one value, the bar is its interval, of INTERVALS, or none. A published value of
+    the best layer, whichever it is, is a level line. Returns the line.
     """
     if list(points) == [BEST]:
         notes.add("level line: best layer of the paper")
@@ -242,15 +251,16 @@ def _draw(
     order = sorted(points, key=place.__getitem__)
     xs, means = [place[k] for k in order], [statistics.fmean(points[k]) for k in order]
     (line,) = ax.plot(xs, means, linewidth=1.6, markersize=6, **style)
-    spread = [
-        (x, mean, mean - min(points[k]), max(points[k]) - mean)
-        for x, mean, k in zip(xs, means, order, strict=True)
-        if min(points[k]) < max(points[k])
-    ]
-    if spread:
-        notes.add("bars: least to greatest of the seeds")
-        at, mean, below, above = zip(*spread, strict=True)
-        ax.errorbar(at, mean, (below, above), fmt="none", ecolor=style["color"], capsize=3)
+    seeds = {k: (min(points[k]), max(points[k])) for k in order if len(points[k]) > 1}
+    for bars, note in (
+        (seeds, "bars: least to greatest of the seeds"),
+        (intervals, "bars of one seed: 95% interval"),
+    ):
+        if ends := [(place[k], *bars[k]) for k in order if k in bars and bars[k][0] < bars[k][1]]:
+            notes.add(note)
+            at, low, high = map(np.array, zip(*ends, strict=True))
+            middle, half = (low + high) / 2, (high - low) / 2
+            ax.errorbar(at, middle, half, fmt="none", ecolor=style["color"], capsize=3)
     return line
 
 
