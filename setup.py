@@ -20,6 +20,8 @@ COMMANDS = [
     "eval-svm",
     "train-linear",
     "eval-linear",
+    "train-detector",
+    "detect",
     "report",
 ]
 

@@ -367,6 +367,37 @@ LINEAR = Format(
     },
 )
 
+DETECTOR = Format(
+    "a detector",
+    "name a finished one, or train it again with train-detector",
+    _tensors("train-detector"),
+    {
+        "format": Version(1),
+        "classes": CLASSES,
+        "settings": Table(
+            SETTINGS
+            | {
+                "arch": Texts(),
+                "model": Texts(),
+                "classes": integers(letter="C"),
+                "objects": Texts(),
+                "head": Texts(of=("fast", "faster")),
+                "freeze": Texts(),
+                "pool": Texts(of=("roi-pool", "roi-align")),
+                "anchors": Texts(of=("detectron", "torchvision"), maybe=True),
+                "size": integers(least=1),
+                "max_size": integers(least=1),
+                "fc": integers(least=1, maybe=True),
+                "stride": integers(least=1),
+                "proposals": fields.TEXT,
+            }
+        ),
+        "frozen": State(),
+        "network": State(),
+        "about": Table(SIDECAR.entries),
+    },
+)
+
 CHECKPOINT = Format(
     "a checkpoint",
     "it is none that a run can go on from",
@@ -384,7 +415,7 @@ CHECKPOINT = Format(
         "optimizer": Opaque(),
         "random": Opaque(),
         "threads": integers(least=1),
-        "sums": reals("4", "float64"),
+        "sums": reals("*", "float64"),
         "lines": integers("*", least=0),
         "unreadable": integers(least=0),
     },

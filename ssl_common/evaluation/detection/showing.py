@@ -1,0 +1,63 @@
+"""How an image is shown to a detector: made larger or smaller, and mirrored."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ssl_common.data import pixels
+from ssl_common.data.targets import Objects
+from ssl_common.evaluation.detection import boxes
+
+
+class View(NamedTuple):
+    """An image of HEIGHT x WIDTH as it is shown: of SIZE (height, width), and MIRRORED or not."""
+
+    height: int
+    width: int
+    size: tuple[int, int]
+    mirrored: bool = False
+
+    def shown(self, found: torch.Tensor) -> torch.Tensor:
+        """Return where the boxes FOUND (n, 4) of the image are as it is shown."""
+        height, width = self.size
+        found = boxes.scaled(found, width / self.width, height / self.height)
+        return boxes.mirrored(found, width) if self.mirrored else found
+
+    def original(self, found: torch.Tensor) -> torch.Tensor:
+        """Return where in the image the boxes FOUND (n, 4) are, that shown() would move there."""
+        height, width = self.size
+        found = boxes.mirrored(found, width) if self.mirrored else found
+        found = boxes.scaled(found, self.width / width, self.height / height)
+        return boxes.clip(found, self.height, self.width)
+
+
+def view(height: int, width: int, size: int, max_size: int, mirrored: bool = False) -> View:
+    """Return how an image of HEIGHT x WIDTH is shown: its short side is SIZE pixels.
+
+    Or its long side MAX_SIZE, if that would be longer. Sides are rounded; each scales its boxes.
+    """
+    scale = min(size / min(height, width), max_size / max(height, width))
+    shown = max(1, round(height * scale)), max(1, round(width * scale))
+    return View(height, width, shown, mirrored)
+
+
+def picture(image: torch.Tensor, how: View) -> torch.Tensor:
+    """Return IMAGE, uint8 H x W x 3, as HOW says: 3 x height x width."""
+    if how.size != tuple(image.shape[:2]):
+        image = pixels.resize(image, how.size)
+    image = image.permute(2, 0, 1)
+    return (image.flip(2) if how.mirrored else image).contiguous()
+
+
+def learned(objects: Objects, classes: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the boxes (M, 4) and labels, int64 from 1 in CLASSES, of OBJECTS that are learned.
+
+    All but those that are difficult, and crowds: Detectron leaves out both.
+    """
+    crowd = getattr(objects, "crowd", ()) or [False] * len(objects.boxes)
+    rows = zip(objects.boxes, objects.labels, objects.difficult, crowd, strict=True)
+    kept = [(box, name) for box, name, difficult, many in rows if not difficult and not many]
+    found = np.array([box for box, _name in kept], np.float32).reshape(-1, 4)
+    labels = [classes.index(name) + 1 for _box, name in kept]
+    return torch.from_numpy(found), torch.tensor(labels, dtype=torch.int64)

@@ -1,0 +1,262 @@
+"""Training of detectors, on a trunk that is frozen in part or not at all."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+
+from ssl_common import streams
+from ssl_common.data.datasets import RandomCrops
+from ssl_common.data.targets import ObjectList, Objects
+from ssl_common.evaluation import features
+from ssl_common.evaluation.detection import boxes, networks, showing
+from ssl_common.evaluation.detection.bodies import Body
+from ssl_common.evaluation.detection.networks import LOSSES, Losses, Scene
+from ssl_common.evaluation.detection.options import DetectorOptions, Options
+from ssl_common.evaluation.detection.recipes import RECIPES, Design, Heading
+from ssl_common.evaluation.detection.showing import View, view
+from ssl_common.objective import Objective, Score
+from ssl_common.progress import Conversation
+from ssl_common.recipe import Recipe
+from ssl_common.streams import DataError
+from ssl_common.training.plan import Plan, TrainingOptions
+from ssl_common.training.session import Session
+
+FLIP, ANCHORS, PROPOSALS = range(3)  # where in its draws an image finds its own
+
+
+class Detection(Objective):
+    """To find the objects of images, and name them, by the detector MADE of DESIGN.
+
+    OBJECTS lists them, of CLASSES; PROPOSALS are those of each image, for a head that is "fast".
+    Workers resize and mirror; the frozen part runs where the network is. The loss of a step is the
+    mean over its images, and that of an image the sum of what its network gives.
+    """
+
+    draws = 3
+    chance = None  # most of what is drawn shows nothing, which is soon said
+    weightless = "no image so far counts"
+
+    def __init__(
+        self,
+        made: networks.Made,
+        objects: ObjectList,
+        classes: list[str],
+        design: Design,
+        proposals: Any = None,
+    ) -> None:
+        self.made, self.objects, self.classes = made, objects, classes
+        self.design, self.proposals = design, proposals
+        told = LOSSES if design.head == "faster" else LOSSES[:2]
+        self.measures = ("accuracy", *(f"loss_{name}" for name in told))
+
+    def view(self, height: int, width: int, drawn: np.ndarray) -> View:
+        """Return how an image of HEIGHT x WIDTH is shown by its numbers DRAWN."""
+        return view(height, width, self.design.size, self.design.max_size, bool(drawn[FLIP] < 0.5))
+
+    def crop(self, image: torch.Tensor, drawn: np.ndarray) -> tuple[torch.Tensor, int, int]:
+        """Return all of IMAGE as it is shown, uint8 3 x h x w, and its height and width before."""
+        height, width = image.shape[:2]
+        return showing.picture(image, self.view(height, width, drawn)), height, width
+
+    def scene(
+        self, features: torch.Tensor, height: int, width: int, drawn: np.ndarray, line: int
+    ) -> Scene:
+        """Return the Scene of FEATURES, of the image of LINE, which is HEIGHT x WIDTH; as DRAWN.
+
+        Raises DataError where the list says another size of it.
+        """
+        objects = self.objects[line]
+        check_size(self.objects, line, objects, height, width)
+        how, device = self.view(height, width, drawn), features.device
+        found, labels = showing.learned(objects, self.classes)
+        proposals = None
+        if self.proposals is not None:
+            proposals = given(self.proposals.of(line), how).to(device)
+        return Scene(
+            features,
+            how.size,
+            proposals,
+            how.shown(found).to(device),
+            labels.to(device),
+            (drawn[ANCHORS], drawn[PROPOSALS]),
+        )
+
+    def score(
+        self, network: nn.Module, batch: Any, drawn: np.ndarray, lines: torch.Tensor
+    ) -> Score:
+        """Return the Score of NETWORK, of networks.Detector.
+
+        BATCH is (pictures where the network is, heights, widths), DRAWN float64 (N, draws), LINES
+        those of the list.
+        """
+        pictures, heights, widths = batch
+        rows = zip(pictures, heights.tolist(), widths.tolist(), drawn, lines.tolist(), strict=True)
+        made = self.made
+        found: Losses = network([self.scene(made.features(each), *row) for each, *row in rows])
+        count, sums = len(pictures), found.values.sum(1)
+        measured: dict[str, tuple[torch.Tensor, int]] = {"accuracy": (found.right, found.drawn)}
+        measured |= {name: (one, count) for name, one in zip(self.measures[1:], sums, strict=True)}
+        return Score(sums.sum(), torch.tensor(float(count)), measured)
+
+    def groups(self, network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+        """Return the parameters of NETWORK as Objective does; biases learn at RECIPE's rate."""
+        biases = [p for name, p in network.named_parameters() if name.endswith("bias")]
+        others = [p for name, p in network.named_parameters() if not name.endswith("bias")]
+        spared = {} if recipe.decay_biases else {"weight_decay": 0.0}
+        return [{"params": others}, {"params": biases, "rate": recipe.bias_rate or 1.0} | spared]
+
+
+def check_size(listed: Any, line: int, objects: Objects, height: int, width: int) -> None:
+    """Raise DataError if OBJECTS, of LINE of LISTED, are of an image not HEIGHT x WIDTH."""
+    if (objects.width, objects.height) != (width, height):
+        said = f"{objects.path} is {width} x {height} pixels"
+        message = f"{said}, not {objects.width} x {objects.height}: list its objects again"
+        raise listed.error(line + 1, message)
+
+
+def given(proposals: np.ndarray, how: View) -> torch.Tensor:
+    """Return the first of PROPOSALS (n, 4) of an image where they are as HOW shows it.
+
+    Without those outside of it, or without an area.
+    """
+    found = torch.from_numpy(np.array(proposals[: Heading.proposals], np.float32))
+    found = boxes.clip(how.shown(found.reshape(-1, 4)), *how.size)
+    return found[boxes.with_area(found)]
+
+
+class Pictures(RandomCrops):
+    """The images of a list for training, of several sizes, as RandomCrops gives them."""
+
+    def collate(self, items: Sequence[tuple[int, int, int, Any]]) -> list[Any]:
+        """Return the batch of ITEMS: its pictures stay a list."""
+        numbers = default_collate([item[:3] for item in items])
+        pictures, heights, widths = zip(*[item[3] for item in items], strict=True)
+        return [*numbers, (list(pictures), torch.tensor(heights), torch.tensor(widths))]
+
+
+def train(
+    model: str,
+    objects: str,
+    recipe: str,
+    detector: DetectorOptions,
+    options: Options,
+    talk: Conversation,
+) -> str | None:
+    """Train a DETECTOR on MODEL for the list OBJECTS; return the last message of the command.
+
+    It is None where another rank says it. RECIPE is one of recipes.NAMES. Raises DataError for bad
+    input, Stopped for a signal.
+    """
+    inputs = [model, detector.proposals]
+    session = Session("train-detector", options, objects, inputs, talk, ObjectList, least=1)
+    chosen = in_proportion(RECIPES[recipe, detector.head], options)
+    plan = session.plan(chosen, recipe)
+    work = DetectorTraining(model, session.images, plan, detector, options.root)
+    return session.run(plan, work)
+
+
+def in_proportion(recipe: Recipe, options: TrainingOptions) -> Recipe:
+    """Return RECIPE with as many steps as show as many images at the batch of OPTIONS."""
+    assert recipe.steps is not None
+    batch = options.batch or recipe.batch
+    return replace(recipe, steps=max(1, round(recipe.steps * recipe.batch / batch)))
+
+
+class DetectorTraining:
+    """The Work of train-detector: DETECTOR on MODEL for OBJECTS, below ROOT, by PLAN."""
+
+    def __init__(
+        self, model: str, objects: ObjectList, plan: Plan, detector: DetectorOptions, root: str
+    ) -> None:
+        self.objects, self.plan, self.root, self.model = objects, plan, root, model
+        self.trunk, settings = features.network(model, plan.seed)
+        self.about = {"format": 1, "model": self.trunk.digest()}
+        self.about |= {key: settings.get(key) for key in features.OF_THE_MODEL}
+        if settings.get("inferred"):
+            self.about["inferred"] = settings["inferred"]
+        self.classes, digest = learned_classes(objects)
+        body = Body(self.trunk, model)
+        self.design = Design(
+            detector.head,
+            detector.freeze or list(body.stages)[-1],
+            detector.pool,
+            detector.anchors,
+            detector.size,
+            detector.max_size,
+            detector.fc,
+        )
+        self.made = networks.make(self.trunk, len(self.classes), self.design, model, plan.seed)
+        self.settings = {
+            "task": "detection",
+            "arch": self.trunk.name,
+            "model": self.about["model"],
+            "classes": len(self.classes),
+            "objects": digest,
+            "stride": self.made.stride,
+            **self.design.settings(body.last is None),
+        }
+        proposals = None
+        if detector.proposals:
+            from ssl_common.evaluation.detection import proposals as files
+
+            proposals = files.read(detector.proposals)
+            files.match(proposals, objects)
+            self.settings["proposals"] = streams.file_digest(detector.proposals)
+        self.objective = Detection(self.made, objects, self.classes, self.design, proposals)
+        self.frozen = state_digest(self.made.frozen)
+
+    def notice(self, device: torch.device) -> str:
+        """Return what the batch makes of the recipe."""
+        usual = RECIPES[self.plan.name, self.design.head]
+        plan, recipe = self.plan, f"{usual.lr:g} at {usual.batch}, for {usual.steps:,} steps"
+        said = f"batch {plan.batch}: rate {plan.lr:g} for {plan.steps:,} steps"
+        return f"{said}; the recipe has {recipe}, and scales with the batch"
+
+    def network(self) -> nn.Module:
+        return self.made.network
+
+    def dataset(
+        self, folder: str, device: torch.device, workers: int, stopping: Any
+    ) -> tuple[Any, int] | None:
+        self.made.frozen.to(device)
+        return Pictures(self.objects, self.root, self.objective, self.plan.seed), workers
+
+    def tidy(self, folder: str) -> None:
+        """Do nothing: dataset() keeps nothing in the FOLDER of the run."""
+
+    def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
+        frozen = {key: value.cpu() for key, value in self.made.frozen.state_dict().items()}
+        if state_digest(self.made.frozen) != self.frozen:
+            raise AssertionError("the frozen part changed while the rest was trained")
+        return {
+            "frozen": frozen, "network": state, "classes": self.classes, "about": self.about,
+        }  # fmt: skip
+
+
+def state_digest(module: nn.Module) -> str:
+    """Return the digest of the state of MODULE."""
+    state = module.state_dict().items()
+    return streams.digest(
+        piece
+        for name, value in state
+        for piece in (name.encode(), value.cpu().contiguous().numpy().tobytes())
+    )
+
+
+def learned_classes(objects: ObjectList) -> tuple[list[str], str]:
+    """Return the classes of what is learned of OBJECTS, ascending, and a digest of what that is.
+
+    Raises DataError where there is none.
+    """
+    names, pieces = set[str](), list[bytes]()
+    for each in objects:
+        names.update(each.labels)
+        pieces.append(repr(each[1:]).encode())
+    if not names:
+        raise DataError(f"{streams.name(objects.path)}: no object in any image: list some")
+    return sorted(names), streams.digest(pieces)
