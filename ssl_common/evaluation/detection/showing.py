@@ -1,6 +1,6 @@
 """How an image is shown to a detector: made larger or smaller, and mirrored."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ import torch
 from ssl_common.data import pixels
 from ssl_common.data.targets import Objects
 from ssl_common.evaluation.detection import boxes
+from ssl_common.evaluation.detection.recipes import Heading
 
 
 class View(NamedTuple):
@@ -61,3 +62,21 @@ def learned(objects: Objects, classes: list[str]) -> tuple[torch.Tensor, torch.T
     found = np.array([box for box, _name in kept], np.float32).reshape(-1, 4)
     labels = [classes.index(name) + 1 for _box, name in kept]
     return torch.from_numpy(found), torch.tensor(labels, dtype=torch.int64)
+
+
+def check_size(listed: Any, line: int, objects: Objects, height: int, width: int) -> None:
+    """Raise DataError if OBJECTS, of LINE of LISTED, are of an image not HEIGHT x WIDTH."""
+    if (objects.width, objects.height) != (width, height):
+        said = f"{objects.path} is {width} x {height} pixels"
+        message = f"{said}, not {objects.width} x {objects.height}: list its objects again"
+        raise listed.error(line + 1, message)
+
+
+def given(proposals: np.ndarray, how: View) -> torch.Tensor:
+    """Return the first of PROPOSALS (n, 4) of an image where they are as HOW shows it.
+
+    Without those outside of it, or without an area.
+    """
+    found = torch.from_numpy(np.array(proposals[: Heading.proposals], np.float32))
+    found = boxes.clip(how.shown(found.reshape(-1, 4)), *how.size)
+    return found[boxes.with_area(found)]

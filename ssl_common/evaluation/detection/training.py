@@ -11,13 +11,13 @@ from torch.utils.data import default_collate
 
 from ssl_common import streams
 from ssl_common.data.datasets import RandomCrops
-from ssl_common.data.targets import ObjectList, Objects
+from ssl_common.data.targets import ObjectList
 from ssl_common.evaluation import features
-from ssl_common.evaluation.detection import boxes, networks, showing
+from ssl_common.evaluation.detection import networks, showing
 from ssl_common.evaluation.detection.bodies import Body
 from ssl_common.evaluation.detection.networks import LOSSES, Losses, Scene
 from ssl_common.evaluation.detection.options import DetectorOptions, Options
-from ssl_common.evaluation.detection.recipes import RECIPES, Design, Heading
+from ssl_common.evaluation.detection.recipes import RECIPES, Design
 from ssl_common.evaluation.detection.showing import View, view
 from ssl_common.objective import Objective, Score
 from ssl_common.progress import Conversation
@@ -71,12 +71,12 @@ class Detection(Objective):
         Raises DataError where the list says another size of it.
         """
         objects = self.objects[line]
-        check_size(self.objects, line, objects, height, width)
+        showing.check_size(self.objects, line, objects, height, width)
         how, device = self.view(height, width, drawn), features.device
         found, labels = showing.learned(objects, self.classes)
         proposals = None
         if self.proposals is not None:
-            proposals = given(self.proposals.of(line), how).to(device)
+            proposals = showing.given(self.proposals.of(line), how).to(device)
         return Scene(
             features,
             how.size,
@@ -109,24 +109,6 @@ class Detection(Objective):
         others = [p for name, p in network.named_parameters() if not name.endswith("bias")]
         spared = {} if recipe.decay_biases else {"weight_decay": 0.0}
         return [{"params": others}, {"params": biases, "rate": recipe.bias_rate or 1.0} | spared]
-
-
-def check_size(listed: Any, line: int, objects: Objects, height: int, width: int) -> None:
-    """Raise DataError if OBJECTS, of LINE of LISTED, are of an image not HEIGHT x WIDTH."""
-    if (objects.width, objects.height) != (width, height):
-        said = f"{objects.path} is {width} x {height} pixels"
-        message = f"{said}, not {objects.width} x {objects.height}: list its objects again"
-        raise listed.error(line + 1, message)
-
-
-def given(proposals: np.ndarray, how: View) -> torch.Tensor:
-    """Return the first of PROPOSALS (n, 4) of an image where they are as HOW shows it.
-
-    Without those outside of it, or without an area.
-    """
-    found = torch.from_numpy(np.array(proposals[: Heading.proposals], np.float32))
-    found = boxes.clip(how.shown(found.reshape(-1, 4)), *how.size)
-    return found[boxes.with_area(found)]
 
 
 class Pictures(RandomCrops):
