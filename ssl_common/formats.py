@@ -119,6 +119,42 @@ OBJECTS = Format(
     others=PLAIN,
 )
 
+# ---- Detections: what a detector found in each image --------------------------------------------
+
+
+def _from_left_to_right(found):
+    """See that no box ends before it begins; it may be empty, or lie outside of the image."""
+    for x1, y1, x2, y2 in found["boxes"]:
+        if x2 < x1 or y2 < y1:
+            return f"boxes holds {[x1, y1, x2, y2]}, not x1, y1, x2, y2"
+    return None
+
+
+def _best_first(found):
+    """See that the scores fall; equal ones may follow each other."""
+    scores = found["scores"]
+    for before, score in zip(scores, scores[1:], strict=False):
+        if before < score:
+            return f"scores holds {before} before {score}: the best comes first"
+    return None
+
+
+DETECTIONS = Format(
+    "the detections in an image",
+    "mend the line or delete it",
+    containers.read_json,  # of a list of one image
+    {
+        "path": OBJECTS.entries["path"],
+        "width": integers(least=1),
+        "height": integers(least=1),
+        "boxes": numbers("B* 4"),
+        "labels": Texts("B*", **LABELS),
+        "scores": numbers("B*"),
+    },
+    checks=(_from_left_to_right, _best_first),
+    others=PLAIN,
+)
+
 # ---- Bins ---------------------------------------------------------------------------------------
 
 

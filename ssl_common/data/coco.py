@@ -48,6 +48,18 @@ def coco(root: str, annotations: str) -> list[Row]:
     return sorted(rows, key=lambda row: os.fsencode(row.path))
 
 
+def ids(root: str, annotations: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Return {path: id} of the images in ROOT and {name: id} of the classes of ANNOTATIONS.
+
+    Raises DataError as coco() does.
+    """
+    source = streams.name(annotations)
+    content = _read_json(annotations, source)
+    images, classes = (_named(source, content, part) for part in ("images", "categories"))
+    paths = {os.path.join(root, image["file_name"]): key for key, image in images.items()}
+    return paths, {each["name"]: key for key, each in classes.items()}
+
+
 def _read_json(path, source):
     """Return what the COCO file PATH holds, {part: list of dicts}, without the outlines."""
     try:

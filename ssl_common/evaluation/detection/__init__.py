@@ -1,1 +1,1 @@
-"""Detection of objects: Fast and Faster R-CNN on a trunk, and how well their boxes hold."""
+"""Objects in images: proposals, detectors, their detections, and how these are measured."""
