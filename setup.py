@@ -10,6 +10,7 @@ COMMANDS = [
     "make-color-bins",
     "sample-yfcc",
     "list-images",
+    "list-objects",
     "make-scenes",
     "pretrain",
     "show-pretext",
@@ -20,6 +21,7 @@ COMMANDS = [
     "eval-svm",
     "train-linear",
     "eval-linear",
+    "eval-detections",
     "report",
 ]
 

@@ -114,6 +114,7 @@ OBJECTS = Format(
         "boxes": numbers("B* 4", least=0),
         "labels": Texts("B*", **LABELS),
         "difficult": Flag("B*"),
+        "crowd": Flag("B*", maybe=True),
     },
     checks=(_within_the_image,),
     others=PLAIN,
@@ -152,6 +153,24 @@ DETECTIONS = Format(
         "scores": numbers("B*"),
     },
     checks=(_from_left_to_right, _best_first),
+    others=PLAIN,
+)
+
+COCO_RESULT = Format(
+    "one of COCO's results",
+    "it holds image_id, category_id, bbox (x, y, width, height) and score",
+    containers.read_json,  # an element of a list
+    {
+        "image_id": integers(),
+        "category_id": integers(),
+        "bbox": numbers("4"),
+        "score": numbers(),
+    },
+    checks=(
+        lambda found: (
+            f"bbox holds a side below 0, {found['bbox']}" if min(found["bbox"][2:]) < 0 else None
+        ),
+    ),
     others=PLAIN,
 )
 
