@@ -21,7 +21,9 @@ COMMANDS = [
     "eval-svm",
     "train-linear",
     "eval-linear",
+    "make-proposals",
     "eval-detections",
+    "show-detections",
     "report",
 ]
 

@@ -120,6 +120,36 @@ OBJECTS = Format(
     others=PLAIN,
 )
 
+# ---- Proposals: boxes where objects may be -------------------------------------------------------
+
+
+def _boxes_of_images(content):
+    """See that the offsets part the boxes, that each image has a name, and no box ends early."""
+    offsets, boxes = content["offsets"], content["boxes"]
+    if offsets[0] != 0 or offsets[-1] != len(boxes):
+        return f"offsets go from {offsets[0]} to {offsets[-1]}, where there are {len(boxes)} boxes"
+    if len(names := bytes(content["paths"]).split(b"\n")) != len(offsets) - 1:
+        return f"paths holds {len(names)} names, where offsets part {len(offsets) - 1} images"
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        return "boxes holds one that is not x1, y1, x2, y2"
+    return None
+
+
+PROPOSALS = Format(
+    "proposals",
+    "make them with make-proposals",
+    containers.read_arrays,
+    {
+        "format": Version(1),
+        "paths": integers("T", "uint8"),  # UTF-8, a newline between two
+        "offsets": integers("O", "int64", order="sorted"),
+        "boxes": reals("M* 4", "float32"),
+        "scores": reals("M*", "float32"),
+    },
+    checks=(_boxes_of_images,),
+    limits={"O": (2, 2**40)},
+)
+
 # ---- Detections: what a detector found in each image --------------------------------------------
 
 
