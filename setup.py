@@ -10,6 +10,7 @@ COMMANDS = [
     "make-color-bins",
     "sample-yfcc",
     "list-images",
+    "list-objects",
     "make-scenes",
     "pretrain",
     "show-pretext",
@@ -20,8 +21,11 @@ COMMANDS = [
     "eval-svm",
     "train-linear",
     "eval-linear",
+    "make-proposals",
     "train-detector",
     "detect",
+    "eval-detections",
+    "show-detections",
     "report",
 ]
 

@@ -114,9 +114,40 @@ OBJECTS = Format(
         "boxes": numbers("B* 4", least=0),
         "labels": Texts("B*", **LABELS),
         "difficult": Flag("B*"),
+        "crowd": Flag("B*", maybe=True),
     },
     checks=(_within_the_image,),
     others=PLAIN,
+)
+
+# ---- Proposals: boxes where objects may be -------------------------------------------------------
+
+
+def _boxes_of_images(content):
+    """See that the offsets part the boxes, that each image has a name, and no box ends early."""
+    offsets, boxes = content["offsets"], content["boxes"]
+    if offsets[0] != 0 or offsets[-1] != len(boxes):
+        return f"offsets go from {offsets[0]} to {offsets[-1]}, where there are {len(boxes)} boxes"
+    if len(names := bytes(content["paths"]).split(b"\n")) != len(offsets) - 1:
+        return f"paths holds {len(names)} names, where offsets part {len(offsets) - 1} images"
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        return "boxes holds one that is not x1, y1, x2, y2"
+    return None
+
+
+PROPOSALS = Format(
+    "proposals",
+    "make them with make-proposals",
+    containers.read_arrays,
+    {
+        "format": Version(1),
+        "paths": integers("T", "uint8"),  # UTF-8, a newline between two
+        "offsets": integers("O", "int64", order="sorted"),
+        "boxes": reals("M* 4", "float32"),
+        "scores": reals("M*", "float32"),
+    },
+    checks=(_boxes_of_images,),
+    limits={"O": (2, 2**40)},
 )
 
 # ---- Detections: what a detector found in each image --------------------------------------------
@@ -152,6 +183,24 @@ DETECTIONS = Format(
         "scores": numbers("B*"),
     },
     checks=(_from_left_to_right, _best_first),
+    others=PLAIN,
+)
+
+COCO_RESULT = Format(
+    "one of COCO's results",
+    "it holds image_id, category_id, bbox (x, y, width, height) and score",
+    containers.read_json,  # an element of a list
+    {
+        "image_id": integers(),
+        "category_id": integers(),
+        "bbox": numbers("4"),
+        "score": numbers(),
+    },
+    checks=(
+        lambda found: (
+            f"bbox holds a side below 0, {found['bbox']}" if min(found["bbox"][2:]) < 0 else None
+        ),
+    ),
     others=PLAIN,
 )
 

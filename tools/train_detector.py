@@ -35,8 +35,8 @@ def main(model, objects, recipe, detector, options):
     is_rank = placement.place() is not None
     from ssl_common.evaluation.detection import training
 
-    with cli.conversation("steps", patient=is_rank) as talk:
-        message = training.train(model, objects, recipe, detector, options, talk)
+    with cli.conversation("steps", patient=is_rank) as talk, cli.Progress("images") as caching:
+        message = training.train(model, objects, recipe, detector, options, talk, caching)
     if message:
         cli.say(message)
 

@@ -14,15 +14,13 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from ssl_common import streams
 from ssl_common.data import coco
 from ssl_common.data.batches import batches
-from ssl_common.data.datasets import SequentialImages
-from ssl_common.data.lines import Lines
-from ssl_common.data.manifest import Manifest
-from ssl_common.data.targets import ObjectList, Objects
+from ssl_common.data.targets import Objects
 from ssl_common.evaluation.detection import detections, networks, showing
 from ssl_common.evaluation.detection.detections import Detections
 from ssl_common.evaluation.detection.networks import Scene
+from ssl_common.evaluation.detection.proposals import ImageList
 from ssl_common.evaluation.detection.recipes import Design
-from ssl_common.evaluation.detection.showing import check_size, view
+from ssl_common.evaluation.detection.showing import Pictures, check_size, view
 from ssl_common.models import networks as files
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.progress import Progress, silent
@@ -30,17 +28,6 @@ from ssl_common.ranks import mailbox
 from ssl_common.ranks.launch import Launch
 from ssl_common.ranks.placement import IS_RANK, LOCAL_RANKS, RANK, RANKS
 from ssl_common.streams import DataError
-
-
-class ImageList(Lines[Any]):
-    """Images by line number, of a manifest or of a list of objects, whichever a line is of."""
-
-    NO_LINE = "no line: it names one image on each"
-
-    def parse(self, data: bytes, line: int) -> Any:
-        """Return the Entry or the Objects of DATA, line number LINE; raise DataError if wrong."""
-        kind: Any = ObjectList if data.startswith(b"{") else Manifest
-        return kind.parse(self, data, line)
 
 
 @dataclass(frozen=True)
@@ -155,12 +142,7 @@ class Finder:
         if (self.design.head == "fast") != (proposals is not None):
             wanted = "leave out --proposals" if proposals else "give --proposals"
             raise DataError(f"{path}: trained with --head {self.design.head}: {wanted}")
-        self.proposals: Any = None
-        if proposals:
-            from ssl_common.evaluation.detection import proposals as of_files
-
-            self.proposals = of_files.read(proposals)
-            of_files.match(self.proposals, images)
+        self.proposals = showing.proposed(proposals, images) if proposals else None
         self.made = networks.restored(content, self.design, path)
 
     def found(self, device: torch.device, reading: Reading) -> Iterator[Detections]:
@@ -207,26 +189,3 @@ class Finder:
 def _plain(values: np.ndarray) -> list[float]:
     """Return VALUES, float32, as the numbers of the fewest digits that are rounded to them."""
     return [float(str(value)) for value in values]
-
-
-class Pictures(SequentialImages):
-    """The images of a list as a detector of DESIGN is shown them: (uint8 3 x h x w, its size)."""
-
-    def __init__(self, images: ImageList, root: str, design: Design) -> None:
-        super().__init__(images, root, Shown(design.size, design.max_size))
-
-    def collate(self, items: Sequence[Any]) -> Any:
-        """Return the only one of ITEMS."""
-        return items[0]
-
-
-class Shown:
-    """Turn uint8 H x W x 3 into (3 x h x w, (H, W)), by view() of SIZE and MAX_SIZE."""
-
-    def __init__(self, size: int, max_size: int) -> None:
-        self.size, self.max_size = size, max_size
-
-    def __call__(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        height, width = image.shape[:2]
-        how = view(height, width, self.size, self.max_size)
-        return showing.picture(image, how), torch.tensor([height, width])

@@ -94,12 +94,15 @@ class Detector(nn.Module):
 
 
 class Made(NamedTuple):
-    """The two parts of a detector: FROZEN stages, which take what PREPARED makes of pixels, and the
-    NETWORK that is trained; and the STRIDE of its body."""
+    """The two parts of a detector on TRUNK: FROZEN stages, and the NETWORK that is trained.
+
+    A place of the map of its body, of so many CHANNELS, stands for STRIDE x STRIDE pixels.
+    """
 
     trunk: Trunk
     frozen: nn.Sequential
     network: Detector
+    channels: int
     stride: int
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -118,7 +121,8 @@ def make(trunk: Trunk, classes: int, design: Design, model: str, seed: int) -> M
     frozen, trained = body.split(design.freeze, model)
     with registry.seeded(seed):
         network = Detector(body, trained, classes, design)
-    return Made(trunk, frozen.to(memory_format=torch.channels_last), network, body.stride)
+    frozen = frozen.to(memory_format=torch.channels_last)
+    return Made(trunk, frozen, network, body.channels, body.stride)
 
 
 def restored(content: Mapping[str, Any], design: Design, path: str) -> Made:

@@ -35,6 +35,10 @@ class DetectorOptions:
         "detectron",
         of=ANCHORS,
     )
+    cache: str | None = option(
+        "Folder for the maps of the frozen body, which later runs use too: images are read once.",
+        metavar="DIR",
+    )
     size: int = option("Short side of an image, in pixels.", SIZE, least=32, most=4096)
     max_size: int = option(
         "Long side of an image at most, in pixels.", MAX_SIZE, least=32, most=8192

@@ -1,14 +1,19 @@
 """How an image is shown to a detector: made larger or smaller, and mirrored."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from ssl_common.data import pixels
+from ssl_common.data.datasets import SequentialImages
+from ssl_common.data.lines import Lines
 from ssl_common.data.targets import Objects
-from ssl_common.evaluation.detection import boxes
-from ssl_common.evaluation.detection.recipes import Heading
+from ssl_common.evaluation.detection import boxes, proposals
+from ssl_common.evaluation.detection.proposals import Proposals
+from ssl_common.evaluation.detection.recipes import Design, Heading
 
 
 class View(NamedTuple):
@@ -56,9 +61,8 @@ def learned(objects: Objects, classes: list[str]) -> tuple[torch.Tensor, torch.T
 
     All but those that are difficult, and crowds: Detectron leaves out both.
     """
-    crowd = getattr(objects, "crowd", ()) or [False] * len(objects.boxes)
-    rows = zip(objects.boxes, objects.labels, objects.difficult, crowd, strict=True)
-    kept = [(box, name) for box, name, difficult, many in rows if not difficult and not many]
+    rows = zip(objects.boxes, objects.labels, objects.ignored, strict=True)
+    kept = [(box, name) for box, name, ignored in rows if not ignored]
     found = np.array([box for box, _name in kept], np.float32).reshape(-1, 4)
     labels = [classes.index(name) + 1 for _box, name in kept]
     return torch.from_numpy(found), torch.tensor(labels, dtype=torch.int64)
@@ -80,3 +84,43 @@ def given(proposals: np.ndarray, how: View) -> torch.Tensor:
     found = torch.from_numpy(np.array(proposals[: Heading.proposals], np.float32))
     found = boxes.clip(how.shown(found.reshape(-1, 4)), *how.size)
     return found[boxes.with_area(found)]
+
+
+def collated(items: Sequence[tuple[int, int, int, Any]]) -> list[Any]:
+    """Return the batch of ITEMS, (passed, epoch, line, (picture, height, width)).
+
+    Pictures, of several sizes, stay a list.
+    """
+    numbers = default_collate([item[:3] for item in items])
+    pictures, heights, widths = zip(*[item[3] for item in items], strict=True)
+    return [*numbers, (list(pictures), torch.tensor(heights), torch.tensor(widths))]
+
+
+def proposed(path: str, images: Lines[Any]) -> Proposals:
+    """Return the proposals in the file PATH; raise DataError where they are not of IMAGES."""
+    found = proposals.read(path)
+    proposals.match(found, images)  # type: ignore[arg-type]
+    return found
+
+
+class Pictures(SequentialImages):
+    """The images of a list as a detector of DESIGN is shown them: (uint8 3 x h x w, its size)."""
+
+    def __init__(self, images: Lines[Any], root: str, design: Design) -> None:
+        super().__init__(images, root, Shown(design.size, design.max_size))
+
+    def collate(self, items: Sequence[Any]) -> Any:
+        """Return the only one of ITEMS."""
+        return items[0]
+
+
+class Shown:
+    """Turn uint8 H x W x 3 into (3 x h x w, (H, W)), by view() of SIZE and MAX_SIZE."""
+
+    def __init__(self, size: int, max_size: int) -> None:
+        self.size, self.max_size = size, max_size
+
+    def __call__(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = image.shape[:2]
+        how = view(height, width, self.size, self.max_size)
+        return picture(image, how), torch.tensor([height, width])

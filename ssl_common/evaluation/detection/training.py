@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import default_collate
 
 from ssl_common import streams
 from ssl_common.data.datasets import RandomCrops
@@ -15,12 +14,17 @@ from ssl_common.data.targets import ObjectList
 from ssl_common.evaluation import features
 from ssl_common.evaluation.detection import networks, showing
 from ssl_common.evaluation.detection.bodies import Body
+from ssl_common.evaluation.detection.cache import Cache, Cached
 from ssl_common.evaluation.detection.networks import LOSSES, Losses, Scene
 from ssl_common.evaluation.detection.options import DetectorOptions, Options
+from ssl_common.evaluation.detection.proposals import Proposals
 from ssl_common.evaluation.detection.recipes import RECIPES, Design
 from ssl_common.evaluation.detection.showing import View, view
+from ssl_common.models import states
 from ssl_common.objective import Objective, Score
-from ssl_common.progress import Conversation
+from ssl_common.processes import Stopped
+from ssl_common.progress import Conversation, Progress
+from ssl_common.ranks import collectives
 from ssl_common.recipe import Recipe
 from ssl_common.streams import DataError
 from ssl_common.training.plan import Plan, TrainingOptions
@@ -33,8 +37,9 @@ class Detection(Objective):
     """To find the objects of images, and name them, by the detector MADE of DESIGN.
 
     OBJECTS lists them, of CLASSES; PROPOSALS are those of each image, for a head that is "fast".
-    Workers resize and mirror; the frozen part runs where the network is. The loss of a step is the
-    mean over its images, and that of an image the sum of what its network gives.
+    Workers resize and mirror; the frozen part runs where the network is, unless CACHED maps come in
+    the place of pictures. The loss of a step is the mean over its images, and that of an image the
+    sum of what its network gives.
     """
 
     draws = 3
@@ -47,9 +52,10 @@ class Detection(Objective):
         objects: ObjectList,
         classes: list[str],
         design: Design,
-        proposals: Any = None,
+        proposals: Proposals | None = None,
+        cached: bool = False,
     ) -> None:
-        self.made, self.objects, self.classes = made, objects, classes
+        self.made, self.objects, self.classes, self.cached = made, objects, classes, cached
         self.design, self.proposals = design, proposals
         told = LOSSES if design.head == "faster" else LOSSES[:2]
         self.measures = ("accuracy", *(f"loss_{name}" for name in told))
@@ -91,13 +97,13 @@ class Detection(Objective):
     ) -> Score:
         """Return the Score of NETWORK, of networks.Detector.
 
-        BATCH is (pictures where the network is, heights, widths), DRAWN float64 (N, draws), LINES
-        those of the list.
+        BATCH is (pictures or maps, where the network is, their heights, widths), DRAWN float64 (N,
+        draws), LINES those of the list.
         """
         pictures, heights, widths = batch
         rows = zip(pictures, heights.tolist(), widths.tolist(), drawn, lines.tolist(), strict=True)
-        made = self.made
-        found: Losses = network([self.scene(made.features(each), *row) for each, *row in rows])
+        maps = torch.Tensor.float if self.cached else self.made.features
+        found: Losses = network([self.scene(maps(each), *row) for each, *row in rows])
         count, sums = len(pictures), found.values.sum(1)
         measured: dict[str, tuple[torch.Tensor, int]] = {"accuracy": (found.right, found.drawn)}
         measured |= {name: (one, count) for name, one in zip(self.measures[1:], sums, strict=True)}
@@ -111,14 +117,12 @@ class Detection(Objective):
         return [{"params": others}, {"params": biases, "rate": recipe.bias_rate or 1.0} | spared]
 
 
-class Pictures(RandomCrops):
+class Shuffled(RandomCrops):
     """The images of a list for training, of several sizes, as RandomCrops gives them."""
 
     def collate(self, items: Sequence[tuple[int, int, int, Any]]) -> list[Any]:
-        """Return the batch of ITEMS: its pictures stay a list."""
-        numbers = default_collate([item[:3] for item in items])
-        pictures, heights, widths = zip(*[item[3] for item in items], strict=True)
-        return [*numbers, (list(pictures), torch.tensor(heights), torch.tensor(widths))]
+        """Return the batch of ITEMS."""
+        return showing.collated(items)
 
 
 def train(
@@ -128,17 +132,18 @@ def train(
     detector: DetectorOptions,
     options: Options,
     talk: Conversation,
+    caching: Progress,
 ) -> str | None:
     """Train a DETECTOR on MODEL for the list OBJECTS; return the last message of the command.
 
-    It is None where another rank says it. RECIPE is one of recipes.NAMES. Raises DataError for bad
-    input, Stopped for a signal.
+    It is None where another rank says it. RECIPE is one of recipes.NAMES; CACHING is told how many
+    images have their maps on the disk. Raises DataError for bad input, Stopped for a signal.
     """
     inputs = [model, detector.proposals]
     session = Session("train-detector", options, objects, inputs, talk, ObjectList, least=1)
     chosen = in_proportion(RECIPES[recipe, detector.head], options)
     plan = session.plan(chosen, recipe)
-    work = DetectorTraining(model, session.images, plan, detector, options.root)
+    work = DetectorTraining(model, session.images, plan, detector, options.root, caching)
     return session.run(plan, work)
 
 
@@ -153,8 +158,15 @@ class DetectorTraining:
     """The Work of train-detector: DETECTOR on MODEL for OBJECTS, below ROOT, by PLAN."""
 
     def __init__(
-        self, model: str, objects: ObjectList, plan: Plan, detector: DetectorOptions, root: str
+        self,
+        model: str,
+        objects: ObjectList,
+        plan: Plan,
+        detector: DetectorOptions,
+        root: str,
+        caching: Progress,
     ) -> None:
+        self.caching = caching
         self.objects, self.plan, self.root, self.model = objects, plan, root, model
         self.trunk, settings = features.network(model, plan.seed)
         self.about = {"format": 1, "model": self.trunk.digest()}
@@ -180,24 +192,35 @@ class DetectorTraining:
             "classes": len(self.classes),
             "objects": digest,
             "stride": self.made.stride,
+            "cache": detector.cache is not None,
             **self.design.settings(body.last is None),
         }
         proposals = None
         if detector.proposals:
-            from ssl_common.evaluation.detection import proposals as files
-
-            proposals = files.read(detector.proposals)
-            files.match(proposals, objects)
+            proposals = showing.proposed(detector.proposals, objects)
             self.settings["proposals"] = streams.file_digest(detector.proposals)
-        self.objective = Detection(self.made, objects, self.classes, self.design, proposals)
-        self.frozen = state_digest(self.made.frozen)
+        self.cache = None
+        if detector.cache:
+            self._check_frozen(list(body.stages)[-1])
+            self.cache = Cache(detector.cache, self.made, self.design, objects, root)
+        self.objective = Detection(
+            self.made, objects, self.classes, self.design, proposals, self.cache is not None
+        )
+        self.frozen = states.digest(self.made.frozen)
 
     def notice(self, device: torch.device) -> str:
         """Return what the batch makes of the recipe."""
         usual = RECIPES[self.plan.name, self.design.head]
         plan, recipe = self.plan, f"{usual.lr:g} at {usual.batch}, for {usual.steps:,} steps"
         said = f"batch {plan.batch}: rate {plan.lr:g} for {plan.steps:,} steps"
-        return f"{said}; the recipe has {recipe}, and scales with the batch"
+        said += f"; the recipe has {recipe}, and scales with the batch"
+        return f"{said}; {self.cache.notice()}" if self.cache else said
+
+    def _check_frozen(self, last: str) -> None:
+        """Raise DataError unless the body, up to its LAST stage, is frozen."""
+        if self.design.freeze != last:
+            message = f"--freeze {self.design.freeze} trains what the cache would hold"
+            raise DataError(f"--cache: {message}: give --freeze {last}")
 
     def network(self) -> nn.Module:
         return self.made.network
@@ -206,28 +229,31 @@ class DetectorTraining:
         self, folder: str, device: torch.device, workers: int, stopping: Any
     ) -> tuple[Any, int] | None:
         self.made.frozen.to(device)
-        return Pictures(self.objects, self.root, self.objective, self.plan.seed), workers
+        if not (cache := self.cache):
+            return Shuffled(self.objects, self.root, self.objective, self.plan.seed), workers
+        if not collectives.from_first(cache.there):
+
+            def progress(done: int, total: int | None = None, note: str = "") -> None:
+                self.caching(done, total, note)
+                if stopping():
+                    raise Stopped
+
+            try:
+                cache.make(device, workers, progress)
+            except Stopped:
+                return None
+        return Cached(cache, self.plan.seed, Detection.draws, FLIP), workers
 
     def tidy(self, folder: str) -> None:
         """Do nothing: dataset() keeps nothing in the FOLDER of the run."""
 
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
         frozen = {key: value.cpu() for key, value in self.made.frozen.state_dict().items()}
-        if state_digest(self.made.frozen) != self.frozen:
+        if states.digest(self.made.frozen) != self.frozen:
             raise AssertionError("the frozen part changed while the rest was trained")
         return {
             "frozen": frozen, "network": state, "classes": self.classes, "about": self.about,
         }  # fmt: skip
-
-
-def state_digest(module: nn.Module) -> str:
-    """Return the digest of the state of MODULE."""
-    state = module.state_dict().items()
-    return streams.digest(
-        piece
-        for name, value in state
-        for piece in (name.encode(), value.cpu().contiguous().numpy().tobytes())
-    )
 
 
 def learned_classes(objects: ObjectList) -> tuple[list[str], str]:
