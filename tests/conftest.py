@@ -339,6 +339,29 @@ def make_by_commands(folder):
         make("train-linear", *words, "-j", "0", "-o", "linear.pt")
 
 
+@pytest.fixture(scope="session")
+def eight_scenes(tmp_path_factory):
+    """Return a folder with eight generated scenes, scenes/, and their objects."""
+    with alone(tmp_path_factory, "eight") as folder:
+        if not folder.exists():
+            making = folder.with_name("eight-making")
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            argv = [BIN / "make-scenes", "-n", "8", "-j", "0", "-o", "scenes", "-q"]
+            subprocess.run(
+                argv, cwd=making, env=environment(), check=True, stdout=subprocess.DEVNULL
+            )
+            making.rename(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(eight_scenes, tmp_path):
+    """Return tmp_path, with the eight scenes in it."""
+    (tmp_path / "scenes").symlink_to(eight_scenes / "scenes")
+    return tmp_path
+
+
 class Bomb:
     """Runs a command when unpickled."""
 

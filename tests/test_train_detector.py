@@ -18,21 +18,6 @@ from ssl_common.streams import DataError
 FIRST = ["random:tiny-resnet", "--size", "64", "--max-size", "128"]
 
 
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory):
-    """A folder with eight scenes, and their objects."""
-    folder = tmp_path_factory.mktemp("eight")
-    argv = [sys.executable, "-m", "ssl_tools.make_scenes", "-n", "8", "-j", "0", "-o", "scenes"]
-    subprocess.run(argv, cwd=folder, env=environment(), check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture
-def folder(scenes, tmp_path):
-    (tmp_path / "scenes").symlink_to(scenes / "scenes")
-    return tmp_path
-
-
 def start(folder, *extra, output="d.pt", iterations=60, objects="scenes/objects.jsonl"):
     argv = [sys.executable, TINY, "train-detector", *FIRST, "--iterations", str(iterations)]
     return subprocess.Popen(
@@ -46,10 +31,10 @@ FASTER = ("--head", "faster", "--batch", "2")
 
 
 @pytest.fixture(scope="module")
-def whole(scenes, tmp_path_factory):
+def whole(eight_scenes, tmp_path_factory):
     """The log and the file of a run that nothing stops."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "scenes").symlink_to(scenes / "scenes")
+    (folder / "scenes").symlink_to(eight_scenes / "scenes")
     log, err = finish(start(folder, *FASTER))
     rule, last = err.splitlines()
     assert rule == (
