@@ -53,7 +53,7 @@ def main(
 
     launch = Launch(gpus, device)
     launch.share([images, detector, proposals])
-    writing = detecting.Writing(output, form, split, annotations, root)
+    writing = detecting.Writing(output, form, split, annotations)
     with cli.Progress("images") as progress:
         reading = detecting.Reading(root, workers, progress)
         message = detecting.detect(detector, images, proposals, launch, reading, writing)

@@ -28,14 +28,12 @@ class Cut:
 
     def __call__(self, box: Box, width: int, height: int) -> Box | None:
         """Return the part of BOX that lies in an image of WIDTH x HEIGHT; None if there is none."""
-        x1, y1, x2, y2 = inside = (
-            *(max(0, side) for side in box[:2]),
-            *map(min, box[2:], (width, height)),
-        )
-        if not (x1 < x2 and y1 < y2):
+        x1, y1, x2, y2 = box
+        inside = max(0, x1), max(0, y1), min(x2, width), min(y2, height)
+        if not (inside[0] < inside[2] and inside[1] < inside[3]):
             self.left_out += 1
             return None
-        self.cut += inside != tuple(box)
+        self.cut += inside != box
         return inside
 
 

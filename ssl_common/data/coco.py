@@ -67,9 +67,10 @@ def objects(root: str, annotations: str, cut: Cut | None = None) -> list[Objects
             found[number].append((box, classes[category]["name"], *flags))
     listed = []
     for number, each in found.items():
+        width, height = sizes[number]
         boxes, labels, difficult, crowd = zip(*each, strict=True) if each else [()] * 4
         path = os.path.join(root, images[number]["file_name"])
-        listed.append(Objects(path, *sizes[number], boxes, labels, difficult, crowd))
+        listed.append(Objects(path, width, height, boxes, labels, difficult, crowd))
     return sorted(listed, key=lambda row: os.fsencode(row.path))
 
 

@@ -42,10 +42,11 @@ class Writing:
     format: str = "jsonl"
     set: str = "test"
     annotations: str | None = None
-    root: str = "."
 
-    def write(self, found: Iterable[Detections], classes: Sequence[str]) -> tuple[int, int]:
-        """Write FOUND, of CLASSES; return how many images there were, and how many boxes."""
+    def write(
+        self, found: Iterable[Detections], classes: Sequence[str], images: Iterable[Any]
+    ) -> tuple[int, int]:
+        """Write FOUND in IMAGES, of CLASSES; return how many images it is of, and how many boxes."""
         counts = [0, 0]
 
         def counted() -> Iterator[Detections]:
@@ -59,7 +60,7 @@ class Writing:
                 detections.write_comp4(folder, classes, counted(), self.set)
         elif self.format == "coco":
             assert self.annotations is not None
-            known = coco.ids(self.root, self.annotations)
+            known = coco.ids((each.path for each in images), self.annotations)
             with streams.writing(self.output, binary=False) as stream:
                 detections.write_coco(stream, *known, counted())
         else:
@@ -104,7 +105,7 @@ def detect(
             found = _of_ranks(launch, stack.enter_context(streams.temporary_folder("detections")))
         else:
             found = finder.found(stack.enter_context(launch.join()), reading)
-        count, boxes = writing.write(found, content["classes"])
+        count, boxes = writing.write(found, content["classes"], finder.images)
     return f"{count:,} images, {boxes:,} boxes"
 
 

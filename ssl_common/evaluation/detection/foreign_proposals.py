@@ -46,16 +46,15 @@ def convert(files: Sequence[str], paths: Sequence[str]) -> tuple[Proposals, int]
     known: dict[str | int, Boxes] = {}
     for source in sources:
         for key, boxes in zip(source.ids or (), source.found, strict=True):
-            if key in known:
+            if known.setdefault(key, boxes) is not boxes:
                 raise DataError(f"{source.name}: image {key} stands twice")
-            known[key] = boxes
     found, used = [], set()
     for line, path in enumerate(paths, 1):
-        key = next((key for key in _keys(path) if key in known), None)
-        if key is None:
+        named = next((each for each in _keys(path) if each in known), None)
+        if named is None:
             raise DataError(f"{names}: no proposals of {path}, image {line:,} of the list")
-        found.append(known[key])
-        used.add(key)
+        found.append(known[named])
+        used.add(named)
     return gather(names, paths, found), len(known) - len(used)
 
 
@@ -99,8 +98,8 @@ def _read(path: str) -> Source:
         sides = each.boxes[:, 2:] - each.boxes[:, :2]
         if not (np.abs(each.boxes) <= schema.FARTHEST).all() or (sides < 0).any():
             raise DataError(f"{name}: image {key}: a box that is none: is it another file?")
-        if not np.isfinite(each.scores).all() or len(each.scores) != len(each.boxes):
-            raise DataError(f"{name}: image {key}: {len(each.boxes)} boxes and other scores")
+        if not np.isfinite(each.scores).all():
+            raise DataError(f"{name}: image {key}: a score that is no number")
     return source
 
 
@@ -116,7 +115,7 @@ def _of_matlab(data: bytes, path: str) -> Source:
         raise DataError(f"{streams.name(path)}: no boxes in it: are they proposals?")
     with containers.understanding(path, "a .mat of proposals"):
         rows = [np.asarray(cell, np.float64).reshape(-1, 4) for cell in content["boxes"].ravel()]
-        ids = None
+        ids: list[str | int] | None = None
         if "images" in content:
             ids = [str(np.asarray(cell).item()) for cell in content["images"].ravel()]
     boxes = [each[:, [1, 0, 3, 2]] - [1, 1, 0, 0] for each in rows]
@@ -144,7 +143,7 @@ def _of_pickle(data: bytes, name: str) -> Source:
             [np.asarray(plain(each), np.float64) for each in plain(content[key])]
             for key in keys[:2]
         )
-        ids = [_key(plain(each)) for each in np.atleast_1d(plain(content[keys[2]])).tolist()]
+        ids = [_key(plain(each)) for each in plain(content[keys[2]])]
         mode = content.get("bbox_mode", XYXY)
         mode = mode.arguments[0] if isinstance(mode, pickles.Foreign) else mode
         if mode not in (XYXY, XYWH):
@@ -154,6 +153,8 @@ def _of_pickle(data: bytes, name: str) -> Source:
             boxes = each.reshape(-1, 4) + ([0, 0, 0, 0] if ours else [0, 0, 1, 1])
             if mode == XYWH:
                 boxes = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+            if len(values.ravel()) != len(boxes):
+                raise ValueError(f"{len(boxes)} boxes and {len(values.ravel())} scores")
             order = np.argsort(-values.ravel(), kind="stable")
             found.append(Boxes(boxes[order], values.ravel()[order]))
     return Source(name, found, ids)

@@ -24,9 +24,11 @@ LIMITS = np.arange(50, 100, 5) / 100  # of overlap, as COCO and detectron2 avera
 class Matches(NamedTuple):
     """Detections by class, the best score first, and the object that each overlaps most.
 
-    `labels`, `objects` (-1: none in the image) and `overlaps` are arrays (N,).
+    `rows` of what was found, `labels`, `objects` (-1: none in the image) and `overlaps` are arrays
+    (N,).
     """
 
+    rows: np.ndarray
     labels: np.ndarray
     objects: np.ndarray
     overlaps: np.ndarray
@@ -60,7 +62,7 @@ def match(found: Found, truth: Truth) -> Matches:
         best = np.flatnonzero(overlaps == most[mine])
         some, place = np.unique(mine[best], return_index=True)  # the first of equals
         objects[some] = theirs[best[place]]
-    return Matches(labels, objects, most)
+    return Matches(order, labels, objects, most)
 
 
 def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -73,6 +75,25 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
+class Verdicts(NamedTuple):
+    """Which detections are `right`, and which are neither right nor wrong, `ignored`: bool (N,)."""
+
+    right: np.ndarray
+    ignored: np.ndarray
+
+
+def verdicts(matches: Matches, truth: Truth, limit: float = 0.5) -> Verdicts:
+    """Return what MATCHES are, in their order, for an overlap above LIMIT."""
+    near = matches.overlaps > limit  # so that there is an object
+    ignored = near.copy()
+    ignored[near] = truth.ignored[matches.objects[near]]
+    candidates = np.flatnonzero(near & ~ignored)
+    _objects, first = np.unique(matches.objects[candidates], return_index=True)
+    right = np.zeros(len(near), bool)
+    right[candidates[first]] = True
+    return Verdicts(right, ignored)
+
+
 class Curve(NamedTuple):
     """Recall and precision at each detection that counts, the best score first."""
 
@@ -82,12 +103,7 @@ class Curve(NamedTuple):
 
 def curves(matches: Matches, truth: Truth, limit: float = 0.5) -> list[Curve]:
     """Return the curve of each class, for an overlap above LIMIT; recalls are NaN of no object."""
-    near = matches.overlaps > limit
-    ignored = near & truth.ignored[matches.objects] if len(truth.ignored) else near
-    right = np.zeros(len(near), bool)
-    candidates = np.flatnonzero(near & ~ignored)
-    _objects, place = np.unique(matches.objects[candidates], return_index=True)
-    right[candidates[place]] = True  # the best of each object
+    right, ignored = verdicts(matches, truth, limit)
     found = []
     for label, positives in enumerate(truth.positives):
         hits = np.cumsum(right[(matches.labels == label) & ~ignored])

@@ -22,7 +22,7 @@ USUAL = 2000  # proposals of an image that detectors look at: the first
 
 
 class ImageList(Lines[Objects | Row]):
-    """Images by line number, with boxes where a line is a JSON object: an object list or manifest."""
+    """Images by line number, of a list of objects, whose lines are JSON, or of a manifest."""
 
     NO_LINE = Manifest.NO_LINE
 

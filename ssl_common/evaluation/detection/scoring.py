@@ -138,7 +138,7 @@ def by_coco(found: Found, listed: Truth) -> dict[str, float]:
     objects. Raises DataError where the program is missing.
     """
     try:
-        from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-not-found]
+        from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
         raise DataError("--coco needs faster-coco-eval: pip install 'ssl-bench[coco]'") from error
     kept = [number for number, known in enumerate(found.known) if known]

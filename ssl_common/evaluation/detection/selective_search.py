@@ -30,7 +30,7 @@ class Search(NamedTuple):
 def opencv() -> Any:
     """Return the module of OpenCV; raise DataError where it is missing, or lacks the search."""
     try:
-        import cv2  # type: ignore[import-not-found]
+        import cv2
 
         cv2.ximgproc.segmentation.createSelectiveSearchSegmentation  # noqa: B018
     except (ImportError, AttributeError) as error:
