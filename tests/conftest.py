@@ -356,6 +356,10 @@ def make_by_commands(folder):
     if "train_linear" in written:
         words = ["random:caffenet", "train.tsv", "--cache", "--batch", "12", "--iterations", "9"]
         make("train-linear", *words, "-j", "0", "-o", "linear.pt")
+    if "train_detector" in written:
+        words = ["random:caffenet", "objects.jsonl", "--head", "faster", "--size", "64"]
+        words += ["--fc", "16", "--batch", "2", "--iterations", "2", "-j", "0"]
+        make("train-detector", *words, "-o", "detector.pt")
 
 
 @pytest.fixture(scope="session")

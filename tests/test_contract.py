@@ -62,6 +62,13 @@ EXAMPLES = {
         product="new.pt",
     ),
     "eval-linear": Example("linear.pt -j 0 test.tsv", "test.tsv"),
+    "train-detector": Example(
+        "random:caffenet --head faster --size 64 --fc 16 --iterations 1 --batch 2 -j 0 -o new.pt"
+        " objects.jsonl",
+        "objects.jsonl",
+        product="new.pt",
+    ),
+    "detect": Example("detector.pt -j 0 objects.jsonl", "objects.jsonl"),
     "make-proposals": Example("--from proposals.pkl objects.jsonl", "objects.jsonl", binary=True),
     "eval-detections": Example("detections.jsonl objects.jsonl", "objects.jsonl"),
     "show-detections": Example("detections.jsonl --objects objects.jsonl", binary=True),

@@ -22,6 +22,9 @@ from ssl_common import formats, records, results, streams
 from ssl_common.data import identity, lines
 from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
+from ssl_common.evaluation.detection import networks as detectors
+from ssl_common.evaluation.detection.recipes import RECIPES as DETECTION
+from ssl_common.evaluation.detection.recipes import Design
 from ssl_common.evaluation.linear import recipes
 from ssl_common.evaluation.linear.heads import Heads
 from ssl_common.evaluation.svm import classifiers, lowshot, scoring
@@ -215,6 +218,18 @@ def linear_file():
             "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
 
 
+def detector():
+    design = Design("faster", "res4", size=64)
+    made = detectors.make(registry.build("tiny-resnet", 0), 2, design, "random:tiny-resnet", 0)
+    known = {"arch": "tiny-resnet", "model": "0" * 16, "classes": 2, "objects": "0" * 16}
+    known |= {"task": "detection", "cache": False, "stride": 16} | design.settings(False)
+    plan = resolve(DETECTION["voc07", "faster"], "voc07", images=512)
+    settings = plan.settings() | known | {"images": 512, "data": "0" * 16, "data_name": None}
+    about = {"format": 1, "model": "0" * 16, "arch": "tiny-resnet", "pretext": "random", "seed": 0}
+    return {"format": 1, "settings": settings, "classes": ["a", "b"], "about": about,
+            "frozen": made.frozen.state_dict(), "network": made.network.state_dict()}  # fmt: skip
+
+
 def tensors(content, read, use=lambda folder, path: None, loose=()):
     return Case(saved(content), content, saved, read, ".pt", use=use, loose=loose)
 
@@ -289,6 +304,7 @@ CASES = {
         loose=("log_lines", "log_digest"),
     ),
     "linear": tensors(linear_file(), networks.load_linear),
+    "detector": tensors(detector(), networks.load_detector),
     "sample": one_array("sample", np.array([[1, 0], [0, 1], [-1, -1], [-1, -1]], np.int8), sample),
 }  # fmt: skip
 
@@ -619,6 +635,7 @@ SECTIONS = {
     "Low-shot classifiers (.npz)": formats.LOW_SHOT,
     "Network (.pt)": formats.NETWORK,
     "Linear classifiers (.pt)": formats.LINEAR,
+    "Detector (.pt)": formats.DETECTOR,
 }
 
 
@@ -723,6 +740,7 @@ KINDS = {
     "network": ("a network", ("checkpoint", "linear")),
     "checkpoint": ("a checkpoint", ("network", "linear")),
     "linear": ("linear classifiers", ("network", "checkpoint")),
+    "detector": ("a detector", ("network", "checkpoint", "linear")),
     "svm": ("classifiers of train-svm", ("low-shot", "bins")),
     "low-shot": ("low-shot classifiers of train-svm", ("svm", "bins")),
     "bins": ("colour bins", ("svm", "low-shot")),

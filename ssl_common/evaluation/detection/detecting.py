@@ -46,7 +46,7 @@ class Writing:
     def write(
         self, found: Iterable[Detections], classes: Sequence[str], images: Iterable[Any]
     ) -> tuple[int, int]:
-        """Write FOUND in IMAGES, of CLASSES; return how many images it is of, and how many boxes."""
+        """Write FOUND in IMAGES, of CLASSES; return how many images and boxes there were."""
         counts = [0, 0]
 
         def counted() -> Iterator[Detections]:
