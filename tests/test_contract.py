@@ -63,7 +63,7 @@ EXAMPLES = {
     ),
     "eval-linear": Example("linear.pt -j 0 test.tsv", "test.tsv"),
     "train-detector": Example(
-        "random:caffenet --head faster --size 64 --fc 16 --iterations 1 --batch 2 -j 0 -o new.pt"
+        "random:caffenet --head faster --size 64 --fc 16 --iterations 1 -j 0 -o new.pt"
         " objects.jsonl",
         "objects.jsonl",
         product="new.pt",

@@ -39,7 +39,7 @@ def whole(eight_scenes, tmp_path_factory):
     rule, last = err.splitlines()
     assert rule == (
         "train-detector: batch 2: rate 0.001 for 60 steps; the recipe has 0.002 at 4, for 50,000"
-        " steps, and scales with the batch"
+        " steps"
     )
     assert last == "train-detector: d.pt: 15 epochs of 8 images"
     return log, (folder / "d.pt").read_bytes()

@@ -21,6 +21,7 @@ import warnings
 
 # Those that import torch, or what takes as long.
 COMMANDS = {"make-color-bins", "pretrain", "show-pretext", "convert-weights", "extract-features"}
+COMMANDS |= {"train-detector", "detect"}
 COMMANDS |= {"train-svm", "train-linear", "eval-linear", "make-proposals", "show-detections"}
 
 

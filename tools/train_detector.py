@@ -24,11 +24,11 @@ def main(model, objects, recipe, detector, options):
     """Train a detector on MODEL to find the objects that OBJECTS lists, and name them.
 
     \b
-    train-detector jigsaw.pt voc07.jsonl --proposals voc07.npz -o fast.pt > log.jsonl
-    train-detector jigsaw.pt voc07.jsonl --head faster --freeze res2 -o faster.pt > log.jsonl
+    train-detector jigsaw.pt voc07.jsonl --proposals voc07.npz -o d.pt > log.jsonl
+    train-detector jigsaw.pt voc07.jsonl --head faster -o d.pt > log.jsonl
 
     MODEL is as extract-features takes it: a ResNet or an AlexNet. The log goes to standard output,
-    one JSON object a line. A run that was stopped resumes from DETECTOR.pt.state/ when the same
+    one JSON object a line. A run that was stopped resumes from d.pt.state/ when the same
     command is given again.
     """
     plan.pieces(options, RECIPES[recipe, detector.head])  # a wrong one is told before torch

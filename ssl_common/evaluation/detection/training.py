@@ -208,13 +208,16 @@ class DetectorTraining:
         )
         self.frozen = states.digest(self.made.frozen)
 
-    def notice(self, device: torch.device) -> str:
-        """Return what the batch makes of the recipe."""
-        usual = RECIPES[self.plan.name, self.design.head]
-        plan, recipe = self.plan, f"{usual.lr:g} at {usual.batch}, for {usual.steps:,} steps"
-        said = f"batch {plan.batch}: rate {plan.lr:g} for {plan.steps:,} steps"
-        said += f"; the recipe has {recipe}, and scales with the batch"
-        return f"{said}; {self.cache.notice()}" if self.cache else said
+    def notice(self, device: torch.device) -> str | None:
+        """Return what another batch makes of the recipe, and how large the cache is; or None."""
+        plan, usual = self.plan, RECIPES[self.plan.name, self.design.head]
+        said = []
+        if plan.batch != usual.batch:
+            rule = f"the recipe has {usual.lr:g} at {usual.batch}, for {usual.steps:,} steps"
+            said.append(f"batch {plan.batch}: rate {plan.lr:g} for {plan.steps:,} steps; {rule}")
+        if self.cache:
+            said.append(self.cache.notice())
+        return "; ".join(said) or None
 
     def _check_frozen(self, last: str) -> None:
         """Raise DataError unless the body, up to its LAST stage, is frozen."""
