@@ -55,7 +55,7 @@ def evaluate(
                    if not known],
         "test_images": len(listed.listed),
         "test_manifest": listed.digest,
-        "inputs": {"detections": _digest(path), "objects": _digest(objects)},
+        "inputs": {"detections": _digest(path), "objects": listed.content},
     }  # fmt: skip
 
 
