@@ -191,8 +191,8 @@ LINEAR = Task(
 
 
 def _detector(record: Record) -> str:
-    head, frozen = _written("{} R-CNN", record, "head"), _written("{}", record, "freeze")
-    return ", ".join(filter(None, (head.capitalize(), frozen and f"frozen to {frozen}")))
+    head = f"{record['head']} R-CNN" if record.get("head") else ""
+    return " ".join(filter(None, (head, _written("frozen to {}", record, "freeze"))))
 
 
 DETECTION = Task(
@@ -204,7 +204,7 @@ DETECTION = Task(
     )
     | {"per_class_area": Mapping(PERCENT.entry(), maybe=True)}
     | fields.table({INDEX: "objects objects_ignored detections detections_left_out"}),
-    label=(Part(("head", "freeze"), _detector), part("train_images", "trained on {:,}")),
+    label=(Part(("head", "freeze"), _detector),),
     seeds=("seed", "detector_seed"),
     of_a_seed=("inputs.detections",),
     minor=("proposals",),

@@ -20,7 +20,7 @@ def main(detections, objects, annotations, coco, skip_unknown, allow_seen, tags,
     \b
     eval-detections detections.jsonl test.jsonl >> results.jsonl
     eval-detections results/Main test.jsonl --tag model=yolo
-    eval-detections boxes.json coco.jsonl --annotations instances_val2017.json --coco
+    eval-detections boxes.json coco.jsonl --annotations instances.json --coco
 
     DETECTIONS is a list of detect, a folder of comp4 files, or COCO's result JSON. One operand
     may be -, standard input.

@@ -34,10 +34,10 @@ def evaluate(
     list has not, and COCO adds the average precision of COCO's rule. Raises DataError where no
     object counts, and for images that the detector was trained on unless ALLOW_SEEN.
     """
-    listed = truth.read(objects)
     about = {} if os.path.isdir(path) else records.read_sidecar(path)
     about = records.tagged(about, tags, streams.name(path))
     about.pop("format", None)
+    listed = truth.read(objects)
     if not allow_seen and about.get("train_manifest") == listed.digest:
         message = f"the detector was trained on all images of {listed.name}"
         raise DataError(
@@ -55,7 +55,7 @@ def evaluate(
                    if not known],
         "test_images": len(listed.listed),
         "test_manifest": listed.digest,
-        "inputs": {"detections": _digest(path), "objects": _digest(objects)},
+        "inputs": {"detections": _digest(path), "objects": listed.content},
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The objects of a list as arrays: what detections and proposals are measured on."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ class Truth:
     `images` (M,) are numbers of lines, from 0, and `labels` (M,) places in `classes`, which are in
     the order of their bytes; `boxes` (M, 4) float64. `ignored` ones, difficult or a crowd, neither
     count nor count against a detector. `name` is what messages call the list, `digest` that of its
-    paths.
+    paths, `content` that of all it says.
     """
 
     name: str
     digest: str
+    content: str
     listed: Sequence[Objects]
     classes: tuple[str, ...]
     images: np.ndarray
@@ -43,11 +45,20 @@ class Truth:
 
 
 class _Kept(ObjectList):
-    """A list of objects that keeps all of its lines, as `lines`; each is read once."""
+    """A list of objects that keeps all of its lines, as `lines`; each is read once.
+
+    `sum` is of all its bytes, the same from a file and a pipe.
+    """
 
     def __init__(self, path: str) -> None:
         self.lines: list[Objects] = []
+        self.sum = hashlib.sha256()
         super().__init__(path)
+
+    def check(self, piece: bytes, ends: np.ndarray, before: int) -> bytes:
+        """Return the paths of PIECE as Lines.check() does, and add it to the sum."""
+        self.sum.update(piece)
+        return super().check(piece, ends, before)
 
     def parse(self, data: bytes, line: int) -> Objects:
         """Return and keep the Objects of DATA, line number LINE."""
@@ -62,11 +73,14 @@ def read(path: str) -> Truth:
     for number, each in enumerate(listed.lines, 1):
         if (first := lines.setdefault(each.path, number)) != number:
             raise listed.error(number, f"{each.path} stands on line {first} already: delete one")
-    return arrays(listed.lines, streams.name(path), listed.digest())
+    digests = listed.digest(), listed.sum.hexdigest()[:16]
+    return arrays(listed.lines, streams.name(path), *digests)
 
 
-def arrays(listed: Sequence[Objects], name: str = "the list", digest: str = "") -> Truth:
-    """Return the LISTED objects as arrays; NAME is what messages call the list."""
+def arrays(
+    listed: Sequence[Objects], name: str = "the list", digest: str = "", content: str = ""
+) -> Truth:
+    """Return the LISTED objects as arrays; NAME, DIGEST and CONTENT are as in Truth."""
     classes = sorted({label for each in listed for label in each.labels}, key=str.encode)
     place = {label: number for number, label in enumerate(classes)}
     counts = [len(each.boxes) for each in listed]
@@ -74,6 +88,7 @@ def arrays(listed: Sequence[Objects], name: str = "the list", digest: str = "") 
     return Truth(
         name,
         digest,
+        content,
         listed,
         tuple(classes),
         np.repeat(np.arange(len(listed)), counts),
