@@ -23,37 +23,63 @@ setup: $(STAMP) ## Install in VENV (.venv) what the commands and the tests need;
 $(STAMP): export PATH := $(OUTSIDE)
 $(STAMP): setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --editable '.[plot,test]'
+	$(RUN)/python -m pip install --quiet --editable '.[plot,test]' || { echo 'make setup: pip could' \
+		'not install; this step alone needs the network, or an index named by PIP_INDEX_URL' >&2; exit 1; }
 	touch $@
 
+# Each step of the demo is a file: a rerun makes what is missing, and an interrupted one goes on.
+demo: $(STAMP) ## A puzzle learned on generated scenes, a table and two pictures (3 minutes).
+	@$(MAKE) --no-print-directory demo/results.png demo/puzzles.png
+	@echo
+	@report -q demo/random.jsonl demo/jigsaw.jsonl
+	@echo
+	@docs/demo-next
+
+demo/p20.npy:
+	@mkdir -p demo
+	@echo '1. 20 ways to shuffle 9 tiles: the answers of the puzzle'
+	@make-permutations -q -n 20 -o $@
+
+demo/scenes.tsv: demo/p20.npy
+	@echo '2. 600 scenes, drawn: half to learn from, half to measure on'
+	@rm -rf demo/scenes
+	@make-scenes -n 600 -o demo/scenes > $@
+
+demo/train.tsv demo/test.tsv &: demo/scenes.tsv
+	@list-images voc demo/scenes -q --split trainval -o demo/train.tsv
+	@list-images voc demo/scenes -q --split test -o demo/test.tsv
+
+demo/jigsaw.pt: demo/train.tsv demo/p20.npy
+	@echo '3. AlexNet learns to name the shuffle; labels are not used (1 to 2 minutes)'
+	@pretrain -q jigsaw $< --permutations demo/p20.npy --batch 25 --epochs 9 -o $@ \
+		| docs/demo-bar
+
+demo/%.jsonl: demo/%.pt demo/test.tsv demo/train.tsv
+	$(call measure,$<,$*)
+
+demo/random.jsonl: demo/test.tsv demo/train.tsv
+	$(call measure,random:alexnet,random)
+
+# Features of both halves, an SVM for each class on each layer, their average precision.
 define measure
-	extract-features $(1) demo/train.tsv --layer conv3 --layer conv5 -o demo/train/
-	extract-features $(1) demo/test.tsv --layer conv3 --layer conv5 -o demo/test/
-	train-svm demo/train/conv3.npy demo/train.tsv -o demo/conv3.npz
-	train-svm demo/train/conv5.npy demo/train.tsv -o demo/conv5.npz
-	eval-svm demo/conv3.npz demo/test/conv3.npy demo/test.tsv --tag data_set=scenes \
-		>> demo/results.jsonl
-	eval-svm demo/conv5.npz demo/test/conv5.npy demo/test.tsv --tag data_set=scenes \
-		>> demo/results.jsonl
+@echo '4. What the features of $(1) are worth: a linear SVM for each class, on two layers'
+@mkdir -p demo/$(2)
+@extract-features $(1) demo/train.tsv --layer conv3 --layer conv5 -o demo/$(2)/train/
+@extract-features $(1) demo/test.tsv --layer conv3 --layer conv5 -o demo/$(2)/test/
+@train-svm -q demo/$(2)/train/conv3.npy demo/train.tsv -o demo/$(2)/conv3.npz
+@train-svm -q demo/$(2)/train/conv5.npy demo/train.tsv -o demo/$(2)/conv5.npz
+@for layer in conv3 conv5; do eval-svm -q --bootstrap 1000 demo/$(2)/$$layer.npz \
+	demo/$(2)/test/$$layer.npy demo/test.tsv --tag data_set=scenes; done > $@
 endef
 
-demo: $(STAMP) ## The whole pipeline on 300 generated scenes, with a table and a plot (minutes).
-	rm -rf demo
-	mkdir demo
-	make-permutations -n 20 > demo/p20.npy
-	make-scenes -n 300 -o demo/scenes > demo/scenes.tsv
-	list-images voc demo/scenes --split trainval > demo/train.tsv
-	list-images voc demo/scenes --split test > demo/test.tsv
-	pretrain jigsaw demo/train.tsv --permutations demo/p20.npy --batch 25 --epochs 12 \
-		-o demo/jigsaw.pt > demo/jigsaw.log.jsonl
-	$(call measure,random:alexnet)
-	$(call measure,demo/jigsaw.pt)
-	report demo/results.jsonl --plot demo/results.png
-	@echo
-	@echo "The table above is demo/results.jsonl, its plot demo/results.png. A minute of training on"
-	@echo "150 small pictures shows that the commands run, not which network is better."
+demo/results.png: demo/jigsaw.jsonl demo/random.jsonl
+	@echo '5. The plot, and puzzles of pictures that the network never saw'
+	@report -q $^ --plot $@ > /dev/null
 
-evidence: $(STAMP) ## Jigsaw against random on generated scenes, 3 seeds (20 minutes).
+demo/puzzles.png: demo/jigsaw.pt demo/test.tsv
+	@show-pretext -q jigsaw demo/jigsaw.pt $$(head -n 3 demo/test.tsv | cut -f 1) -o $@
+
+evidence: $(STAMP) ## Pretexts, labels and no training compared on generated scenes, 3 seeds (40 minutes).
 	benchmarks/evidence
 
 bench: $(STAMP) ## Our speed, what else one would use, and their ratio (15 minutes; nothing else running).
@@ -78,7 +104,7 @@ lint: $(STAMP) ## Check the code, the man pages and the scripts.
 	@command -v mandoc > /dev/null || \
 		{ echo 'make lint: no mandoc: apt-get install mandoc' >&2; exit 1; }
 	mandoc -Tlint -W warning man/*.[157]
-	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence benchmarks/oldest; fi
+	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence benchmarks/oldest docs/demo-*; fi
 
 clean: ## Remove the environment and what the tests and builds left.
 	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,7 @@ import subprocess
 import time
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from conftest import BIN, environment, readers
 from PIL import Image
@@ -112,9 +113,27 @@ def test_each_picture_has_its_normals(made):
         normals = read_normals(pairs, index, str(made))
         with Image.open(made / pair.path) as picture:
             assert normals.shape == (3, picture.height, picture.width)
+            size = picture.size
         with Image.open(made / pair.target) as picture:
             assert (picture.mode, picture.format) == ("RGB", "PNG")
-        assert 0.2 < normals.any(0).mean() < 1
+        assert 0.2 < normals.any(0).mean() <= 1
+        with Image.open(made / f"scenes/Depth/{number}.png") as depth:
+            assert (depth.size, depth.mode, depth.format) == (size, "I;16", "PNG")
+            assert (np.asarray(depth) > 0).mean() > 0.2
+
+
+def test_depth_and_intrinsics_are_listed_as_the_pictures_are(made):
+    paths = [row.path for row in Manifest(str(made / "scenes.tsv"))]
+    depth = list(PairList(str(made / "scenes/depth.tsv")))
+    assert [each.path for each in depth] == paths
+    assert [each.target for each in depth] == [
+        f"scenes/Depth/{number + 1:06d}.png" for number in range(COUNT)
+    ]
+    lines = (made / "scenes/intrinsics.tsv").read_text().splitlines()
+    for path, line in zip(paths, lines, strict=True):
+        named, numbers = line.split("\t")
+        fx, fy, cx, _cy = map(float, numbers.split(","))
+        assert named == path and fx == fy > 100 and -500 < cx < 800
 
 
 def test_half_is_test_and_a_quarter_each_train_and_val(made):
@@ -235,7 +254,7 @@ def test_a_full_disk_names_the_file(workers, tmp_path):
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
     )
-    expected = "make-scenes: scenes/JPEGImages/000001.jpg: File too large\n"
+    expected = "make-scenes: scenes/Annotations/000001.xml: File too large\n"
     assert (done.returncode, done.stderr.decode()) == (1, expected)
     assert os.listdir(tmp_path) == []
 

@@ -42,6 +42,46 @@ def test_best_is_the_first_of_equals(tmp_path):
     assert "| 2.00 | **3.00** | 3.00 | 3.00 |" in tables.markdown(found)
 
 
+def with_intervals(*layers, **network):
+    """Return records of (layer, value, least, most) each."""
+    return [measured(each, value, interval=[low, high], **network)
+            for each, value, low, high in layers]  # fmt: skip
+
+
+UNTRAINED = {"pretext": "random", "model": "00", "permutations": None}
+
+
+@pytest.mark.parametrize(
+    "jigsaw, bold",
+    [
+        ((60.0, 56.1, 63.0), True),  # above all that the untrained one's best may be
+        ((60.0, 55.9, 63.0), False),
+        ((40.0, 38.0, 42.0), False),
+    ],
+)
+def test_bold_is_what_is_better_than_the_untrained_network(tmp_path, jigsaw, bold):
+    """Beyond both intervals; and an untrained network is never better than itself."""
+    found, _said = rows(
+        tmp_path,
+        *with_intervals(("conv1", 30.0, 28.0, 32.0), ("conv3", *jigsaw)),
+        *with_intervals(("conv1", 54.0, 52.0, 56.0), ("conv3", 50.0, 48.0, 52.0), **UNTRAINED),
+    )
+    trained, untrained = tables.markdown(found).splitlines()[2:4]
+    value, low, high = jigsaw
+    stars = "**" if bold else ""
+    assert f"| {stars}{value:.2f}{stars} ({low:.2f} to {high:.2f}) |" in trained
+    assert "**" not in untrained and "| 54.00 (52.00 to 56.00) |" in untrained
+
+
+def test_without_intervals_the_best_is_bold_as_ever(tmp_path):
+    found, _said = rows(
+        tmp_path,
+        *(measured(layer, value) for layer, value in (("conv1", 2.0), ("conv3", 3.0))),
+        *(measured(layer, 9.0, **UNTRAINED) for layer in ("conv1", "conv3")),
+    )
+    assert "**3.00**" in tables.markdown(found) and "**9.00**" in tables.markdown(found)
+
+
 def test_last_of_equals_counts(tmp_path):
     """Equal but for a field that says what was measured: not replaced."""
     same = measured("conv1", 1.0), measured("conv1", 2.0)

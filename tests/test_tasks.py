@@ -47,6 +47,13 @@ def by_layer(values, **extra):
 ERRORS = {"conv1": 40.0, "res3": 20.5, "res4": 20.5, "res5": 30.0}
 
 
+@pytest.mark.parametrize("most, bold", [(13.0, True), (15.0, False)])
+def test_what_beats_an_untrained_network_lies_below_it(most, bold, tmp_path):
+    trained = by_layer({"res3": 40.0, "res4": 12.0}, interval=[10.0, most])
+    untrained = by_layer({"res4": 16.0}, interval=[14.0, 18.0], pretext="random", model="00")
+    assert ("**12.00**" in tables.markdown(rows(tmp_path, *trained, *untrained))) == bold
+
+
 def test_the_best_is_the_lowest(tmp_path):
     found = rows(tmp_path, *by_layer(ERRORS))
     assert found[0].best() == ("res3", 20.5)

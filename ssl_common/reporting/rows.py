@@ -43,3 +43,24 @@ class Row(NamedTuple):
         layers = {k: value for k, value in self.values.items() if k not in (NO_LAYER, BEST)}
         key = self.measure.best(layers or self.values)
         return (key if layers else None), self.values[key]
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the network, one of ours, is as it was drawn: others are to be better."""
+        first = next(iter(self.records.values()), {})
+        return self.source is None and first.get("pretext") == "random"
+
+    def interval(self, layer: str | None) -> tuple[float, float] | None:
+        """Return the 95% interval of the value of LAYER, None where its record has none."""
+        found = self.records.get(layer or NO_LAYER, {}).get("interval")
+        return tuple(found) if found else None
+
+    def beats(self, layer: str | None, other: "Row") -> bool:
+        """Tell whether the value of LAYER is better than the best of OTHER, beyond the intervals.
+
+        True where one of the two has no interval: nothing is known to the contrary.
+        """
+        own, theirs = self.interval(layer), other.interval(other.best()[0])
+        if own is None or theirs is None:
+            return True
+        return own[0] > theirs[1] if self.measure.better == "higher" else own[1] < theirs[0]

@@ -21,18 +21,28 @@ def in_order(layers: set[str]) -> list[str]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return ROWS as a table; the best of several layers is bold, sources are below."""
+    """Return ROWS as a table, with the intervals that records have; sources are below.
+
+    The best of several layers is bold, unless its interval and that of the best layer of an
+    untrained network, of the same task and data set, overlap.
+    """
     layers, sources = columns(rows), dict[str, int]()
     lines = [["task", "data set", "metric", "model", *map(legible.cell, layers), "best"]]
     lines.append(["---"] * 4 + ["---:"] * (len(layers) + 1))
+    untrained: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if row.untrained:
+            untrained.setdefault(row.panel, []).append(row)
     for row in rows:
         best, value = row.best()
-        bold = best if len(row.values) > 1 else None
+        stands_out = len(row.values) > 1 and all(
+            row.beats(best, each) for each in untrained.get(row.panel, ())
+        )
         label = row.label
         if row.source:
             label += f" [{sources.setdefault(row.source, len(sources) + 1)}]"
         cells = [
-            f"**{row.values[layer]:.2f}**" if layer == bold else _number(row.values.get(layer))
+            _cell(row, layer, stands_out and layer == best) if layer in row.values else ""
             for layer in layers
         ]
         names = row.task, row.data_set, row.measure.caption(), label
@@ -85,5 +95,8 @@ FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
 }
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _cell(row: Row, layer: str, bold: bool) -> str:
+    """Return the value of ROW at LAYER, and its interval where there is one."""
+    text = f"**{row.values[layer]:.2f}**" if bold else f"{row.values[layer]:.2f}"
+    interval = row.interval(layer)
+    return text if interval is None else f"{text} ({interval[0]:.2f} to {interval[1]:.2f})"

@@ -1,4 +1,4 @@
-"""Generated scenes -> a PASCAL VOC devkit: pictures, boxes, normals, and the lists of these."""
+"""Generated scenes -> a PASCAL VOC devkit: pictures, boxes, normals, depth, and their lists."""
 
 import functools
 import io
@@ -22,25 +22,29 @@ SPLITS = {"train": (0,), "val": (2,), "trainval": (0, 2), "test": (1, 3)}  # ind
 def make(folder: str, prefix: str, count: int, seed: int, workers: int) -> Iterator[Row]:
     """Write COUNT scenes of SEED as a devkit into FOLDER; yield the Row of each, in order.
 
-    Paths in the rows begin with PREFIX, as those in the lists of boxes and of normals. The lists
-    of splits are written after the last row.
+    Paths in the rows begin with PREFIX, as those in the lists of boxes, of normals and of depth.
+    The lists of splits are written after the last row.
     """
-    for part in ("JPEGImages", "Annotations", "Normals", "ImageSets/Main"):
+    for part in ("JPEGImages", "Annotations", "Normals", "Depth", "ImageSets/Main"):
         os.makedirs(os.path.join(folder, part))
     classes = sorted(objects.CLASSES)
     labels = np.full((count, len(classes)), NEGATIVE, np.int8)
     write = functools.partial(_write_scene, folder, seed)
     for index, scene in enumerate(side_by_side(write, range(count), workers)):
-        size, annotations = scene
+        size, annotations, intrinsics = scene
         for each in annotations:
             label = DIFFICULT if each.difficult else POSITIVE
             column = classes.index(each.name)
             labels[index, column] = max(labels[index, column], label)
         path = os.path.join(prefix, "JPEGImages", f"{name(index)}.jpg")
-        target = os.path.join(prefix, "Normals", f"{name(index)}.png")
         line = format_objects(objects_of(path, size, annotations))
         _write(os.path.join(folder, "objects.jsonl"), line, "ab")
-        _write(os.path.join(folder, "normals.tsv"), format_pair(Pair(path, target)), "ab")
+        for part in ("Normals", "Depth"):
+            target = os.path.join(prefix, part, f"{name(index)}.png")
+            line = format_pair(Pair(path, target))
+            _write(os.path.join(folder, f"{part.lower()}.tsv"), line, "ab")
+        numbers = ",".join(f"{each:.3f}" for each in intrinsics)
+        _write(os.path.join(folder, "intrinsics.tsv"), f"{path}\t{numbers}\n".encode(), "ab")
         names = [[classes[c] for c in np.flatnonzero(labels[index] == label)]
                  for label in (POSITIVE, DIFFICULT)]  # fmt: skip
         yield Row(path, *map(tuple, names))
@@ -53,15 +57,20 @@ def name(index: int) -> str:
 
 
 def _write_scene(folder, seed, index):
-    """Draw and write one scene; return its size (width, height) and its annotations."""
-    image, annotations, normals, quality = drawing.draw(seed, index)
-    text = annotation_xml(name(index), image.size, annotations)
-    jpeg = _encoded(image, "JPEG", quality=quality)
-    png = _encoded(Image.fromarray(normals), "PNG", compress_type=3)  # runs alone: quick
-    _write(os.path.join(folder, "JPEGImages", f"{name(index)}.jpg"), jpeg)
+    """Draw and write one scene; return its size (width, height), annotations and intrinsics."""
+    picture = drawing.draw(seed, index)
+    size, annotations = picture.image.size, picture.annotations
+    text = annotation_xml(name(index), size, annotations)
     _write(os.path.join(folder, "Annotations", f"{name(index)}.xml"), text.encode())
-    _write(os.path.join(folder, "Normals", f"{name(index)}.png"), png)
-    return image.size, annotations
+    for part, image, kind, options in (
+        ("JPEGImages", picture.image, "JPEG", {"quality": picture.quality}),
+        ("Normals", Image.fromarray(picture.normals), "PNG", {"compress_type": 3}),  # runs: quick
+        ("Depth", Image.fromarray(picture.depth), "PNG", {"compress_level": 1}),
+    ):
+        suffix = ".jpg" if kind == "JPEG" else ".png"
+        content = _encoded(image, kind, **options)
+        _write(os.path.join(folder, part, name(index) + suffix), content)
+    return size, annotations, picture.intrinsics
 
 
 def _encoded(image, kind, **options):

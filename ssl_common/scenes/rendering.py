@@ -13,14 +13,16 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 NEAR = 0.5  # metres: nothing nearer is drawn
-BACKGROUND = -1  # the owner of a pixel that shows no object
+BACKGROUND, CLUTTER = -1, -2  # the owners of pixels that show no object
 DARK = 0.35  # share of the ambient light that reaches the ground below an object
 
 
 class Camera(NamedTuple):
-    """A level pinhole camera EYE above the ground; sizes, FOCAL and the HORIZON's row in pixels.
+    """A pinhole camera EYE metres above the ground; sizes, FOCAL and HORIZON in pixels.
 
-    (x, y, z) is seen at column width / 2 + focal x / z and at row horizon + focal (eye - y) / z.
+    Level, it sees (x, y, z) at column width / 2 + focal x / z and at row horizon + focal (eye - y)
+    / z: it is tilted by shifting its lens. ROLL, in radians, turns it clockwise about the middle of
+    the picture, so that the scene leans to the left.
     """
 
     width: int
@@ -28,19 +30,38 @@ class Camera(NamedTuple):
     focal: float
     horizon: float
     eye: float
+    roll: float = 0.0
 
     def rays(
         self, rows: slice = slice(None), columns: slice = slice(None)
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return x (1, w) and y (h, 1) of the rays through the pixels' centres; their z is 1."""
-        x = (np.arange(self.width)[columns] + 0.5 - self.width / 2) / self.focal
-        y = (self.horizon - np.arange(self.height)[rows] - 0.5) / self.focal
-        return x.astype(np.float32)[None], y.astype(np.float32)[:, None]
+        """Return x and y, (h, w) each, of the rays through the pixels' centres; their z is 1."""
+        right = (np.arange(self.width)[columns] + 0.5 - self.width / 2) / self.focal
+        up = (self.height / 2 - np.arange(self.height)[rows, None] - 0.5) / self.focal
+        x, y = self._turned(right, up, 1)
+        return x.astype(np.float32), (y + self._shift()).astype(np.float32)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the columns and the rows at which POINTS (3, n) are seen."""
         x, y, z = points
-        return self.width / 2 + self.focal * x / z, self.horizon + self.focal * (self.eye - y) / z
+        right, up = self._turned(x / z, (y - self.eye) / z - self._shift(), -1)
+        return self.width / 2 + self.focal * right, self.height / 2 - self.focal * up
+
+    def middle(self) -> tuple[float, float]:
+        """Return the column and the row of the picture's principal point."""
+        right, up = self._turned(0.0, -self._shift(), -1)
+        return self.width / 2 + self.focal * right, self.height / 2 - self.focal * up
+
+    def seen(self, normals: np.ndarray) -> np.ndarray:
+        """Return NORMALS (3, ...) of the world as the camera's: x right, y up, z towards it."""
+        return np.stack([*self._turned(normals[0], normals[1], -1), -normals[2]])
+
+    def _turned(self, x: Any, y: Any, way: int) -> tuple[Any, Any]:
+        c, s = math.cos(self.roll), math.sin(self.roll) * way
+        return c * x + s * y, c * y - s * x
+
+    def _shift(self) -> float:
+        return (self.horizon - self.height / 2) / self.focal
 
     def window(self, points: np.ndarray) -> tuple[slice, slice] | None:
         """Return the slices of rows and columns around all POINTS (3, n); None out of sight."""
@@ -144,14 +165,24 @@ class Faces:
         enter: Any = np.float32(-np.inf)
         leave: Any = np.float32(np.inf)
         for n in self.normals:
-            speed = sum(n[axis] * direction[axis] for axis in range(3)) + np.float32(1e-9)
-            time = (1 - sum(n[axis] * origin[axis] for axis in range(3))) / speed
-            enter = np.maximum(enter, np.where(speed < 0, time, -np.inf))
-            leave = np.minimum(leave, np.where(speed < 0, np.inf, time))
+            axes = np.flatnonzero(n)  # most faces lie along an axis
+            speed = _along(n, direction, axes) + np.float32(1e-9)
+            time = (1 - _along(n, origin, axes)) / speed
+            inwards = speed < 0
+            enter = np.maximum(enter, np.where(inwards, time, -np.inf))
+            leave = np.minimum(leave, np.where(inwards, np.inf, time))
         return enter, leave
 
     def normal(self, point: np.ndarray) -> np.ndarray:
         return self.normals[np.argmax(rotate(self.normals, point), axis=0)].T
+
+
+def _along(n, vector, axes):
+    """Return the product of N (3,) and VECTOR, x, y and z, of which N has no others than AXES."""
+    total = n[axes[0]] * vector[axes[0]]
+    for axis in axes[1:]:
+        total = total + n[axis] * vector[axis]
+    return total
 
 
 SPHERE, CYLINDER = Round((0, 1, 2)), Round((0, 2))
@@ -164,7 +195,8 @@ class Solid:
     """SHAPE stretched to the half sizes SIZE, turned by TURN (3, 3) and moved to CENTRE.
 
     SKIN(p, n, blur) gives the albedo (3, k) at points P (3, k), in metres from the centre before
-    the turn, with normals N; BLUR as noise() takes it. Where CUT(p, blur) is true are holes.
+    the turn, with normals N; BLUR as noise() takes it. Where CUT(p, blur) is true are holes. Both
+    are given lengths before the solid was made SCALE times as large.
     """
 
     def __init__(
@@ -175,15 +207,23 @@ class Solid:
         skin: "Skin",
         turn: np.ndarray | None = None,
         cut: "Cut | None" = None,
+        scale: float = 1.0,
     ):
-        self.shape, self.skin, self.cut = shape, skin, cut
+        self.shape, self.skin, self.cut, self.scale = shape, skin, cut, scale
         self.centre, self.size = np.asarray(centre, float), np.asarray(size, float)
         self.turn = np.eye(3) if turn is None else turn
 
-    def place(self, base: np.ndarray, turn: np.ndarray) -> "Solid":
-        """Return this solid turned by TURN around the origin, then moved by BASE."""
-        centre = turn @ self.centre + base
-        return Solid(self.shape, centre, self.size, self.skin, turn @ self.turn, self.cut)
+    def place(self, base: Any, turn: np.ndarray, scale: float = 1.0) -> "Solid":
+        """Return this solid SCALE times as large, turned around the origin, then moved by BASE."""
+        return Solid(
+            self.shape,
+            turn @ self.centre * scale + base,
+            self.size * scale,
+            self.skin,
+            turn @ self.turn,
+            self.cut,
+            self.scale * scale,
+        )
 
     def corners(self) -> np.ndarray:
         """Return the corners of the box around the shape, (3, 8)."""
@@ -205,8 +245,9 @@ class Solid:
         if self.cut is not None and hits.any():
             rays = np.broadcast_arrays(*origin, *direction)
             o, d, t = np.stack([v[hits] for v in rays[:3]]), rays[3:], enter[hits]
-            point = (o + t * np.stack([v[hits] for v in d])) * self.size[:, None].astype(np.float32)
-            hits[hits] = ~self.cut(point, blur)
+            size = (self.size / self.scale).astype(np.float32)[:, None]
+            point = (o + t * np.stack([v[hits] for v in d])) * size
+            hits[hits] = ~self.cut(point, blur - math.log2(self.scale))
         return enter, leave, hits
 
     def surface(self, point: np.ndarray, blur: float) -> tuple[np.ndarray, np.ndarray]:
@@ -214,7 +255,8 @@ class Solid:
         local = rotate(self.turn.T, point)
         size = self.size[:, None].astype(np.float32)
         normal = unit(self.shape.normal(local / size) / size)
-        return self.skin(local, normal, blur), rotate(self.turn, normal)
+        local *= np.float32(1 / self.scale)
+        return self.skin(local, normal, blur - math.log2(self.scale)), rotate(self.turn, normal)
 
 
 def rotate(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -245,8 +287,12 @@ class View:
         self.whole: dict[int, np.ndarray] = {}
 
     def add(self, solids: list[Solid], owner: int) -> None:
-        """Draw SOLIDS as the object OWNER; keep in WHOLE where it is, hidden or not."""
-        self.whole[owner] = np.zeros(self.depth.shape, bool)
+        """Draw SOLIDS as the object OWNER; keep in WHOLE where it is, hidden or not.
+
+        As CLUTTER they are no object's.
+        """
+        if owner != CLUTTER:
+            self.whole[owner] = np.zeros(self.depth.shape, bool)
         for solid in solids:
             self._draw(solid, owner)
         self.solids += solids
@@ -260,16 +306,22 @@ class View:
         blur = math.log2(cz / camera.focal)
         origin = (x * cz - cx, y * cz + np.float32(camera.eye) - cy, np.float32(0))
         enter, _leave, hits = solid.hit(origin, (x, y, np.float32(1)), blur)
-        self.whole[owner][window] |= hits
+        if owner != CLUTTER:
+            self.whole[owner][window] |= hits
         depth = enter + cz
         hits &= (depth < self.depth[window]) & (depth > NEAR)
         rows, columns = np.nonzero(hits)
-        depth, x, y = depth[hits], x[0, columns], y[rows, 0]
+        depth, x, y = depth[hits], x[hits], y[hits]
         point = np.stack([x * depth - cx, y * depth + np.float32(camera.eye) - cy, depth - cz])
-        at = (rows + window[0].start, columns + window[1].start)
-        self.depth[at], self.owner[at] = depth, owner
-        self.albedo[:, *at], self.normal[:, *at] = solid.surface(point, blur)
-        self.glow[:, *at] = 0
+        at = (rows + window[0].start) * camera.width + (columns + window[1].start)
+        self.depth.ravel()[at], self.owner.ravel()[at] = depth, owner
+        albedo, normal = solid.surface(point, blur)
+        for axis in range(3):
+            self.albedo[axis].ravel()[at], self.normal[axis].ravel()[at] = (
+                albedo[axis],
+                normal[axis],
+            )
+            self.glow[axis].ravel()[at] = 0
 
     def shade(self, light: "Light", contacts: Sequence[tuple[float, float, float]]) -> np.ndarray:
         """Return the light of each pixel, (3, H, W).
@@ -279,15 +331,11 @@ class View:
         sun = unit(np.asarray(light.sun, np.float32))
         lit, ambience = (soft(part) for part in self._shadows(sun, contacts))
         facing = sum(s * n for s, n in zip(sun, self.normal, strict=True)).clip(0) * lit
-        upward = (0.5 + 0.5 * self.normal[1]) * ambience
-        air = np.exp(-light.haze * np.minimum(self.depth, 5000))
+        ambience *= 0.6 + 0.4 * self.normal[1]
         shaded = np.empty_like(self.albedo)
         for c in range(3):
-            falling = light.sunlight[c] * facing + light.skylight[c] * (upward * 0.8 + 0.2)
-            reflected = self.albedo[c] * falling + self.glow[c]
-            shaded[c] = np.where(
-                np.isinf(self.depth), self.glow[c], light.air[c] * (1 - air) + reflected * air
-            )
+            falling = light.sunlight[c] * facing + light.skylight[c] * ambience
+            np.add(self.albedo[c] * falling, self.glow[c], out=shaded[c])
         return shaded
 
     def _shadows(self, sun, contacts):
@@ -304,9 +352,8 @@ class View:
             if window is None:
                 continue
             origin = [p[window] - np.float32(c) for p, c in zip(points, solid.centre, strict=True)]
-            _enter, leave, hits = solid.hit(
-                origin, sun, math.log2(solid.centre[2] / self.camera.focal)
-            )
+            away = max(float(solid.centre[2]), NEAR)  # what is behind the camera casts shadows too
+            _enter, leave, hits = solid.hit(origin, sun, math.log2(away / self.camera.focal))
             lit[window][hits & (leave > 0.02 * solid.size.max())] = 0
         for cx, cz, radius in contacts:
             ring = np.array([[-2, -2, 2, 2], [0, 0.5, 0, 0.5], [-2, 2, -2, 2]]) * radius
@@ -325,19 +372,14 @@ class View:
 def soft(shares: np.ndarray) -> np.ndarray:
     """Return SHARES (h, w) from 0 to 1 blurred, at twice the size."""
     height, width = shares.shape
-    image = Image.fromarray((shares * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+    image = Image.fromarray((shares * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(1))
     image = image.resize((2 * width, 2 * height), Image.Resampling.BILINEAR)
     return np.asarray(image, np.float32) / 255
 
 
 class Light(NamedTuple):
-    """Where the SUN is (3,), and colours (3,): its light, the sky's, and that of the hazy air.
-
-    HAZE is the share of light that the air takes a metre.
-    """
+    """Where the SUN is (3,), and the colours (3,) of its light and of the sky's."""
 
     sun: np.ndarray
     sunlight: np.ndarray
     skylight: np.ndarray
-    air: np.ndarray
-    haze: float
