@@ -14,7 +14,9 @@ from test_train_detector import start
 
 from ssl_common.data.targets import ObjectList
 from ssl_common.evaluation.detection import proposals as of_images
+from ssl_common.evaluation.detection import scoring
 from ssl_common.evaluation.detection.detections import DetectionList
+from ssl_common.streams import DataError
 
 
 def proposed(folder, seed=0):
@@ -84,6 +86,20 @@ def test_a_line_an_image_whatever_reads_it(trained, words):
         assert run(trained, *words, "-j", 0, given=lines[5] + lines[2])[0] == b"".join(
             out.splitlines(keepends=True)[line] for line in (5, 2)
         )
+
+
+def test_a_named_file_has_a_sidecar_that_records_take(trained):
+    run(trained, "faster.pt", OBJECTS, "-o", "named.jsonl", "-j", 0)
+    about = json.loads((trained / "named.jsonl.json").read_text())
+    content = torch.load(trained / "faster.pt", weights_only=True)
+    assert about["model"] == content["about"]["model"] and about["pretext"] == "random"
+    assert (about["head"], about["freeze"], about["steps"]) == ("faster", "none", 40)
+    assert about["train_manifest"] == ObjectList(str(trained / OBJECTS)).digest()
+    with pytest.raises(DataError, match=r"named.jsonl: the detector was trained on all images"):
+        scoring.evaluate(str(trained / "named.jsonl"), str(trained / OBJECTS), {})
+    found = scoring.evaluate(str(trained / "named.jsonl"), str(trained / OBJECTS), {"data_set": "x"},
+                             allow_seen=True)  # fmt: skip
+    assert (found["detector_seed"], found["train_images"], found["arch"]) == (0, 8, "tiny-resnet")
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def main(
     """Find objects in IMAGES, a manifest or a list of objects; a line for each, in order.
 
     \b
-    detect fast.pt voc07-test.jsonl --proposals voc07-test.npz > detections.jsonl
+    detect fast.pt voc07-test.jsonl --proposals voc07-test.npz -o found.jsonl
     detect faster.pt photos.tsv --format comp4 -o results/
 
     What the list says of objects is not looked at.

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from ssl_common import streams
+from ssl_common import records, streams
 from ssl_common.data import coco
 from ssl_common.data.batches import batches
 from ssl_common.data.targets import Objects
@@ -35,7 +35,7 @@ class Writing:
     """Where detections go: to OUTPUT in the form FORMAT: jsonl, comp4 or coco.
 
     comp4 is a folder of files that are called by the class and SET; coco has the numbers of images
-    and classes in the file ANNOTATIONS.
+    and classes in the file ANNOTATIONS. A named file of jsonl gets a sidecar.
     """
 
     output: str = "-"
@@ -44,9 +44,9 @@ class Writing:
     annotations: str | None = None
 
     def write(
-        self, found: Iterable[Detections], classes: Sequence[str], images: Iterable[Any]
+        self, found: Iterable[Detections], content: Mapping[str, Any], images: Iterable[Any]
     ) -> tuple[int, int]:
-        """Write FOUND in IMAGES, of CLASSES; return how many images and boxes there were."""
+        """Write FOUND in IMAGES by the detector CONTENT; return how many images and boxes."""
         counts = [0, 0]
 
         def counted() -> Iterator[Detections]:
@@ -57,16 +57,34 @@ class Writing:
 
         if self.format == "comp4":
             with streams.writing_folder(self.output) as folder:
-                detections.write_comp4(folder, classes, counted(), self.set)
+                detections.write_comp4(folder, content["classes"], counted(), self.set)
         elif self.format == "coco":
             assert self.annotations is not None
             known = coco.ids((each.path for each in images), self.annotations)
             with streams.writing(self.output, binary=False) as stream:
                 detections.write_coco(stream, *known, counted())
-        else:
+        elif streams.is_special(self.output):
             with streams.writing(self.output, binary=False) as stream:
                 stream.writelines(map(detections.format_detections, counted()))
+        else:
+            both = [self.output, records.sidecar(self.output)]
+            with streams.writing_together(both, removed=both[1:]) as (stream, beside):
+                beside.write(records.sidecar_text(about(content)))
+                stream.writelines(map(detections.format_detections, counted()))
         return counts[0], counts[1]
+
+
+# What a record calls a setting, or that it has from elsewhere.
+CALLED = {"seed": "detector_seed", "images": "train_images", "data": "train_manifest"}
+CALLED |= {"objects": "train_labels"}
+ELSEWHERE = ("task", "arch", "classes", "model", "data_name")
+
+
+def about(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the sidecar of detections says of the detector CONTENT, as a record has it."""
+    settings = content["settings"].items()
+    of_training = {CALLED.get(key, key): value for key, value in settings if key not in ELSEWHERE}
+    return dict(content["about"]) | of_training
 
 
 @dataclass(frozen=True)
@@ -105,7 +123,7 @@ def detect(
             found = _of_ranks(launch, stack.enter_context(streams.temporary_folder("detections")))
         else:
             found = finder.found(stack.enter_context(launch.join()), reading)
-        count, boxes = writing.write(found, content["classes"], finder.images)
+        count, boxes = writing.write(found, content, finder.images)
     return f"{count:,} images, {boxes:,} boxes"
 
 
