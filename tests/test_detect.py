@@ -19,10 +19,10 @@ from ssl_common.evaluation.detection.detections import DetectionList
 from ssl_common.streams import DataError
 
 
-def proposed(folder, seed=0):
-    """Write proposals of the scenes: all objects, moved a little, and some boxes beside them."""
-    rng, found = np.random.default_rng(seed), []
-    objects = ObjectList(str(folder / "scenes/objects.jsonl"))
+def proposed(folder, objects="scenes/objects.jsonl"):
+    """Write p.npz, proposals: all of OBJECTS, moved a little, and some boxes beside them."""
+    rng, found = np.random.default_rng(0), []
+    objects = ObjectList(str(folder / objects))
     for each in objects:
         near = np.array(each.boxes * 4) + rng.normal(0, 3, (4 * len(each.boxes), 4))
         corners = rng.uniform(0, 1, (40, 4)) * ([each.width, each.height] * 2)
@@ -97,8 +97,8 @@ def test_a_named_file_has_a_sidecar_that_records_take(trained):
     assert about["train_manifest"] == ObjectList(str(trained / OBJECTS)).digest()
     with pytest.raises(DataError, match=r"named.jsonl: the detector was trained on all images"):
         scoring.evaluate(str(trained / "named.jsonl"), str(trained / OBJECTS), {})
-    found = scoring.evaluate(str(trained / "named.jsonl"), str(trained / OBJECTS), {"data_set": "x"},
-                             allow_seen=True)  # fmt: skip
+    names = str(trained / "named.jsonl"), str(trained / OBJECTS)
+    found = scoring.evaluate(*names, {"data_set": "x"}, allow_seen=True)
     assert (found["detector_seed"], found["train_images"], found["arch"]) == (0, 8, "tiny-resnet")
 
 

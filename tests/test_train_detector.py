@@ -15,11 +15,18 @@ from ssl_common.data.targets import ObjectList
 from ssl_common.evaluation.detection import training
 from ssl_common.streams import DataError
 
-FIRST = ["random:tiny-resnet", "--size", "64", "--max-size", "128"]
+SMALL = ["--size", "64", "--max-size", "128"]
 
 
-def start(folder, *extra, output="d.pt", iterations=60, objects="scenes/objects.jsonl"):
-    argv = [sys.executable, TINY, "train-detector", *FIRST, "--iterations", str(iterations)]
+def start(
+    folder,
+    *extra,
+    output="d.pt",
+    iterations=60,
+    objects="scenes/objects.jsonl",
+    model="random:tiny-resnet",
+):
+    argv = [sys.executable, TINY, "train-detector", model, *SMALL, "--iterations", str(iterations)]
     return subprocess.Popen(
         [*argv, objects, "-o", output, "-j", "0", *extra], cwd=folder, stdin=subprocess.DEVNULL,
         env=environment({"OMP_NUM_THREADS": "1"}), stdout=subprocess.PIPE,
