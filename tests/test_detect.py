@@ -152,6 +152,17 @@ def test_the_forms_of_others(trained, tmp_path):
     assert names[(results[0]["category_id"] - 1) // 3] == first["labels"][0]
 
 
+def test_proposals_of_another_list_are_not_trained_on(trained):
+    lines = (trained / OBJECTS).read_text().splitlines(keepends=True)
+    (trained / "turned.jsonl").write_text("".join(lines[::-1]))
+    words = ("--head", "fast", "--proposals", "p.npz")
+    _, err = finish(start(trained, *words, objects="turned.jsonl", output="other.pt"), 1)
+    assert err == (
+        "train-detector: p.npz: its image 1 is scenes/JPEGImages/000001.jpg, and that of the list"
+        " scenes/JPEGImages/000008.jpg: make proposals of this list\n"
+    )
+
+
 @pytest.mark.parametrize(
     "words, status, said",
     [

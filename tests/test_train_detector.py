@@ -116,6 +116,18 @@ def test_two_ranks_take_the_steps_of_one(folder, freeze):
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["faster"])
+def test_bf16_learns_what_fp32_does(folder, head):
+    words = ("--head", head, "--batch", "4", "--lr", "0.01", "--freeze", "none")
+    logs = [
+        finish(start(folder, *words, "--precision", each, output=f"{each}.pt", iterations=20))[0]
+        for each in ("fp32", "bf16")
+    ]
+    one, other = (untimed(log)[-1] for log in logs)
+    assert one["loss"] == pytest.approx(other["loss"], rel=0.05) and one != other
+
+
 def changed(folder, change):
     """Write the list of scenes again, each line changed by CHANGE."""
     lines = map(json.loads, (folder / "scenes/objects.jsonl").read_text().splitlines())
