@@ -12,7 +12,7 @@ RUN := $(VENV)/bin
 OUTSIDE := $(PATH)
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help setup demo evidence bench test golden test-slow test-all lint clean voc07
+.PHONY: help setup demo demo-detection evidence bench test golden test-slow test-all lint clean voc07
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^# ----/ { print "" } /^[a-z0-9%.-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' \
@@ -78,6 +78,38 @@ demo/results.png: demo/jigsaw.jsonl demo/random.jsonl
 
 demo/puzzles.png: demo/jigsaw.pt demo/test.tsv
 	@show-pretext -q jigsaw demo/jigsaw.pt $$(head -n 3 demo/test.tsv | cut -f 1) -o $@
+
+# Detection on the same scenes: 100 to learn from, 50 to measure on, by Faster R-CNN with a small head.
+demo-detection: $(STAMP) ## Boxes: Faster R-CNN on the untrained network and on the puzzle's (10 minutes).
+	@$(MAKE) --no-print-directory demo/boxes.png demo/random-boxes.jsonl demo/jigsaw-boxes.jsonl
+	@echo
+	@report -q demo/random-boxes.jsonl demo/jigsaw-boxes.jsonl
+	@echo
+	@echo 'demo/boxes.png: green boxes are right, red ones wrong, blue ones objects that were missed.'
+
+demo/boxes-%.jsonl: demo/scenes.tsv
+	@list-objects -q voc demo/scenes --split $(if $(filter train,$*),trainval,test) \
+		| sed -n '1,$(if $(filter train,$*),100,50)p' > $@
+
+demo/random-boxes.pt: demo/boxes-train.jsonl
+	$(call detector,random:alexnet)
+
+demo/jigsaw-boxes.pt: demo/boxes-train.jsonl demo/jigsaw.pt
+	$(call detector,demo/jigsaw.pt)
+
+define detector
+@echo 'A detector on $(1), which is frozen: its maps are kept, and its head learns from them'
+@train-detector -q $(1) $< --head faster --size 160 --max-size 240 --fc 512 --cache demo/maps \
+	--batch 4 --lr 0.005 --iterations 250 -o $@ > $(@:.pt=.log.jsonl)
+endef
+
+demo/%-boxes.jsonl: demo/%-boxes.pt demo/boxes-test.jsonl
+	@echo 'What it finds in 50 other scenes, and how often it is right'
+	@detect -q $^ -o demo/$*-found.jsonl
+	@eval-detections -q demo/$*-found.jsonl demo/boxes-test.jsonl --tag data_set=scenes > $@
+
+demo/boxes.png: demo/jigsaw-boxes.jsonl
+	@show-detections -q demo/jigsaw-found.jsonl --objects demo/boxes-test.jsonl -o $@
 
 evidence: $(STAMP) ## Pretexts, labels and no training compared on generated scenes, 3 seeds (40 minutes).
 	benchmarks/evidence

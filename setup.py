@@ -10,6 +10,7 @@ COMMANDS = [
     "make-color-bins",
     "sample-yfcc",
     "list-images",
+    "list-objects",
     "make-scenes",
     "pretrain",
     "show-pretext",
@@ -20,6 +21,11 @@ COMMANDS = [
     "eval-svm",
     "train-linear",
     "eval-linear",
+    "make-proposals",
+    "train-detector",
+    "detect",
+    "eval-detections",
+    "show-detections",
     "report",
 ]
 
@@ -44,10 +50,13 @@ setup(
         "torchvision>=0.28",
     ],
     extras_require={
+        "coco": ["faster-coco-eval>=1.7"],
         "plot": ["matplotlib>=3.8"],
+        "proposals": ["opencv-contrib-python-headless>=4.8"],
         "test": [
             "hypothesis>=6.100",
             "mypy>=1.15",
+            "pycocotools>=2.0.8",
             "pytest>=8",
             "pytest-timeout>=2.2",
             "pytest-xdist>=3.5",

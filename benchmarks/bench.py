@@ -6,6 +6,7 @@ Names of functions as arguments run those alone, and coco, which is not among th
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -374,6 +375,113 @@ def linear(folder):
     yield "train-linear --cache (images/s; theirs without)", *rates, rates[0] / rates[1]
 
 
+def detection(folder):
+    """Steps of train-detector, frozen to the last stage of the body, on maps that are kept.
+
+    For Faster R-CNN on a ResNet-50 at 600 pixels, and on an AlexNet. Theirs: the same without the
+    cache; torchvision's GeneralizedRCNN of the same parts run plainly; and the head alone, forward
+    and backward on 64 boxes an image, which is the floor of a step with its body on the disk.
+    """
+    shell("head -n 4 scenes/objects.jsonl > few.jsonl", folder)
+    usual = "few.jsonl --head faster --batch 2 --iterations {} -j 0 -q --seed 0 --device cpu"
+    for arch, words, steps in (("resnet50", "", 3), ("alexnet", "--fc 1024", 6)):
+        line = f"train-detector random:{arch} {usual.format(steps)} {words} -o {arch}"
+        shell(f"{line}-making.pt --cache maps > log.jsonl", folder)
+        rates = []
+        for option in ("--cache maps", ""):
+            name = "cached" if option else "plain"
+            shell(f"{line}-{name}.pt {option} > log.jsonl", folder)
+            *_, last = (folder / "log.jsonl").read_text().splitlines()
+            rates.append(json.loads(last)["time_images_per_second"])
+        what = f"train-detector random:{arch} --cache (images/s; theirs"
+        yield f"{what} without)", *rates, rates[0] / rates[1]
+        if arch == "resnet50":
+            plain, alone = generalized(folder, steps), head_alone()
+            yield f"{what} torchvision's GeneralizedRCNN)", rates[0], plain, rates[0] / plain
+            floor = f"res5 on 64 boxes alone, {128 * head_products() / 1e9:.0f} GFLOP an image"
+            yield f"{what} {floor})", rates[0], alone, rates[0] / alone
+
+
+def head_products():
+    """Return the multiplications of res5 on a box: forward, and those of both gradients but the
+    first stage's by its input, which is not needed."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    res5, parts = res5_and_parts(1)
+    with FlopCounterMode(display=False) as counter:
+        res5(parts).sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def res5_and_parts(count):
+    import torch
+
+    from ssl_common.evaluation.detection.bodies import fixed
+    from ssl_common.models import registry
+
+    res5 = fixed(registry.build("resnet50", 0).res5).to(memory_format=torch.channels_last)
+    return res5, torch.randn(count, 1024, 14, 14).relu()
+
+
+def head_alone(images=2, times=3):
+    """Return images/s of res5 on 64 boxes an image, forward and backward."""
+    res5, parts = res5_and_parts(64 * images)
+
+    def step():
+        res5(parts).mean().backward()
+
+    step()
+    return images / seconds(step, times)
+
+
+def generalized(folder, steps, batch=2):
+    """Return images/s of torchvision's own classes for the same detector, in a plain loop."""
+    import torch
+    from torchvision import ops
+    from torchvision.io import ImageReadMode, read_image
+    from torchvision.models import resnet50
+    from torchvision.models.detection import anchor_utils, faster_rcnn, roi_heads, rpn
+    from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+    torch.manual_seed(0)
+    net = resnet50(norm_layer=ops.FrozenBatchNorm2d)
+    body = torch.nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2,
+                               net.layer3).requires_grad_(False)  # fmt: skip
+    body.out_channels = 1024
+    generator = anchor_utils.AnchorGenerator(((64, 128, 256, 512),), ((0.5, 1.0, 2.0),))
+    many = ({"training": 12_000, "testing": 2_000}, {"training": 2_000, "testing": 1_000})
+    proposing = rpn.RegionProposalNetwork(
+        generator, rpn.RPNHead(1024, 12), 0.7, 0.3, 256, 0.5, *many, 0.7
+    )
+    pool = ops.RoIPool(14, 1 / 16)
+    head = torch.nn.Sequential(net.layer4, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    looking = roi_heads.RoIHeads(
+        lambda maps, boxes, _shapes: pool(maps["0"], boxes), head,
+        faster_rcnn.FastRCNNPredictor(2048, 12), 0.5, 0.5, 64, 0.25, None, 0.05, 0.3, 100,
+    )  # fmt: skip
+    transform = GeneralizedRCNNTransform(600, 1000, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    model = GeneralizedRCNN(body, proposing, looking, transform).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    stepper = torch.optim.SGD(trained, 1e-3, momentum=0.9, weight_decay=5e-4)
+    rows = map(json.loads, (folder / "few.jsonl").read_text().splitlines())
+    rows = itertools.cycle(list(rows))
+
+    def step():
+        images, targets = [], []
+        for row in itertools.islice(rows, batch):
+            image = read_image(str(folder / row["path"]), ImageReadMode.RGB)
+            images.append(image.float() / 255)
+            boxes = torch.tensor(row["boxes"], dtype=torch.float32)
+            targets.append({"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64)})
+        stepper.zero_grad()
+        sum(model(images, targets).values()).backward()
+        stepper.step()
+
+    step()
+    return batch * steps / seconds(lambda: [step() for _ in range(steps)])
+
+
 def protocol(folder, shape, few=None):
     """Write f.npy and f.tsv, of FEW of the classes drawn at random; return the labels of all."""
     count, width, every = shape
@@ -483,7 +591,7 @@ def low_shot(folder):
 
 
 MEASUREMENTS = [startup, permutations, listing, reading, colours, svms, floor, low_shot]
-MEASUREMENTS += [features, conversion, linear, pretraining]
+MEASUREMENTS += [features, conversion, linear, detection, pretraining]
 
 
 def main():

@@ -114,8 +114,93 @@ OBJECTS = Format(
         "boxes": numbers("B* 4", least=0),
         "labels": Texts("B*", **LABELS),
         "difficult": Flag("B*"),
+        "crowd": Flag("B*", maybe=True),
     },
     checks=(_within_the_image,),
+    others=PLAIN,
+)
+
+# ---- Proposals: boxes where objects may be -------------------------------------------------------
+
+
+def _boxes_of_images(content):
+    """See that the offsets part the boxes, that each image has a name, and no box ends early."""
+    offsets, boxes = content["offsets"], content["boxes"]
+    if offsets[0] != 0 or offsets[-1] != len(boxes):
+        return f"offsets go from {offsets[0]} to {offsets[-1]}, where there are {len(boxes)} boxes"
+    if len(names := bytes(content["paths"]).split(b"\n")) != len(offsets) - 1:
+        return f"paths holds {len(names)} names, where offsets part {len(offsets) - 1} images"
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        return "boxes holds one that is not x1, y1, x2, y2"
+    return None
+
+
+PROPOSALS = Format(
+    "proposals",
+    "make them with make-proposals",
+    containers.read_arrays,
+    {
+        "format": Version(1),
+        "paths": integers("T", "uint8"),  # UTF-8, a newline between two
+        "offsets": integers("O", "int64", order="sorted"),
+        "boxes": reals("M* 4", "float32"),
+        "scores": reals("M*", "float32"),
+    },
+    checks=(_boxes_of_images,),
+    limits={"O": (2, 2**40)},
+)
+
+# ---- Detections: what a detector found in each image --------------------------------------------
+
+
+def _from_left_to_right(found):
+    """See that no box ends before it begins; it may be empty, or lie outside of the image."""
+    for x1, y1, x2, y2 in found["boxes"]:
+        if x2 < x1 or y2 < y1:
+            return f"boxes holds {[x1, y1, x2, y2]}, not x1, y1, x2, y2"
+    return None
+
+
+def _best_first(found):
+    """See that the scores fall; equal ones may follow each other."""
+    scores = found["scores"]
+    for before, score in zip(scores, scores[1:], strict=False):
+        if before < score:
+            return f"scores holds {before} before {score}: the best comes first"
+    return None
+
+
+DETECTIONS = Format(
+    "the detections in an image",
+    "mend the line or delete it",
+    containers.read_json,  # of a list of one image
+    {
+        "path": OBJECTS.entries["path"],
+        "width": integers(least=1),
+        "height": integers(least=1),
+        "boxes": numbers("B* 4"),
+        "labels": Texts("B*", **LABELS),
+        "scores": numbers("B*"),
+    },
+    checks=(_from_left_to_right, _best_first),
+    others=PLAIN,
+)
+
+COCO_RESULT = Format(
+    "one of COCO's results",
+    "it holds image_id, category_id, bbox (x, y, width, height) and score",
+    containers.read_json,  # an element of a list
+    {
+        "image_id": integers(),
+        "category_id": integers(),
+        "bbox": numbers("4"),
+        "score": numbers(),
+    },
+    checks=(
+        lambda found: (
+            f"bbox holds a side below 0, {found['bbox']}" if min(found["bbox"][2:]) < 0 else None
+        ),
+    ),
     others=PLAIN,
 )
 
@@ -367,6 +452,37 @@ LINEAR = Format(
     },
 )
 
+DETECTOR = Format(
+    "a detector",
+    "name a finished one, or train it again with train-detector",
+    _tensors("train-detector"),
+    {
+        "format": Version(1),
+        "classes": CLASSES,
+        "settings": Table(
+            SETTINGS
+            | {
+                "arch": Texts(),
+                "model": Texts(),
+                "classes": integers(letter="C"),
+                "objects": Texts(),
+                "head": Texts(of=("fast", "faster")),
+                "freeze": Texts(),
+                "pool": Texts(of=("roi-pool", "roi-align")),
+                "anchors": Texts(of=("detectron", "torchvision"), maybe=True),
+                "size": integers(least=1),
+                "max_size": integers(least=1),
+                "fc": integers(least=1, maybe=True),
+                "stride": integers(least=1),
+                "proposals": fields.TEXT,
+            }
+        ),
+        "frozen": State(),
+        "network": State(),
+        "about": Table(SIDECAR.entries),
+    },
+)
+
 CHECKPOINT = Format(
     "a checkpoint",
     "it is none that a run can go on from",
@@ -384,7 +500,7 @@ CHECKPOINT = Format(
         "optimizer": Opaque(),
         "random": Opaque(),
         "threads": integers(least=1),
-        "sums": reals("4", "float64"),
+        "sums": reals("*", "float64"),
         "lines": integers("*", least=0),
         "unreadable": integers(least=0),
     },

@@ -45,7 +45,8 @@ class Objective:
     def groups(self, network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         """Return the parameters of NETWORK as an optimizer takes them.
 
-        Weight decay spares batch norm, and biases where RECIPE does not decay them.
+        Weight decay spares batch norm, and biases where RECIPE does not decay them; "rate" is what
+        the rate is multiplied by, once where it says nothing.
         """
         norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
         spared = {id(p) for m in network.modules() if isinstance(m, norms) for p in m.parameters()}

@@ -10,7 +10,8 @@ class Recipe:
 
     LR is the rate at BATCH images a step; from each part of the steps in DROPS on it is that part
     of LR. It ends after STEPS, or EPOCHS where there are none. DECAY_BIASES tells whether weight
-    decay is for biases too.
+    decay is for biases too, which learn at BIAS_RATE times the rate. In the part of the steps that
+    WARM_UP says first, the rate rises from the part of it that it says second.
     """
 
     optimizer: str  # "sgd" or "adam"
@@ -23,3 +24,5 @@ class Recipe:
     epochs: float | None = None
     steps: int | None = None
     nesterov: bool | None = None  # of sgd
+    bias_rate: float | None = None  # once, where there is none
+    warm_up: list[float] | None = None

@@ -59,6 +59,11 @@ def sidecar(path: str) -> str:
     return f"{path}.json"
 
 
+def sidecar_text(content: Mapping[str, Any]) -> bytes:
+    """Return CONTENT as a sidecar has it, bytes."""
+    return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
 def contents(path: str) -> str:
     """Return the name of the file that says what the images of the feature file PATH held."""
     return f"{path}.images"
@@ -88,7 +93,7 @@ def writing_features(
         streams.writing_together([*paths, *held, *sidecars], removed=[*held, *sidecars]) as opened,
     ):
         for stream, content in zip(opened[-len(paths) :], fields.values(), strict=True):
-            stream.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+            stream.write(sidecar_text(content))
         yield list(opened[: -len(paths)])
 
 

@@ -36,7 +36,7 @@ SUBJECT = table({
 })  # fmt: skip
 # How something was trained: the classifiers of train-linear, or what --tag says of a network.
 SETTINGS = table({
-    TEXT: "recipe precision optimizer crop",
+    TEXT: "recipe precision optimizer crop head freeze pool",
     POSITIVE: "lr epochs",
     COUNT: "batch steps micro_batch synced_ranks",
     NUMBER: "weight_decay bn_momentum jitter lighting",

@@ -12,6 +12,7 @@ from typing import Literal
 
 from ssl_common import fields
 from ssl_common.fields import COUNT, INDEX, PERCENT, POSITIVE, TEXT, Fields, Record, Unit
+from ssl_common.schema import Mapping
 
 UNKNOWN = "?"  # in tables, for what a record does not say
 LAYER = ("layer", "shape")  # fields of any task that differ from layer to layer
@@ -140,6 +141,8 @@ NETWORK = (
 # ---- The tasks ----------------------------------------------------------------------------------
 
 MAP, TOP_1 = Metric("mAP", PERCENT), Metric("top-1", PERCENT)
+# VOC2007's own average precision of boxes: of another rule, a number is another metric.
+AP_50 = Metric("AP50 (11-point)", PERCENT)
 
 _OF_SVMS = fields.table({
     TEXT: "cost_from solver train_features train_dtype",
@@ -186,7 +189,28 @@ LINEAR = Task(
     of_a_seed=("inputs.model",),
 )
 
-TASKS = {task.name: task for task in (SVM, LOW_SHOT, LINEAR)}
+
+def _detector(record: Record) -> str:
+    head = f"{record['head']} R-CNN" if record.get("head") else ""
+    return " ".join(filter(None, (head, _written("frozen to {}", record, "freeze"))))
+
+
+DETECTION = Task(
+    "detection",
+    (AP_50,),
+    conditions=fields.table({INDEX: "detector_seed", TEXT: "proposals"}),
+    measured=dict.fromkeys(
+        ("ap50_area", "ap75", "ap50_95", "coco_ap", "coco_ap50", "coco_ap75"), PERCENT.entry()
+    )
+    | {"per_class_area": Mapping(PERCENT.entry(), maybe=True)}
+    | fields.table({INDEX: "objects objects_ignored detections detections_left_out"}),
+    label=(Part(("head", "freeze"), _detector),),
+    seeds=("seed", "detector_seed"),
+    of_a_seed=("inputs.detections",),
+    minor=("proposals",),
+)
+
+TASKS = {task.name: task for task in (SVM, LOW_SHOT, LINEAR, DETECTION)}
 
 
 def _names(tuples: Iterable[tuple]) -> tuple:

@@ -249,7 +249,7 @@ def picture(rng, name, size):
 def make_devkit(root, rng):
     """Write a PASCAL VOC 2007 devkit of 12 images: train 4, val 4, test 4."""
     lists = root / "ImageSets/Main"
-    for made in (lists, root / "JPEGImages"):
+    for made in (lists, root / "JPEGImages", root / "Annotations"):
         made.mkdir(parents=True)
     classes = ("cat", "dog", "train")
     names = [f"{5 * number + 7:06d}" for number in range(12)]
@@ -261,6 +261,10 @@ def make_devkit(root, rng):
             label[each, name] = 1 if each == shown else -1
         if number % 4 == 1:  # a second class, hard to see
             label[classes[(number // 3 + 1) % 3], name] = 0
+        shows = [each for each in classes if label[each, name] >= 0]
+        (root / f"Annotations/{name}.xml").write_text(
+            annotation(number, [(each, label[each, name] == 0) for each in shows])
+        )
     splits = {"train": names[0::3], "val": names[1::3], "test": names[2::3]}
     splits["trainval"] = sorted(splits["train"] + splits["val"])
     for split, members in splits.items():
@@ -268,6 +272,18 @@ def make_devkit(root, rng):
         for each in classes:
             rows = "".join(f"{name} {label[each, name]:2d}\n" for name in members)
             (lists / f"{each}_{split}.txt").write_text(rows)
+
+
+def annotation(number, shows):
+    """Return VOC's annotation of image NUMBER of 100 x 80 pixels that SHOWS (class, difficult)."""
+    places = [
+        f"<object><name>{name}</name><difficult>{difficult:d}</difficult><bndbox>"
+        f"<xmin>{20 + number}</xmin><ymin>{15 + 2 * place}</ymin>"
+        f"<xmax>{70 + number}</xmax><ymax>{60 + place}</ymax></bndbox></object>"
+        for place, (name, difficult) in enumerate(shows)
+    ]
+    size = "<size><width>100</width><height>80</height><depth>3</depth></size>"
+    return f"<annotation>{size}{''.join(places)}</annotation>\n"
 
 
 def make_listing(path):
@@ -334,9 +350,60 @@ def make_by_commands(folder):
         make("train-svm", "train.npy", "train.tsv", "-o", "svm.npz")
     if "eval_svm" in written:
         make("eval-svm", "svm.npz", "test.npy", "test.tsv", output="results.jsonl")
+    if "list_objects" in written:
+        make("list-objects", "voc", "VOCdevkit/VOC2007", "--split", "test", output="objects.jsonl")
+        make_detections(folder)
     if "train_linear" in written:
         words = ["random:caffenet", "train.tsv", "--cache", "--batch", "12", "--iterations", "9"]
         make("train-linear", *words, "-j", "0", "-o", "linear.pt")
+    if "train_detector" in written:
+        words = ["random:caffenet", "objects.jsonl", "--head", "faster", "--size", "64"]
+        words += ["--fc", "16", "--batch", "2", "--iterations", "2", "-j", "0"]
+        make("train-detector", *words, "-o", "detector.pt")
+
+
+@pytest.fixture(scope="session")
+def eight_scenes(tmp_path_factory):
+    """Return a folder with eight generated scenes, scenes/, and their objects."""
+    with alone(tmp_path_factory, "eight") as folder:
+        if not folder.exists():
+            making = folder.with_name("eight-making")
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            argv = [BIN / "make-scenes", "-n", "8", "-j", "0", "-o", "scenes", "-q"]
+            subprocess.run(
+                argv, cwd=making, env=environment(), check=True, stdout=subprocess.DEVNULL
+            )
+            making.rename(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(eight_scenes, tmp_path):
+    """Return tmp_path, with the eight scenes in it."""
+    (tmp_path / "scenes").symlink_to(eight_scenes / "scenes")
+    return tmp_path
+
+
+def make_detections(folder):
+    """Write what a detector may have found in objects.jsonl, and proposals as Detectron has them.
+
+    The class of the second image is found a little beside, that of the third too late.
+    """
+    objects = [json.loads(line) for line in (folder / "objects.jsonl").read_bytes().splitlines()]
+    proposals = {"boxes": [], "scores": [], "indexes": []}
+    with open(folder / "detections.jsonl", "w") as stream:
+        for number, image in enumerate(objects):
+            found = [[x1 + number, y1, x2 + 2 * number, y2] for x1, y1, x2, y2 in image["boxes"]]
+            boxes = [[1, 2, 30, 40 + number], *found]
+            image = {key: image[key] for key in ("path", "width", "height", "labels")}
+            image["boxes"], image["labels"] = boxes, [image["labels"][0], *image["labels"]]
+            image["scores"] = [0.75 - place / 8 - number / 64 for place in range(len(boxes))]
+            stream.write(json.dumps(image) + "\n")
+            proposals["boxes"].append(np.array([[0, 0, 99, 79], *boxes], np.float32))
+            proposals["scores"].append(np.zeros(len(boxes) + 1, np.float32))
+            proposals["indexes"].append(int(pathlib.Path(image["path"]).stem))
+    (folder / "proposals.pkl").write_bytes(pickle.dumps(proposals, 2))
 
 
 class Bomb:

@@ -39,6 +39,7 @@ EXAMPLES = {
     "make-color-bins": Example("-j 0 train.tsv", "train.tsv", binary=True),
     "sample-yfcc": Example("-n 10 listing.tsv", "listing.tsv"),
     "list-images": Example("voc VOCdevkit/VOC2007 --split trainval"),
+    "list-objects": Example("voc VOCdevkit/VOC2007 --split trainval"),
     "make-scenes": Example("-n 4 -j 0 -o new", product="new"),
     "pretrain": Example(
         "jigsaw --permutations p4.npy --iterations 2 --batch 4 -j 0 -o new.pt train.tsv",
@@ -61,6 +62,16 @@ EXAMPLES = {
         product="new.pt",
     ),
     "eval-linear": Example("linear.pt -j 0 test.tsv", "test.tsv"),
+    "train-detector": Example(
+        "random:caffenet --head faster --size 64 --fc 16 --iterations 1 -j 0 -o new.pt"
+        " objects.jsonl",
+        "objects.jsonl",
+        product="new.pt",
+    ),
+    "detect": Example("detector.pt -j 0 objects.jsonl", "objects.jsonl"),
+    "make-proposals": Example("--from proposals.pkl objects.jsonl", "objects.jsonl", binary=True),
+    "eval-detections": Example("detections.jsonl objects.jsonl", "objects.jsonl"),
+    "show-detections": Example("detections.jsonl --objects objects.jsonl", binary=True),
     "report": Example("results.jsonl", "results.jsonl"),
 }
 
@@ -80,7 +91,7 @@ BINARY = [c for c in COMMANDS if c in EXAMPLES and EXAMPLES[c].binary]
 NAMED = [c for c in COMMANDS if c in EXAMPLES and not EXAMPLES[c].product]
 # The checks of what commands share try those without torch, and of the others a few.
 QUICK = {"make-permutations", "sample-yfcc", "list-images", "make-scenes", "sample-low-shot"}
-QUICK |= {"eval-svm", "report"} | {"train-svm", "pretrain"}
+QUICK |= {"eval-svm", "report"} | {"train-svm", "pretrain"} | {"list-objects", "eval-detections"}
 
 
 def most(commands):

@@ -22,6 +22,9 @@ from ssl_common import formats, records, results, streams
 from ssl_common.data import identity, lines
 from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
+from ssl_common.evaluation.detection import networks as detectors
+from ssl_common.evaluation.detection.recipes import RECIPES as DETECTION
+from ssl_common.evaluation.detection.recipes import Design
 from ssl_common.evaluation.linear import recipes
 from ssl_common.evaluation.linear.heads import Heads
 from ssl_common.evaluation.svm import classifiers, lowshot, scoring
@@ -215,6 +218,18 @@ def linear_file():
             "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
 
 
+def detector():
+    design = Design("faster", "res4", size=64)
+    made = detectors.make(registry.build("tiny-resnet", 0), 2, design, "random:tiny-resnet", 0)
+    known = {"arch": "tiny-resnet", "model": "0" * 16, "classes": 2, "objects": "0" * 16}
+    known |= {"task": "detection", "cache": False, "stride": 16} | design.settings(False)
+    plan = resolve(DETECTION["voc07", "faster"], "voc07", images=512)
+    settings = plan.settings() | known | {"images": 512, "data": "0" * 16, "data_name": None}
+    about = {"format": 1, "model": "0" * 16, "arch": "tiny-resnet", "pretext": "random", "seed": 0}
+    return {"format": 1, "settings": settings, "classes": ["a", "b"], "about": about,
+            "frozen": made.frozen.state_dict(), "network": made.network.state_dict()}  # fmt: skip
+
+
 def tensors(content, read, use=lambda folder, path: None, loose=()):
     return Case(saved(content), content, saved, read, ".pt", use=use, loose=loose)
 
@@ -243,6 +258,12 @@ RECORD = TRAINED | {"task": "svm", "metric": "mAP", "value": 51.5, "data_set": "
                     "version": "0.2.0", "time_utc": "2019-11-01T00:00:00+00:00"}  # fmt: skip
 OBJECTS = {"path": "a/1.jpg", "width": 20, "height": 10, "boxes": [[0, 0, 20, 10], [1, 2, 3, 4.5]],
            "labels": ["cat", "dog"], "difficult": [False, True]}  # fmt: skip
+PROPOSALS = {"format": 1, "paths": np.frombuffer(b"a.jpg\nb c.jpg", np.uint8),
+             "offsets": np.array([0, 2, 2]), "boxes": np.array([[0, 1, 2, 3], [0, 0, 9, 9]], "f4"),
+             "scores": np.array([1, 0.5], "f4")}  # fmt: skip
+DETECTIONS = {"path": "a/1.jpg", "width": 20, "height": 10, "labels": ["cat", "dog"],
+              "boxes": [[0, 0, 20, 10], [-1, 2, 3, 4.5]], "scores": [0.5, 0.25]}  # fmt: skip
+COCO_RESULT = {"image_id": 7, "category_id": 3, "bbox": [1, 2, 3.5, 4], "score": 0.5}
 DRAWN = {"format": 1, "seed": 3, "digests": {"sample1_k2.npy": "0" * 16}}
 
 
@@ -282,6 +303,13 @@ CASES = {
         json_text(DRAWN), DRAWN, json_text, formats.SAMPLES.read, ".json", loose=("seed",)
     ),
     "objects": Case(json_text(OBJECTS), OBJECTS, json_text, formats.OBJECTS.read, ".json"),
+    "detections": Case(
+        json_text(DETECTIONS), DETECTIONS, json_text, formats.DETECTIONS.read, ".json"
+    ),
+    "COCO's result": Case(
+        json_text(COCO_RESULT), COCO_RESULT, json_text, formats.COCO_RESULT.read, ".json"
+    ),
+    "proposals": archive(npz(PROPOSALS), formats.PROPOSALS.read),
     "result": Case(json_text(RECORD), RECORD, json_text, record, ".json", loose=tuple(RECORD)),
     "network": tensors(network(), networks.load_network, show, ("permutations",)),
     "checkpoint": tensors(
@@ -289,6 +317,7 @@ CASES = {
         loose=("log_lines", "log_digest"),
     ),
     "linear": tensors(linear_file(), networks.load_linear),
+    "detector": tensors(detector(), networks.load_detector),
     "sample": one_array("sample", np.array([[1, 0], [0, 1], [-1, -1], [-1, -1]], np.int8), sample),
 }  # fmt: skip
 
@@ -619,6 +648,8 @@ SECTIONS = {
     "Low-shot classifiers (.npz)": formats.LOW_SHOT,
     "Network (.pt)": formats.NETWORK,
     "Linear classifiers (.pt)": formats.LINEAR,
+    "Detector (.pt)": formats.DETECTOR,
+    "Proposals (.npz)": formats.PROPOSALS,
 }
 
 
@@ -701,6 +732,11 @@ WRONG = [
     ("low-shot", "scale", put(0, 0.0), "scale holds 0.0, not a real number above 0"),
     ("low-shot", "lowshot_format", lambda a: a + 1, "lowshot_format 2, where this version reads 1"),
     ("bins", "points", lambda a: a.astype(float), "points is 3 x 2 of float64, not Q x 2 whole"),
+    ("proposals", "offsets", put(1, 3), "offsets is not in order"),
+    ("proposals", "offsets", put(0, -1), "offsets go from -1 to 2, where there are 2 boxes"),
+    ("proposals", "paths", lambda a: a[:5], "paths holds 1 names, where offsets part 2 images"),
+    ("proposals", "boxes", lambda a: a[:, ::-1], "boxes holds one that is not x1, y1, x2, y2"),
+    ("proposals", "scores", lambda a: a[:1], "scores is 1 of float32, not M real numbers"),
     ("sample", "sample", put((0, 0), 2), "sample holds 2, not a whole number of -1, 0, 1"),
 ]
 
@@ -723,9 +759,11 @@ KINDS = {
     "network": ("a network", ("checkpoint", "linear")),
     "checkpoint": ("a checkpoint", ("network", "linear")),
     "linear": ("linear classifiers", ("network", "checkpoint")),
+    "detector": ("a detector", ("network", "checkpoint", "linear")),
     "svm": ("classifiers of train-svm", ("low-shot", "bins")),
     "low-shot": ("low-shot classifiers of train-svm", ("svm", "bins")),
     "bins": ("colour bins", ("svm", "low-shot")),
+    "proposals": ("proposals", ("svm", "bins")),
 }
 
 

@@ -107,12 +107,15 @@ DECIDES = {
     "nesterov": False, "weight_decay": 0.1, "decay_biases": False, "bn_momentum": 0.5,
     "bn_affine": True, "warm_up": [0.1, 0.1], "drops": [[0.5, 0.1]], "warp": True, "flip": False,
     "crop": "center", "jitter": 0.5, "lighting": 0.5, "micro_batch": 64, "synced_ranks": 8,
+    "head": "fast", "freeze": "res4", "pool": "roi-pool", "detector_seed": 1, "proposals": "other",
     "shape": [1, 1, 1], "note": "my own", "list": [1, {"a": 2}],
 }  # fmt: skip
 DOES_NOT = {
     "value": 2.0, "per_class": {"cat": 9.0}, "interval": [1, 2], "bootstrap": 9,
     "bootstrap_seed": 1, "bootstrap_left_out": 1, "min": 1, "max": 1, "std": 1, "top_5": 9,
-    "cost": 0.5, "classes": 9,
+    "cost": 0.5, "classes": 9, "ap50_area": 9, "ap75": 9, "ap50_95": 9, "coco_ap": 9,
+    "coco_ap50": 9, "coco_ap75": 9, "per_class_area": {"cat": 9.0}, "objects": 9,
+    "objects_ignored": 1, "detections": 9, "detections_left_out": 1,
     "unseen": ["cow"], "seen_by": "paths", "fits": 9, "unconverged": 9, "argv": ["eval-svm"],
     "version": "9", "inferred": ["seed"], "time_utc": "now", "time_of_day": "noon",
 }  # fmt: skip
@@ -133,8 +136,10 @@ def test_what_makes_another_measurement(tmp_path, field, before):
         first, more = first | some, more | some
         kinds = {int: 3, float: 0.25, bool: not other, list: [2], dict: {"svm": "some"}}
         first[field] = kinds.get(type(other), "svm" if field == "task" else "some")
-        if field in ("per_class", "argv", "unseen", "drops", "inferred"):
-            first[field] = {"per_class": {"cat": 8.0}, "drops": [[0.25, 0.1]]}.get(field, ["some"])
+        if field in ("per_class", "per_class_area", "argv", "unseen", "drops", "inferred"):
+            cat = {"cat": 8.0}
+            others = {"per_class": cat, "per_class_area": cat, "drops": [[0.25, 0.1]]}
+            first[field] = others.get(field, ["some"])
     found, said = rows(tmp_path, first, more | {field: other})
     measurements = [row for row in found if not row.source]
     assert len(measurements) == 1 + (field in DECIDES)
@@ -349,11 +354,11 @@ def test_published_numbers():
     """Where two sources printed the same number, and the best layers that are quoted elsewhere."""
     every = [row for some in published.publication().entries.values() for row in some]
     found = {json.dumps(row["setting"], sort_keys=True): row for row in every}
-    assert len(found) == len(every) == 64  # no setting twice
+    assert len(found) == len(every) == 92  # no setting twice
     for row in found.values():
         assert row["how"] in ("read", "slide", "digitised") and row["source"]
         assert all(0 < value < 100 for value in row["values"].values())
-        assert set(row["values"]) in ({"best"}, {"conv1", "res2", "res3", "res4", "res5"})
+        assert set(row["values"]) in ({"best"}, {"-"}, {"conv1", "res2", "res3", "res4", "res5"})
 
     def best(**fields):
         match = [r for r in found.values() if fields.items() <= r["setting"].items()]
@@ -366,6 +371,30 @@ def test_published_numbers():
     assert best(**svm, arch="alexnet", data_name="yfcc-100m", permutations=100) == 54.4
     assert best(task="svm", pretext="colorization", arch="alexnet", neighbors=313) == 49.4
     assert best(task="linear", data_set="places205", pretext="random") == 16.6
+    boxes = {"task": "detection", "pretext": "jigsaw", "data_name": "imagenet-1k"}
+    assert best(**boxes, head="fast", freeze="res4", train_images=5011) == 56.6
+    assert best(**boxes, head="faster", train_images=16551) == 75.1
+
+
+def test_a_detector_stands_beside_its_published_number_alone(tmp_path):
+    """One of another head, another training or another rule has none."""
+    record = {
+        "task": "detection", "metric": "AP50 (11-point)", "data_set": "voc07", "value": 50.0,
+        "arch": "resnet50", "pretext": "jigsaw", "data_name": "in1k", "images": 1281167,
+        "head": "fast", "freeze": "res4", "train_images": 5011, "test_images": 4952,
+    }  # fmt: skip
+    others = [{"head": "faster", "freeze": "none"}, {"train_images": 5012}, {"metric": "COCO AP50"}]
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps(record | each) + "\n" for each in [{}, *others]))
+    rows, _summary = report.gather([str(path)])
+    papers = [row for row in rows if row.source]
+    assert [row.values for row in papers] == [{"-": 56.6}]
+    assert [row.label for row in rows][:2] == [
+        "resnet50 jigsaw (imagenet-1k, 1,281,167 images) fast R-CNN frozen to res4 "
+        "train_images=5011",
+        "paper",
+    ]
+    assert len({row.panel for row in rows}) == 2  # the other rule is in a panel of its own
 
 
 def test_tsv_and_json_hold_the_same(tmp_path):

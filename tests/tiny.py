@@ -1,4 +1,4 @@
-"""Run a command with a network of three layers registered: `python tests/tiny.py COMMAND ...`.
+"""Run a command with networks of few layers registered: `python tests/tiny.py COMMAND ...`.
 
 With FROZEN in the environment batch norm is frozen: it does not train, and mixes no images. With
 DROPOUT the network draws random numbers.
@@ -10,6 +10,7 @@ import sys
 from collections import OrderedDict
 
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from ssl_common.models import registry
 from ssl_common.models.trunk import StagedTrunk
@@ -44,7 +45,34 @@ class TinyLab(Tiny):
         self.conv1[0] = nn.Conv2d(1, 8, 7, stride=4)
 
 
-registry.TRUNKS |= {"tiny": Tiny, "tiny-lab": TinyLab}
+class TinyResNet(StagedTrunk):
+    """A ResNet of torchvision's blocks, one a stage, with few channels."""
+
+    name = "tiny-resnet"
+    input_size = 64
+    pooling = {"res4": (2, 1, 0), "res5": (1, 1, 0)}
+
+    def __init__(self):
+        conv1 = nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False)
+        stages = OrderedDict(
+            conv1=nn.Sequential(conv1, nn.BatchNorm2d(16), nn.ReLU(inplace=True)),
+            pool1=nn.MaxPool2d(3, 2, 1),
+        )
+        sizes = {"res2": (16, 16), "res3": (16, 32), "res4": (32, 64), "res5": (64, 128)}
+        for stage, (channels, filters) in sizes.items():
+            down = nn.Sequential(
+                nn.Conv2d(channels, filters, 1, 1 + (stage != "res2"), bias=False),
+                nn.BatchNorm2d(filters),
+            )
+            stride = 1 if stage == "res2" else 2
+            stages[stage] = nn.Sequential(BasicBlock(channels, filters, stride, down))
+        super().__init__(stages)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+registry.TRUNKS |= {"tiny": Tiny, "tiny-lab": TinyLab, "tiny-resnet": TinyResNet}
 
 if "DROPOUT" in os.environ:
 

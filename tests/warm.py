@@ -21,7 +21,8 @@ import warnings
 
 # Those that import torch, or what takes as long.
 COMMANDS = {"make-color-bins", "pretrain", "show-pretext", "convert-weights", "extract-features"}
-COMMANDS |= {"train-svm", "train-linear", "eval-linear"}
+COMMANDS |= {"train-detector", "detect"}
+COMMANDS |= {"train-svm", "train-linear", "eval-linear", "make-proposals", "show-detections"}
 
 
 # ---- Who asks -----------------------------------------------------------------------------------

@@ -113,25 +113,19 @@ def voc(root: str, split: str) -> list[Row]:
     Annotations/<id>.xml; without these either, as in the test set of VOC2012, images have none.
     Raises DataError naming file and line where the lists do not agree.
     """
+    images, labelled = _split(root, split)
+    labels_of: dict[str, dict[str, list[str]]] = {image: {"1": [], "0": []} for image in images}
     main = os.path.join(root, "ImageSets", "Main")
-    if not os.path.isdir(main):
-        raise DataError(f"{main}: no such folder: ROOT is like VOCdevkit/VOC2007")
-    splits, labelled = _lists(main)
-    if split not in splits:
-        raise DataError(f"{main}: no split {split!r}: there are {', '.join(sorted(splits))}")
-    labels_of: dict[str, dict[str, list[str]]] = {
-        image: {"1": [], "0": []} for image in _members(main, split)
-    }
     # All classes or none: one that lacks just this list would silently be absent everywhere.
     if any(known == split for _name, known in labelled):
         for name in sorted({name for name, _split in labelled}):
             for image, label in _class_labels(main, name, split, labels_of).items():
                 if label != "-1":
                     labels_of[image][label].append(name)
-    elif annotated := _annotated(root, labels_of):
+    elif annotated := annotations(root, images):
         for image, path in annotated.items():
             labels_of[image]["1"], labels_of[image]["0"] = _objects(path)
-    files = _image_files(os.path.join(root, "JPEGImages"))
+    files = image_files(root)
     rows = [
         Row(files(image), tuple(labels["1"]), tuple(labels["0"]))
         for image, labels in labels_of.items()
@@ -139,11 +133,28 @@ def voc(root: str, split: str) -> list[Row]:
     return sorted(rows, key=lambda row: os.fsencode(row.path))
 
 
-def _image_files(folder):
-    """Return a function of an image's id: its file in FOLDER, whatever its suffix.
+def _split(root: str, split: str) -> tuple[list[str], set[tuple[str, str]]]:
+    """Return the ids of the images of SPLIT in the devkit ROOT, and (class, split) of its lists."""
+    main = os.path.join(root, "ImageSets", "Main")
+    if not os.path.isdir(main):
+        raise DataError(f"{main}: no such folder: ROOT is like VOCdevkit/VOC2007")
+    splits, labelled = _lists(main)
+    if split not in splits:
+        raise DataError(f"{main}: no split {split!r}: there are {', '.join(sorted(splits))}")
+    return list(_members(main, split)), labelled
+
+
+def members(root: str, split: str) -> list[str]:
+    """Return the ids of the images of SPLIT in the devkit ROOT; raise DataError as voc() does."""
+    return _split(root, split)[0]
+
+
+def image_files(root: str) -> Callable[[str], str]:
+    """Return a function of an image's id: its file in the devkit ROOT, whatever its suffix.
 
     It is <id>.jpg, as in the devkit, where there is no file of that name.
     """
+    folder = os.path.join(root, "JPEGImages")
     names = os.listdir(folder) if os.path.isdir(folder) else ()
     known = collections.defaultdict(list)
     for name in sorted(names):
@@ -160,8 +171,11 @@ def _image_files(folder):
     return file
 
 
-def _annotated(root, images):
-    """Return {image: its annotation file} of all IMAGES, or {} where none has one."""
+def annotations(root: str, images: Iterable[str]) -> dict[str, str]:
+    """Return {id: its annotation file} of all IMAGES of the devkit ROOT, {} where none has one.
+
+    Raises DataError where some have one.
+    """
     folder = os.path.join(root, "Annotations")
     files = {image: os.path.join(folder, f"{image}.xml") for image in images}
     gone = [path for path in files.values() if not os.path.exists(path)]
@@ -171,13 +185,18 @@ def _annotated(root, images):
     return {} if gone else files
 
 
-def _objects(path):
-    """Return the classes of the objects in the annotation PATH: those seen well, and the others."""
+def annotation(path: str) -> ElementTree.Element:
+    """Return the annotation of an image in the file PATH; raise DataError where it is not XML."""
     try:
         with streams.regular(path) as stream:
-            places = ElementTree.parse(stream).getroot().findall("object")
+            return ElementTree.parse(stream).getroot()
     except ElementTree.ParseError as error:
         raise DataError(f"{path}: not XML, or damaged ({error})") from error
+
+
+def _objects(path):
+    """Return the classes of the objects in the annotation PATH: those seen well, and the others."""
+    places = annotation(path).findall("object")
     named = [
         (place.findtext("name", "").strip(), place.findtext("difficult", "")) for place in places
     ]

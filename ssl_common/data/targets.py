@@ -23,7 +23,8 @@ class Objects(NamedTuple):
 
     A box is x1, y1, x2, y2 in pixels, where 0, 0 is the upper left corner of the image; its right
     and lower edges lie outside of it, so that it is x2 - x1 wide. An object that is `difficult` is
-    left out of evaluation.
+    left out of evaluation. A `crowd` is a box around several objects, as COCO has them; () where
+    none is one.
     """
 
     path: str
@@ -32,6 +33,13 @@ class Objects(NamedTuple):
     boxes: tuple[Box, ...]
     labels: tuple[str, ...]
     difficult: tuple[bool, ...]
+    crowd: tuple[bool, ...] = ()
+
+    @property
+    def ignored(self) -> tuple[bool, ...]:
+        """Which objects neither count nor count against a detector: difficult ones, and crowds."""
+        crowd = self.crowd or (False,) * len(self.boxes)
+        return tuple(map(max, self.difficult, crowd))
 
 
 class ObjectList(Lines[Objects]):
@@ -45,8 +53,10 @@ class ObjectList(Lines[Objects]):
         content = formats.OBJECTS.check(containers.json_object(data, where), where)
         x1_to_y2 = tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in content["boxes"])
         labels, difficult = tuple(content["labels"]), tuple(content["difficult"])
+        crowd = tuple(content.get("crowd") or ())
+        size = content["width"], content["height"]
         return Objects(
-            content["path"], content["width"], content["height"], x1_to_y2, labels, difficult
+            content["path"], *size, x1_to_y2, labels, difficult, crowd if any(crowd) else ()
         )
 
 
@@ -55,6 +65,8 @@ def format_objects(objects: Objects) -> bytes:
     content = objects._asdict() | {
         name: list(getattr(objects, name)) for name in objects._fields[3:]
     }
+    if not any(objects.crowd):
+        del content["crowd"]
     check_name(objects.path)
     return records.line(formats.OBJECTS.check(content, objects.path))
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ssl_common import streams
 from ssl_common.streams import DataError
 
 
@@ -66,3 +67,13 @@ def fill(module: nn.Module, state: Any, path: str, what: str) -> None:
         # Not by load_state_dict: MNASNet's asks for a version that stands beside the weights.
         for name, tensor in module.state_dict().items():
             tensor.copy_(state[name])
+
+
+def digest(module: nn.Module) -> str:
+    """Return the digest of the state of MODULE: its names and numbers."""
+    state = module.state_dict().items()
+    return streams.digest(
+        piece
+        for name, value in state
+        for piece in (name.encode(), value.cpu().contiguous().numpy().tobytes())
+    )

@@ -50,7 +50,7 @@ def train(
         while step < plan.steps:
             lr = rate(step, plan)
             for group in stepper.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("rate", 1)
             stepper.zero_grad()
             weights = torch.zeros((), dtype=torch.float64, device=device)
             for part in range(RANK, parts, RANKS):

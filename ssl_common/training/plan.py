@@ -174,6 +174,6 @@ def resolve(
         lr or recipe.lr * batch / usual,
         epochs,
         steps or int(epochs * every),
-        [WARM_UP, usual / batch] if batch > usual else [0, 1],
+        recipe.warm_up or ([WARM_UP, usual / batch] if batch > usual else [0, 1]),
         micro_batch=batch,
     )

@@ -1,0 +1,1 @@
+"""Objects in images: proposals, detectors, their detections, and how these are measured."""
