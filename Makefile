@@ -23,7 +23,7 @@ setup: $(STAMP) ## Install in VENV (.venv) what the commands and the tests need;
 $(STAMP): export PATH := $(OUTSIDE)
 $(STAMP): setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --editable '.[plot,test]'
+	$(RUN)/python -m pip install --quiet --editable '.[plot,coco,proposals,test]'
 	touch $@
 
 define measure
