@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 EXAMPLE = ["detections.jsonl", "objects.jsonl"]
@@ -318,3 +319,39 @@ def test_operands(scratch, run):
     done = run("eval-detections", "again.jsonl", "detections.jsonl", check=1)
     words = "detections.jsonl:1: the detections in an image, not the objects of an image"
     assert words in done.stderr.decode()
+
+
+def test_results_on_coco_have_cocos_own_average_precision(data, tmp_path, measured, run, capfd):
+    """By the list and the command, as by pycocotools from COCO's own file; it has crowds."""
+    pytest.importorskip("faster_coco_eval")
+    coco, cocoeval = (pytest.importorskip(f"pycocotools.{n}") for n in ("coco", "cocoeval"))
+    root = data("coco2014_A")
+    file = root / "annotations/instances_val2014.json"
+    done = run("list-objects", "coco", root / "val2014", file, "-o", "o.jsonl", check=0)
+    truth = json.loads(file.read_text())
+    assert f"43 images, {len(truth['annotations'])} objects of 53 classes" in done.stderr.decode()
+    rng = np.random.default_rng(0)
+    known = sorted({each["category_id"] for each in truth["annotations"]})
+    results = []
+    for each in truth["annotations"]:
+        for _ in range(3):
+            x, y, width, height = (each["bbox"] * rng.uniform(0.8, 1.25, 4)).round(2).tolist()
+            name = each["category_id"] if rng.random() < 0.9 else int(rng.choice(known))
+            place = {
+                "image_id": each["image_id"],
+                "category_id": name,
+                "bbox": [x, y, width, height],
+            }
+            results.append(place | {"score": round(rng.random(), 6)})
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    record = measured("r.json", "o.jsonl", "--annotations", file, "--coco")
+    capfd.readouterr()
+    theirs = coco.COCO(str(file))
+    judge = cocoeval.COCOeval(theirs, theirs.loadRes(str(tmp_path / "r.json")), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    capfd.readouterr()
+    ours = [record["coco_ap"], record["coco_ap50"], record["coco_ap75"]]
+    assert ours == pytest.approx((100 * judge.stats[:3]).tolist(), abs=1e-9)
+    assert record["objects_ignored"] == sum(each["iscrowd"] for each in truth["annotations"]) == 4
