@@ -6,6 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from ssl_common.evaluation.detection import found as founds
+from ssl_common.evaluation.detection import truth as truths
+
 EXAMPLE = ["detections.jsonl", "objects.jsonl"]
 
 
@@ -95,6 +98,24 @@ def test_comp4_is_measured_as_our_own_form(scratch, measured, salt):
     found = measured("Main", "objects.jsonl")
     assert found["per_class"][name] is None and found["unseen"] == [name]
     assert found["classes"] == expected["classes"] - 1
+
+
+def test_every_form_has_the_same_boxes(scratch):
+    listed = truths.read(str(scratch / "objects.jsonl"))
+    comp4(scratch / "Main", lines(scratch / "detections.jsonl"), listed.classes)
+    coco(scratch)
+    files = {"detections.jsonl": None, "Main": None, "results.json": str(scratch / "c.json")}
+    forms = [founds.read(str(scratch / name), listed, ids) for name, ids in files.items()]
+    rows = [
+        sorted(zip(*map(np.ndarray.tolist, (f.images, f.labels, f.boxes, f.scores)), strict=True))
+        for f in forms
+    ]
+    expected = sorted(
+        [number, listed.classes.index(label), box, score]
+        for number, row in enumerate(lines(scratch / "detections.jsonl"))
+        for label, box, score in zip(row["labels"], row["boxes"], row["scores"], strict=True)
+    )
+    assert [list(map(list, each)) for each in rows] == [expected] * 3
 
 
 def coco(scratch):
@@ -262,6 +283,17 @@ def test_images_of_one_name_cannot_be_told_in_comp4(scratch, measured):
     write(scratch / "two.jsonl", rows)
     comp4(scratch / "Main", lines(scratch / "detections.jsonl"), ["cat"])
     measured("Main", "two.jsonl", words="other/000017.jpg have one name, which VOC's files do not")
+
+
+def test_the_record_knows_what_it_was_measured_on(scratch, measured):
+    """Another flag of an object is another measurement of the same images."""
+    rows, first = lines(scratch / "objects.jsonl"), measured(*EXAMPLE)
+    rows[0]["difficult"] = [not flag for flag in rows[0]["difficult"]]
+    write(scratch / "others.jsonl", rows)
+    second = measured(EXAMPLE[0], "others.jsonl")
+    assert first["test_manifest"] == second["test_manifest"]
+    assert first["inputs"]["objects"] != second["inputs"]["objects"]
+    assert first["inputs"]["detections"] == second["inputs"]["detections"]
 
 
 def test_an_image_listed_twice_is_named(scratch, measured):
