@@ -52,7 +52,7 @@ setup(
     extras_require={
         "coco": ["faster-coco-eval>=1.7"],
         "plot": ["matplotlib>=3.8"],
-        "proposals": ["opencv-contrib-python-headless>=4.8"],
+        "proposals": ["opencv-contrib-python-headless>=4.10.0.84"],
         "test": [
             "hypothesis>=6.100",
             "mypy>=1.15",

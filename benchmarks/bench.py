@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -590,8 +591,128 @@ def low_shot(folder):
     )
 
 
+JUDGE = """
+import sys
+from {module} import {data_set}
+from {judging} import {name}
+
+truth = {data_set}(sys.argv[1])
+judge = {name}(truth, truth.loadRes(sys.argv[2]), "bbox")
+judge.evaluate()
+judge.accumulate()
+judge.summarize()
+"""
+JUDGES = {
+    "faster-coco-eval": JUDGE.format(
+        module="faster_coco_eval",
+        data_set="COCO",
+        judging="faster_coco_eval",
+        name="COCOeval_faster",
+    ),
+    "pycocotools": JUDGE.format(
+        module="pycocotools.coco", data_set="COCO", judging="pycocotools.cocoeval", name="COCOeval"
+    ),
+}
+
+
+def detections(folder):
+    """The stored detections of VOC2007 test, 67,486 boxes; theirs by COCO's rule, from its files.
+
+    Where there is no such data, as many boxes that are drawn.
+    """
+    data = pathlib.Path(os.environ.get("SSL_BENCH_DATA", "../shared/data")).resolve()
+    found, objects, what = folder / "comp4", folder / "objects.jsonl", "VOC2007 test"
+    if (data / "voc07_detections_yolov2").exists():
+        devkit = data / "voc2007_text_full/VOCdevkit/VOC2007"
+        shell(f"list-objects voc {devkit} --split test -q -o {objects}", folder)
+        shutil.copytree(data / "voc07_detections_yolov2/results", found)
+    else:
+        what = "drawn boxes"
+        draw_boxes(found, objects)
+    write_as_coco(found, objects, folder)
+    ours = {
+        form: seconds(
+            lambda line=line: shell(f"eval-detections -q {line} objects.jsonl", folder), 3
+        )
+        for form, line in (("JSON lines", "detections.jsonl"), ("comp4", "comp4"))
+    }
+    for name, code in JUDGES.items():
+        (folder / "judge.py").write_text(code)
+        theirs = seconds(lambda: shell("python judge.py truth.json results.json", folder))
+        for form, here in ours.items():
+            label = f"eval-detections, {what}, {form} (s; theirs {name})"
+            yield label, here, theirs, theirs / here
+
+
+def draw_boxes(folder, objects):
+    """Write 67,486 detections of 19 classes as comp4 into FOLDER, and OBJECTS of 4,952 images."""
+    rng = np.random.default_rng(0)
+    corners = rng.integers(1, 300, (4952, 16, 2))
+    boxes = np.dstack([corners, corners + rng.integers(20, 150, corners.shape)])
+    labels = rng.integers(0, 19, (4952, 16))
+    folder.mkdir()
+    files = [open(folder / f"comp4_det_test_c{n}.txt", "w") for n in range(19)]  # noqa: SIM115
+    with open(objects, "w") as stream, contextlib.ExitStack() as stack:
+        files = [stack.enter_context(file) for file in files]
+        for image, (places, names) in enumerate(zip(boxes, labels.tolist(), strict=True)):
+            row = {"path": f"{image:06d}.jpg", "width": 500, "height": 500}
+            row |= {"boxes": places[:3].tolist(), "labels": [f"c{n}" for n in names[:3]]}
+            stream.write(json.dumps(row | {"difficult": [False, False, rng.random() < 0.6]}) + "\n")
+            for box, name in zip(places[2:].tolist(), names[2:], strict=True):
+                where = " ".join(map(str, rng.normal(box, 4).round(6).tolist()))
+                files[name].write(f"{image:06d} {rng.random():.6f} {where}\n")
+
+
+def write_as_coco(found, objects, folder):
+    """Write the comp4 files FOUND and the list OBJECTS as JSON lines, and as COCO has both."""
+    from ssl_common.evaluation.detection import detections, truth
+    from ssl_common.evaluation.detection import found as founds
+
+    listed = truth.read(str(objects))
+    rows = founds.read(str(found), listed)
+    by_image = [[] for _ in listed.listed]
+    for image, label, box, score in zip(*map(np.ndarray.tolist, rows_of(rows)), strict=True):
+        by_image[image].append((score, listed.classes[label], tuple(box)))
+    with open(folder / "detections.jsonl", "wb") as stream:
+        for image, mine in zip(listed.listed, by_image, strict=True):
+            scores, labels, boxes = (
+                zip(*sorted(mine, reverse=True), strict=True) if mine else [()] * 3
+            )
+            size = image.width, image.height
+            each = detections.Detections(image.path, *size, boxes, labels, scores)
+            stream.write(detections.format_detections(each))
+    names = {name: n for n, name in enumerate(listed.classes, 1)}
+    content = {
+        "images": [{"id": n} for n in range(len(listed.listed))],
+        "categories": [{"id": n, "name": name} for name, n in names.items()],
+        "annotations": [
+            {"id": n, "image_id": image, "category_id": label + 1, "bbox": sides(box),
+             "area": 1.0, "iscrowd": int(ignored)}
+            for n, (image, label, box, ignored) in enumerate(zip(
+                listed.images.tolist(), listed.labels.tolist(), listed.boxes.tolist(),
+                listed.ignored.tolist(), strict=True,
+            ), 1)
+        ],
+    }  # fmt: skip
+    (folder / "truth.json").write_text(json.dumps(content))
+    results = [
+        {"image_id": image, "category_id": label + 1, "bbox": sides(box), "score": score}
+        for image, label, box, score in zip(*map(np.ndarray.tolist, rows_of(rows)), strict=True)
+    ]
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def rows_of(found):
+    return found.images, found.labels, found.boxes, found.scores
+
+
+def sides(box):
+    x1, y1, x2, y2 = box
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
 MEASUREMENTS = [startup, permutations, listing, reading, colours, svms, floor, low_shot]
-MEASUREMENTS += [features, conversion, linear, detection, pretraining]
+MEASUREMENTS += [features, conversion, linear, detection, detections, pretraining]
 
 
 def main():

@@ -3,7 +3,11 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+
+from ssl_common.evaluation.detection import found as founds
+from ssl_common.evaluation.detection import truth as truths
 
 EXAMPLE = ["detections.jsonl", "objects.jsonl"]
 
@@ -94,6 +98,24 @@ def test_comp4_is_measured_as_our_own_form(scratch, measured, salt):
     found = measured("Main", "objects.jsonl")
     assert found["per_class"][name] is None and found["unseen"] == [name]
     assert found["classes"] == expected["classes"] - 1
+
+
+def test_every_form_has_the_same_boxes(scratch):
+    listed = truths.read(str(scratch / "objects.jsonl"))
+    comp4(scratch / "Main", lines(scratch / "detections.jsonl"), listed.classes)
+    coco(scratch)
+    files = {"detections.jsonl": None, "Main": None, "results.json": str(scratch / "c.json")}
+    forms = [founds.read(str(scratch / name), listed, ids) for name, ids in files.items()]
+    rows = [
+        sorted(zip(*map(np.ndarray.tolist, (f.images, f.labels, f.boxes, f.scores)), strict=True))
+        for f in forms
+    ]
+    expected = sorted(
+        [number, listed.classes.index(label), box, score]
+        for number, row in enumerate(lines(scratch / "detections.jsonl"))
+        for label, box, score in zip(row["labels"], row["boxes"], row["scores"], strict=True)
+    )
+    assert [list(map(list, each)) for each in rows] == [expected] * 3
 
 
 def coco(scratch):
@@ -263,6 +285,17 @@ def test_images_of_one_name_cannot_be_told_in_comp4(scratch, measured):
     measured("Main", "two.jsonl", words="other/000017.jpg have one name, which VOC's files do not")
 
 
+def test_the_record_knows_what_it_was_measured_on(scratch, measured):
+    """Another flag of an object is another measurement of the same images."""
+    rows, first = lines(scratch / "objects.jsonl"), measured(*EXAMPLE)
+    rows[0]["difficult"] = [not flag for flag in rows[0]["difficult"]]
+    write(scratch / "others.jsonl", rows)
+    second = measured(EXAMPLE[0], "others.jsonl")
+    assert first["test_manifest"] == second["test_manifest"]
+    assert first["inputs"]["objects"] != second["inputs"]["objects"]
+    assert first["inputs"]["detections"] == second["inputs"]["detections"]
+
+
 def test_an_image_listed_twice_is_named(scratch, measured):
     rows = lines(scratch / "objects.jsonl")
     write(scratch / "two.jsonl", [*rows, rows[0]])
@@ -318,3 +351,39 @@ def test_operands(scratch, run):
     done = run("eval-detections", "again.jsonl", "detections.jsonl", check=1)
     words = "detections.jsonl:1: the detections in an image, not the objects of an image"
     assert words in done.stderr.decode()
+
+
+def test_results_on_coco_have_cocos_own_average_precision(data, tmp_path, measured, run, capfd):
+    """By the list and the command, as by pycocotools from COCO's own file; it has crowds."""
+    pytest.importorskip("faster_coco_eval")
+    coco, cocoeval = (pytest.importorskip(f"pycocotools.{n}") for n in ("coco", "cocoeval"))
+    root = data("coco2014_A")
+    file = root / "annotations/instances_val2014.json"
+    done = run("list-objects", "coco", root / "val2014", file, "-o", "o.jsonl", check=0)
+    truth = json.loads(file.read_text())
+    assert f"43 images, {len(truth['annotations'])} objects of 53 classes" in done.stderr.decode()
+    rng = np.random.default_rng(0)
+    known = sorted({each["category_id"] for each in truth["annotations"]})
+    results = []
+    for each in truth["annotations"]:
+        for _ in range(3):
+            x, y, width, height = (each["bbox"] * rng.uniform(0.8, 1.25, 4)).round(2).tolist()
+            name = each["category_id"] if rng.random() < 0.9 else int(rng.choice(known))
+            place = {
+                "image_id": each["image_id"],
+                "category_id": name,
+                "bbox": [x, y, width, height],
+            }
+            results.append(place | {"score": round(rng.random(), 6)})
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    record = measured("r.json", "o.jsonl", "--annotations", file, "--coco")
+    capfd.readouterr()
+    theirs = coco.COCO(str(file))
+    judge = cocoeval.COCOeval(theirs, theirs.loadRes(str(tmp_path / "r.json")), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    capfd.readouterr()
+    ours = [record["coco_ap"], record["coco_ap50"], record["coco_ap75"]]
+    assert ours == pytest.approx((100 * judge.stats[:3]).tolist(), abs=1e-9)
+    assert record["objects_ignored"] == sum(each["iscrowd"] for each in truth["annotations"]) == 4

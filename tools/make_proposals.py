@@ -36,7 +36,7 @@ def main(images, files, mode, output, root, seed, workers):
     """
     if [images, *files].count("-") > 1:
         raise click.UsageError("only one operand can be standard input")
-    from ssl_common.evaluation.detection import foreign_proposals, proposals, selective_search
+    from ssl_common.evaluation.detection import foreign_proposals, proposals
 
     listed = proposals.ImageList(images)
     paths = [row.path for row in listed]
@@ -45,6 +45,8 @@ def main(images, files, mode, output, root, seed, workers):
         if files:
             made, left_out = foreign_proposals.convert(files, paths)
         else:
+            from ssl_common.evaluation.detection import selective_search  # with torch
+
             how = selective_search.Search(mode, seed, root)
             found = selective_search.search(listed, how, workers, progress)
             made = proposals.gather("Selective Search", paths, found)

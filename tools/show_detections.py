@@ -11,7 +11,11 @@ from ssl_common import cli, streams, values
 @click.option("--objects", metavar="FILE", help="List of objects: show which boxes are right.")
 @click.option("-n", "--count", type=values.Whole(1, 1000), default=6, help="Images, the first.")
 @click.option(
-    "--least", type=float, default=0.3, metavar="SCORE", help="Least score of a box that is drawn."
+    "--least",
+    type=values.Share(),
+    default="0.3",
+    metavar="SCORE",
+    help="Least score of a box that is drawn, 0 to 1.",
 )
 @cli.output_option
 @cli.root_option

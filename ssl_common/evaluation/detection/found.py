@@ -235,12 +235,13 @@ def _coco(data: bytes, name: str, truth: Truth, annotations: str, others: bool) 
     except ValueError as error:
         raise DataError(f"{name}: not JSON ({legible.line(error)})") from error
     paths, categories = coco.ids((each.path for each in truth.listed), annotations)
-    numbers = {key: truth.places[path] for path, key in paths.items()}
+    lines = truth.places
+    numbers = {key: lines[path] for path, key in paths.items()}
     classes = {key: label for label, key in categories.items()}
     rows = _Rows(truth, others)
     for index, place in enumerate(places, 1):
         where = f"{name}: result {index:,}"
-        found = formats.COCO_RESULT.check(place, where)
+        found = place if _is_result(place) else formats.COCO_RESULT.check(place, where)
         if (image := numbers.get(found["image_id"])) is None:
             raise _another(where, f"image_id {found['image_id']}", truth)
         if (label := classes.get(found["category_id"])) is None:
@@ -252,3 +253,20 @@ def _coco(data: bytes, name: str, truth: Truth, annotations: str, others: bool) 
         rows.boxes.append((x, y, x + width, y + height))
         rows.scores.append(found["score"])
     return rows.found()
+
+
+def _is_result(place: Any) -> bool:
+    """Tell at once whether PLACE is as formats.COCO_RESULT says; where it cannot tell, say no."""
+    try:
+        box, score = place["bbox"], place["score"]
+        return (
+            len(place) == len(formats.COCO_RESULT.entries)
+            and type(place["image_id"]) is type(place["category_id"]) is int
+            and type(box) is list
+            and len(box) == 4
+            and set(map(type, (*box, score))) <= {int, float}
+            and max(map(abs, (*box, score))) <= schema.FARTHEST
+            and box[2] >= 0 <= box[3]
+        )
+    except (KeyError, TypeError):
+        return False

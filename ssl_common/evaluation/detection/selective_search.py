@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ssl_common.crew import side_by_side
+from ssl_common.data import images as pictures
 from ssl_common.data.manifest import Row
 from ssl_common.data.targets import Objects
 from ssl_common.evaluation.detection.proposals import Boxes, ImageList
@@ -63,8 +64,6 @@ def _alone() -> None:
 
 def _of_line(images: ImageList, how: Search, index: int) -> np.ndarray:
     """Return the boxes of line INDEX, from 0, of IMAGES, float32 (n, 4)."""
-    from ssl_common.data import images as pictures
-
     row: Objects | Row = images[index]
     try:
         pixels = pictures.read(row.path, how.root).numpy()
