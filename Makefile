@@ -22,11 +22,12 @@ setup: $(STAMP) ## Install in VENV (.venv) what the commands and the tests need;
 
 $(STAMP): export PATH := $(OUTSIDE)
 $(STAMP): setup.py
-	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --editable '.[plot,coco,proposals,test]' || { echo 'make' \
-		'setup: pip could not install; this step alone needs the network, or an index named by' \
-		'PIP_INDEX_URL' >&2; exit 1; }
-	touch $@
+	@echo 'Installing into $(VENV): this takes minutes'
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN)/python -m pip install --quiet --editable '.[plot,coco,proposals,test]' || { \
+		echo 'make setup: pip failed; this step alone needs the network, or PIP_INDEX_URL' >&2; \
+		exit 1; }
+	@touch $@
 
 # Each step of the demo is a file: a rerun makes what is missing, and an interrupted one goes on.
 demo: $(STAMP) ## A puzzle learned on generated scenes, a table and two pictures (3 minutes).
