@@ -273,6 +273,16 @@ def _finite(text: str) -> float:
     return number
 
 
+def parse_quickly(text: str) -> Any:
+    """Return what parse() does of TEXT, in a fifth of the time where there are many numbers.
+
+    But who calls it sees to numbers that are not finite, to half of a character, and to errors: any
+    ValueError or RecursionError, which parse() then tells in words.
+    """
+    return _QUICK.decode(text)
+
+
+_QUICK = json.JSONDecoder(object_pairs_hook=_object)
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_whole, parse_float=_finite, parse_constant=_finite
 )

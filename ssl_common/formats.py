@@ -24,6 +24,7 @@ from ssl_common.schema import (
     reals,
 )
 
+PATH: dict[str, Any] = {"pattern": r"[^\t\n\r\0?][^\t\n\r\0]*", "called": "path"}
 LABELS: dict[str, Any] = {"pattern": r"[^\t\n\r,?][^\t\n\r,]*", "called": "class name"}
 CLASSES = Texts("C", order="rising", **LABELS)
 DIGEST = Texts(pattern="[0-9a-f]{16}", called="digest")
@@ -108,7 +109,7 @@ OBJECTS = Format(
     "mend the line or delete it",
     containers.read_json,  # of a list of one image
     {
-        "path": Texts(pattern=r"[^\t\n\r\0?][^\t\n\r\0]*", called="path"),
+        "path": Texts(**PATH),
         "width": integers(least=1),
         "height": integers(least=1),
         "boxes": numbers("B* 4", least=0),
@@ -175,7 +176,7 @@ DETECTIONS = Format(
     "mend the line or delete it",
     containers.read_json,  # of a list of one image
     {
-        "path": OBJECTS.entries["path"],
+        "path": Texts(**PATH),
         "width": integers(least=1),
         "height": integers(least=1),
         "boxes": numbers("B* 4"),

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from ssl_common.data import coco
 from ssl_common.evaluation.detection import detections
 from ssl_common.evaluation.detection.detections import DetectionList, Detections
 from ssl_common.streams import DataError
@@ -123,3 +124,21 @@ def test_coco_has_sides_and_the_ids_of_the_annotations():
         detections.write_coco(io.BytesIO(), {"d/1.jpg": 7}, categories, [NOTHING])
     with pytest.raises(DataError, match="'dog': the annotations have no such category"):
         detections.write_coco(io.BytesIO(), images, {"cat": 17}, [SEVERAL])
+
+
+def test_ids_go_by_the_end_of_a_path(tmp_path):
+    images = {"a/1.jpg": 11, "b/1.jpg": 12, "2.jpg": 20}
+    content = {
+        "images": [{"id": key, "file_name": name} for name, key in images.items()],
+        "categories": [{"id": 90, "name": "cat"}, {"id": 3, "name": "dog"}],
+        "annotations": [],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    paths = ["root/b/1.jpg", "./a/1.jpg", "2.jpg", "root//2.jpg", "x2.jpg", "c/1.jpg"]
+    found, categories = coco.ids(paths, str(tmp_path / "c.json"))
+    assert found == dict(zip(paths, (12, 11, 20, 20), strict=False))
+    assert categories == {"cat": 90, "dog": 3}
+    content["images"].append({"id": 30, "file_name": "x/2.jpg"})
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="root/x/2.jpg may be image 20 or 30: rename one of them"):
+        coco.ids(["root/x/2.jpg"], str(tmp_path / "c.json"))

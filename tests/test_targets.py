@@ -85,7 +85,7 @@ def test_wrong_objects_are_named_by_line(listed, tmp_path, change, words):
     assert message.endswith(": mend the line or delete it")
 
 
-@pytest.mark.parametrize("missing", ALONE._fields)
+@pytest.mark.parametrize("missing", ALONE._fields[:-1])  # no crowd is none
 def test_an_object_list_has_all_fields(listed, missing):
     content = json.loads(targets.format_objects(ALONE))
     del content[missing]

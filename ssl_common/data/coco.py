@@ -93,7 +93,7 @@ def ids(paths: Iterable[str], annotations: str) -> tuple[dict[str, int], dict[st
         of_it = known.get(os.path.basename(whole), ())
         numbers = [key for name, key in of_it if f"/{whole}".endswith(f"/{name}")]
         if len(numbers) > 1:
-            message = f"{path} may be image {numbers[0]} or {numbers[1]}: give it its folder"
+            message = f"{path} may be image {numbers[0]} or {numbers[1]}: rename one of them"
             raise DataError(f"{source}: {message}")
         if numbers:
             found[path] = numbers[0]

@@ -4,7 +4,10 @@ Lists of these are read by line number, as manifests are: objects (.jsonl) and p
 ssl-formats(5).
 """
 
-from typing import NamedTuple
+import functools
+import re
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,10 +15,12 @@ from ssl_common import containers, formats, records, streams
 from ssl_common.data.lines import MARK, Lines
 from ssl_common.data.manifest import check_name
 from ssl_common.data.stores import Store
+from ssl_common.schema import FARTHEST, LARGEST, Format
 
 # ---- Boxes --------------------------------------------------------------------------------------
 
 Box = tuple[float, float, float, float]
+SIZE = ("width", "height")
 
 
 class Objects(NamedTuple):
@@ -49,8 +54,10 @@ class ObjectList(Lines[Objects]):
 
     def parse(self, data: bytes, line: int) -> Objects:
         """Return the Objects of DATA, line number LINE; raise DataError for what is wrong."""
-        where = f"{streams.name(self.path)}:{line}"
-        content = formats.OBJECTS.check(containers.json_object(data, where), where)
+        content = plain_boxes(data, formats.OBJECTS)
+        if content is None or not _are_plain(content):
+            where = f"{streams.name(self.path)}:{line}"
+            content = formats.OBJECTS.check(containers.json_object(data, where), where)
         x1_to_y2 = tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in content["boxes"])
         labels, difficult = tuple(content["labels"]), tuple(content["difficult"])
         crowd = tuple(content.get("crowd") or ())
@@ -58,6 +65,52 @@ class ObjectList(Lines[Objects]):
         return Objects(
             content["path"], *size, x1_to_y2, labels, difficult, crowd if any(crowd) else ()
         )
+
+
+def plain_boxes(data: bytes, kind: Format) -> dict[str, Any] | None:
+    """Return the JSON object DATA, boxes in an image, if path, size, boxes and labels are right.
+
+    That is, if it is seen at once, and all its entries are those that KIND needs: there are tens of
+    thousands of boxes. Else None: KIND then says what is wrong, if anything is.
+    """
+    try:
+        content = containers.parse_quickly(data.decode())
+        path, boxes, labels = content["path"], content["boxes"], content["labels"]
+        sides = list(chain.from_iterable(boxes))
+        path.encode()
+        right = (
+            content.keys() == kind.needed
+            and re.fullmatch(formats.PATH["pattern"], path)
+            and all(type(content[side]) is int and 0 < content[side] <= LARGEST for side in SIZE)
+            and type(boxes) is type(labels) is list
+            and len(boxes) == len(labels)
+            and set(map(type, boxes)) <= {list}
+            and set(map(len, boxes)) <= {4}
+            and set(map(type, sides)) <= {int, float}
+            and sum(map(abs, sides)) <= FARTHEST  # not so for NaN
+            and all(map(_is_label, labels))
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    return content if right else None
+
+
+@functools.lru_cache(1 << 12)
+def _is_label(label: str) -> bool:
+    label.encode()
+    return bool(re.fullmatch(formats.LABELS["pattern"], label))
+
+
+def _are_plain(content: dict[str, Any]) -> bool:
+    """Tell whether the rest of CONTENT, of plain_boxes(), is as formats.OBJECTS says."""
+    boxes, difficult = content["boxes"], content["difficult"]
+    width, height = content["width"], content["height"]
+    return (
+        type(difficult) is list
+        and len(difficult) == len(boxes)
+        and set(map(type, difficult)) <= {bool}
+        and all(0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height for x1, y1, x2, y2 in boxes)
+    )
 
 
 def format_objects(objects: Objects) -> bytes:

@@ -9,12 +9,13 @@ the last one that is inside, those of COCO hold x, y, width and height.
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ssl_common import containers, formats, legible, records, streams
 from ssl_common.data.lines import Lines
 from ssl_common.data.manifest import check_name
-from ssl_common.data.targets import Box
+from ssl_common.data.targets import Box, plain_boxes
+from ssl_common.schema import FARTHEST
 from ssl_common.streams import DataError
 
 
@@ -45,10 +46,31 @@ class DetectionList(Lines[Detections]):
 
 def parse(data: bytes, where: str) -> Detections:
     """Return the Detections that the line DATA holds; raise DataError that names WHERE."""
-    content = formats.DETECTIONS.check(containers.json_object(data, where), where)
+    content = read_line(data, where)
     boxes = tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in content["boxes"])
     labels, scores = tuple(content["labels"]), tuple(content["scores"])
     return Detections(content["path"], content["width"], content["height"], boxes, labels, scores)
+
+
+def read_line(data: bytes, where: str) -> dict[str, Any]:
+    """Return the entries of the line DATA, checked; raise DataError that names WHERE."""
+    content = plain_boxes(data, formats.DETECTIONS)
+    if content is None or not _are_plain(content):
+        content = formats.DETECTIONS.check(containers.json_object(data, where), where)
+    return content
+
+
+def _are_plain(content: dict[str, Any]) -> bool:
+    """Tell whether the rest of CONTENT, of plain_boxes(), is as formats.DETECTIONS says."""
+    scores = content["scores"]
+    return (
+        type(scores) is list
+        and len(scores) == len(content["boxes"])
+        and set(map(type, scores)) <= {int, float}
+        and sum(map(abs, scores)) <= FARTHEST  # not so for NaN
+        and scores == sorted(scores, reverse=True)
+        and all(x1 <= x2 and y1 <= y2 for x1, y1, x2, y2 in content["boxes"])
+    )
 
 
 def format_detections(found: Detections) -> bytes:

@@ -2,15 +2,14 @@
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from ssl_common import containers, formats, legible, schema, streams
 from ssl_common.data import coco
+from ssl_common.evaluation.detection import detections
 from ssl_common.evaluation.detection import truth as truths
 from ssl_common.evaluation.detection.truth import Truth
 from ssl_common.streams import DataError
@@ -116,9 +115,7 @@ def _lines(data: bytes, name: str, truth: Truth, others: bool) -> Found:
     lines: dict[int, int] = {}  # of each image
     for line, text in enumerate(data.splitlines(), 1):
         where = f"{name}:{line}"
-        content = containers.json_object(text, where)
-        if not _is_plain(content, rows.places):
-            content = formats.DETECTIONS.check(content, where)
+        content = detections.read_line(text, where)
         if (image := places.get(content["path"])) is None:
             raise _another(where, content["path"], truth)
         if lines.setdefault(image, line) != line:
@@ -139,31 +136,6 @@ def _lines(data: bytes, name: str, truth: Truth, others: bool) -> Found:
         what = f"no line for {missing[0]}{more} of {truth.name}"
         raise DataError(f"{name}: {what}: detect in all of its images, found nothing or not")
     return rows.found()
-
-
-def _is_plain(content: dict[str, Any], labels: Mapping[str, int]) -> bool:
-    """Tell at once whether CONTENT is as formats.DETECTIONS says, of LABELS seen before.
-
-    Where it cannot tell, it says no. There are tens of thousands of boxes.
-    """
-    try:
-        boxes, names, scores = content["boxes"], content["labels"], content["scores"]
-        sides = list(chain.from_iterable(boxes))
-        return (
-            content.keys() == formats.DETECTIONS.needed
-            and type(content["path"]) is str
-            and type(content["width"]) is type(content["height"]) is int
-            and len(boxes) == len(names) == len(scores)
-            and {*map(type, boxes), list} == {*map(type, (boxes, names, scores))} == {list}
-            and set(map(len, boxes)) <= {4}
-            and set(map(type, chain(sides, scores))) <= {int, float}
-            and max(map(abs, chain(sides, scores)), default=0) <= schema.FARTHEST
-            and set(names) <= labels.keys()
-            and all(x1 <= x2 and y1 <= y2 for x1, y1, x2, y2 in boxes)
-            and scores == sorted(scores, reverse=True)
-        )
-    except (KeyError, TypeError):
-        return False
 
 
 # ---- comp4 --------------------------------------------------------------------------------------
