@@ -11,6 +11,9 @@ COMMANDS = [
     "sample-yfcc",
     "list-images",
     "make-scenes",
+    "list-pairs",
+    "unpack-nyuv2",
+    "make-normals",
     "pretrain",
     "show-pretext",
     "convert-weights",
@@ -44,8 +47,10 @@ setup(
         "torchvision>=0.28",
     ],
     extras_require={
+        "nyuv2": ["h5py>=3.10"],
         "plot": ["matplotlib>=3.8"],
         "test": [
+            "h5py>=3.10",
             "hypothesis>=6.100",
             "mypy>=1.15",
             "pytest>=8",

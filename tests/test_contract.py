@@ -40,6 +40,11 @@ EXAMPLES = {
     "sample-yfcc": Example("-n 10 listing.tsv", "listing.tsv"),
     "list-images": Example("voc VOCdevkit/VOC2007 --split trainval"),
     "make-scenes": Example("-n 4 -j 0 -o new", product="new"),
+    "list-pairs": Example("folder views normals"),
+    "unpack-nyuv2": Example("normals.pklz -o new", product="new"),
+    "make-normals": Example(
+        "--intrinsics 90,90,48,40 -k 3 -j 0 -o new depth.tsv", "depth.tsv", product="new"
+    ),
     "pretrain": Example(
         "jigsaw --permutations p4.npy --iterations 2 --batch 4 -j 0 -o new.pt train.tsv",
         "train.tsv",

@@ -44,6 +44,16 @@ def test_the_pool_and_its_images(name):
     assert own["within_30"] == pytest.approx(100 * np.mean([(e < 30).mean() for e in full]))
 
 
+def test_two_parts_are_the_whole():
+    first, second, whole = Angles(), Angles(), Angles()
+    for number, each in enumerate(pools()["usual"]):
+        (first if number < 2 else second).add(each)
+        whole.add(each)
+    first.merge(second)
+    assert first.pooled() == pytest.approx(whole.pooled(), rel=1e-12)
+    assert first.per_image() == whole.per_image()
+
+
 def test_without_an_angle_there_is_no_figure():
     assert all(math.isnan(value) for value in Angles().pooled().values())
     assert Angles().per_image() == {}

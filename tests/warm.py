@@ -22,6 +22,7 @@ import warnings
 # Those that import torch, or what takes as long.
 COMMANDS = {"make-color-bins", "pretrain", "show-pretext", "convert-weights", "extract-features"}
 COMMANDS |= {"train-svm", "train-linear", "eval-linear"}
+COMMANDS |= {"unpack-nyuv2", "make-normals", "train-normals", "eval-normals", "show-normals"}
 
 
 # ---- Who asks -----------------------------------------------------------------------------------

@@ -48,6 +48,13 @@ class Angles:
             | {"median": float(np.median(found))}
         )
 
+    def merge(self, other: "Angles") -> None:
+        """Count also what OTHER counted, of images after these."""
+        self.counts += other.counts
+        self.within += other.within
+        self.sum, self.squares = self.sum + other.sum, self.squares + other.squares
+        self.images += other.images
+
     @property
     def pixels(self) -> int:
         """How many angles were counted."""
