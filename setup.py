@@ -23,6 +23,9 @@ COMMANDS = [
     "eval-svm",
     "train-linear",
     "eval-linear",
+    "train-normals",
+    "eval-normals",
+    "show-normals",
     "report",
 ]
 

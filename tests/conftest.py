@@ -318,9 +318,9 @@ def make_features(folder, rng):
 
 
 def make_views(folder):
-    """Write four views of walls with their depth and normals: depth.tsv, views.tsv, normals.pklz.
+    """Write six views of walls with their depth and normals: depth.tsv, views.tsv, normals.pklz.
 
-    Even ones look to the left, odd ones to the right.
+    Even ones look to the left, odd ones to the right; the last two are in views-test.tsv alone.
     """
     from ssl_common.evaluation.normals import labels, planes
 
@@ -328,7 +328,7 @@ def make_views(folder):
     for part in ("views", "depths", "normals"):
         (folder / part).mkdir()
     every = []
-    for number in range(4):
+    for number in range(6):
         wall = np.array([0.6 if number % 2 else -0.6, 0.0, 0.8])
         metres = -2 / np.einsum("c,chw->hw", wall, planes.points(np.ones((80, 96)), camera))
         every.append(np.broadcast_to(wall, (80, 96, 3)).astype(np.float32))
@@ -340,17 +340,19 @@ def make_views(folder):
         normals = np.moveaxis(every[-1], 2, 0)
         content = labels.written(normals, known, labels.Truth("walls", "exact"))
         (folder / f"normals/{number}.png").write_bytes(content)
-    for name, part in (("depth", "depths"), ("views", "normals")):
-        lines = "".join(f"views/{n}.jpg\t{part}/{n}.png\n" for n in range(4))
+    lists = {"depth": ("depths", range(4)), "views": ("normals", range(4))}
+    lists["views-test"] = "normals", range(4, 6)
+    for name, (part, numbers) in lists.items():
+        lines = "".join(f"views/{n}.jpg\t{part}/{n}.png\n" for n in numbers)
         (folder / f"{name}.tsv").write_text(lines)
     masks = np.ones((4, 80, 96), bool)
-    packed = {"all_normals": np.array(every), "all_valid_depth_masks": masks}
+    packed = {"all_normals": np.array(every[:4]), "all_valid_depth_masks": masks}
     with gzip.GzipFile(folder / "normals.pklz", "wb", mtime=0) as stream:
         pickle.dump(packed, stream, 2)
 
 
 def make_by_commands(folder):
-    """Write what the commands themselves make: svm.npz, results.jsonl and linear.pt."""
+    """Write what the commands themselves make: svm.npz, results.jsonl, linear.pt and normals.pt."""
 
     def make(*argv, output=None):
         with open(folder / output, "wb") if output else contextlib.nullcontext() as stdout:
@@ -371,6 +373,10 @@ def make_by_commands(folder):
     if "train_linear" in written:
         words = ["random:caffenet", "train.tsv", "--cache", "--batch", "12", "--iterations", "9"]
         make("train-linear", *words, "-j", "0", "-o", "linear.pt")
+    if "train_normals" in written:
+        words = ["random:caffenet", "views.tsv", "--sides", "80", "--test-side", "80", "--codes"]
+        words += ["2", "--batch", "4", "--iterations", "1", "-j", "0", "-o", "normals.pt"]
+        make("train-normals", *words)
 
 
 class Bomb:

@@ -66,6 +66,13 @@ EXAMPLES = {
         product="new.pt",
     ),
     "eval-linear": Example("linear.pt -j 0 test.tsv", "test.tsv"),
+    "train-normals": Example(
+        "random:caffenet --sides 80 --codes 2 --iterations 1 --batch 4 -j 0 -o new.pt views.tsv",
+        "views.tsv",
+        product="new.pt",
+    ),
+    "eval-normals": Example("normals.pt -j 0 views-test.tsv", "views-test.tsv"),
+    "show-normals": Example("normals.pt -n 1 views-test.tsv", "views-test.tsv", binary=True),
     "report": Example("results.jsonl", "results.jsonl"),
 }
 

@@ -24,6 +24,8 @@ from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
 from ssl_common.evaluation.linear import recipes
 from ssl_common.evaluation.linear.heads import Heads
+from ssl_common.evaluation.normals.pyramid import Body, Pyramid
+from ssl_common.evaluation.normals.recipes import PAPER
 from ssl_common.evaluation.svm import classifiers, lowshot, scoring
 from ssl_common.models import networks, registry
 from ssl_common.pretext import bins, permutations
@@ -215,6 +217,18 @@ def linear_file():
             "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
 
 
+def normals_file():
+    body = Body(registry.build("tiny", 0), "tiny")
+    network = Pyramid(body.top, body.channels, 3).state_dict()
+    plan = resolve(PAPER, "paper", images=512)
+    settings = settings_of(**plan.settings()) | {"model": "0" * 16, "labels": "0" * 16}
+    settings |= {"code_error": 3.5, "train_ground_truth": "depth", "train_rule": None, "codes": 3}
+    about = {"format": 1, "model": "0" * 16, "arch": "tiny", "pretext": "random", "seed": 0}
+    return {"format": 1, "settings": settings, "codes": torch.eye(3), "mean": torch.ones(3),
+            "mean_image": torch.rand(2, 4, 3), "network": network, "frozen": TRUNK, "about": about,
+            "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
+
+
 def tensors(content, read, use=lambda folder, path: None, loose=()):
     return Case(saved(content), content, saved, read, ".pt", use=use, loose=loose)
 
@@ -289,6 +303,7 @@ CASES = {
         loose=("log_lines", "log_digest"),
     ),
     "linear": tensors(linear_file(), networks.load_linear),
+    "normals": tensors(normals_file(), networks.load_normals),
     "sample": one_array("sample", np.array([[1, 0], [0, 1], [-1, -1], [-1, -1]], np.int8), sample),
 }  # fmt: skip
 
@@ -720,9 +735,10 @@ def test_what_contradicts_itself_is_refused(folder, name, entry, change, said):
 
 
 KINDS = {
-    "network": ("a network", ("checkpoint", "linear")),
-    "checkpoint": ("a checkpoint", ("network", "linear")),
-    "linear": ("linear classifiers", ("network", "checkpoint")),
+    "network": ("a network", ("checkpoint", "linear", "normals")),
+    "checkpoint": ("a checkpoint", ("network", "linear", "normals")),
+    "linear": ("linear classifiers", ("network", "checkpoint", "normals")),
+    "normals": ("a predictor of normals", ("network", "checkpoint", "linear")),
     "svm": ("classifiers of train-svm", ("low-shot", "bins")),
     "low-shot": ("low-shot classifiers of train-svm", ("svm", "bins")),
     "bins": ("colour bins", ("svm", "low-shot")),

@@ -10,7 +10,11 @@ from ssl_common import containers, formats, streams
 from ssl_common.streams import DataError
 
 FORMAT = formats.NETWORK.version
-FINISHED = {"pretrain": formats.NETWORK, "train-linear": formats.LINEAR}  # what each writes
+FINISHED = {  # what each writes
+    "pretrain": formats.NETWORK,
+    "train-linear": formats.LINEAR,
+    "train-normals": formats.NORMALS,
+}
 
 
 def save(path: str, content: dict[str, Any]) -> None:
@@ -49,6 +53,11 @@ def load_network(path: str) -> dict[str, Any]:
 def load_linear(path: str) -> dict[str, Any]:
     """Return the linear classifiers that PATH holds; see load()."""
     return formats.LINEAR.check(_content(path, "train-linear"), path)
+
+
+def load_normals(path: str) -> dict[str, Any]:
+    """Return the predictor of normals that PATH holds; see load()."""
+    return formats.NORMALS.check(_content(path, "train-normals"), path)
 
 
 def load_checkpoint(path: str, command: str) -> dict[str, Any]:

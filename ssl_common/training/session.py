@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ssl_common import streams
-from ssl_common.data.lines import index_files
+from ssl_common.data.lines import Lines, index_files
 from ssl_common.data.manifest import Manifest
 from ssl_common.objective import Objective
 from ssl_common.processes import Stopped
@@ -63,11 +63,11 @@ class Work(Protocol):
 
 
 class Session:
-    """One training by COMMAND, of OPTIONS, on MANIFEST; FILES are the other inputs.
+    """One training by COMMAND, of OPTIONS, on MANIFEST, of a KIND; FILES are the other inputs.
 
-    TALK is how it speaks and hears of signals. More GPUs than one are ranks of a torchrun that this
-    process leads. It is opened when it is made: `images` are those of the manifest. Raises
-    DataError for what can be refused early.
+    A step has LEAST images or more. TALK is how it speaks and hears of signals. More GPUs than one
+    are ranks of a torchrun that this process leads. It is opened when it is made: `images` are
+    those of the manifest. Raises DataError for what can be refused early.
     """
 
     def __init__(
@@ -77,8 +77,11 @@ class Session:
         manifest: str,
         files: Sequence[str | None],
         talk: Conversation,
+        kind: type[Lines[Any]] = Manifest,
+        least: int = 2,
     ) -> None:
         self.command, self.options, self.manifest, self.talk = command, options, manifest, talk
+        self.least = least
         output = options.output
         self.launch = Launch(options.gpus, options.device)
         if streams.is_special(output) or not os.path.exists(output):  # else it may be complete
@@ -88,14 +91,15 @@ class Session:
             raise DataError("--sync-bn: torch synchronises batch norm between GPUs only")
         self.precision = self._precision()
         self.launch.share([manifest, *files])
-        self.images = Manifest(manifest, index_files(manifest, options.index_dir))
+        self.images: Any = kind(manifest, index_files(manifest, options.index_dir))
 
     def check_batch(self, recipe: Recipe) -> None:
         """Raise DataError for fewer images than a batch, that of RECIPE if no other is given."""
         count, batch = len(self.images), self.options.batch or recipe.batch
         if count < batch:
             pieces = plans.pieces(self.options, recipe)
-            raise DataError(_too_few(streams.name(self.manifest), count, batch, pieces))
+            name = streams.name(self.manifest)
+            raise DataError(_too_few(name, count, batch, pieces, self.least))
 
     def plan(self, recipe: Recipe, name: str) -> Plan:
         """Return the plan of RECIPE, called NAME; raise DataError for fewer images than a batch."""
@@ -191,12 +195,16 @@ def tell_again(run: Run, emit: Callable[[bytes], object]) -> str:
     return message
 
 
-def _too_few(name: str, count: int, batch: int, pieces: int) -> str:
-    """Return the error for a manifest NAME with COUNT images, fewer than a BATCH of PIECES."""
+def _too_few(name: str, count: int, batch: int, pieces: int, least: int) -> str:
+    """Return the error for a manifest NAME with COUNT images, fewer than a BATCH of PIECES.
+
+    A batch has LEAST images or more.
+    """
     fitting = count // pieces * pieces
-    message = f"{name}: {count} images are less than one batch of {batch}"
-    if fitting > 1:
+    images = "1 image is" if count == 1 else f"{count} images are"
+    message = f"{name}: {images} less than one batch of {batch}"
+    if fitting >= least:
         return f"{message}: give --batch {fitting}"
-    if pieces > 1 and count > 1:
+    if pieces > 1 and (count > 1 or least < 2):
         return f"{message}, of {pieces} pieces: lower --gpus or --accumulate, or list more images"
     return f"{name}: {count} image, but batch norm needs 2 in a batch or more: list more images"
