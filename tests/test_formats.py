@@ -24,7 +24,6 @@ from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
 from ssl_common.evaluation.linear import recipes
 from ssl_common.evaluation.linear.heads import Heads
-from ssl_common.evaluation.normals.pyramid import Body, Pyramid
 from ssl_common.evaluation.normals.recipes import PAPER
 from ssl_common.evaluation.svm import classifiers, lowshot, scoring
 from ssl_common.models import networks, registry
@@ -218,14 +217,12 @@ def linear_file():
 
 
 def normals_file():
-    body = Body(registry.build("tiny", 0), "tiny")
-    network = Pyramid(body.top, body.channels, 3).state_dict()
     plan = resolve(PAPER, "paper", images=512)
     settings = settings_of(**plan.settings()) | {"model": "0" * 16, "labels": "0" * 16}
     settings |= {"code_error": 3.5, "train_ground_truth": "depth", "train_rule": None, "codes": 3}
     about = {"format": 1, "model": "0" * 16, "arch": "tiny", "pretext": "random", "seed": 0}
     return {"format": 1, "settings": settings, "codes": torch.eye(3), "mean": torch.ones(3),
-            "mean_image": torch.rand(2, 4, 3), "network": network, "frozen": TRUNK, "about": about,
+            "mean_image": torch.rand(2, 4, 3), "network": TRUNK, "frozen": TRUNK, "about": about,
             "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
 
 

@@ -31,6 +31,7 @@ def content(path):
     return torch.load(path, weights_only=True)
 
 
+@pytest.mark.slow
 def test_it_learns_and_the_file_says_all(scratch):
     out, err = tiny(scratch, "train-normals", *WORDS, "--iterations", "25", "--lr", "0.1")
     settings, *log = map(json.loads, out.splitlines())
