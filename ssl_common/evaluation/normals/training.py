@@ -110,7 +110,8 @@ def train(
         message = f"--batch {plan.batch} is cut into pieces of 1 image, and batch norm needs 2"
         raise DataError(f"{message}: raise --batch, or lower --gpus or --accumulate")
     work = NormalsTraining(model, session.images, plan, options.root)
-    return session.run(plan, work)
+    ended = session.run(plan, work)
+    return f"{ended}; {work.codes_in_words()}" if ended else None
 
 
 class NormalsTraining:
@@ -141,11 +142,13 @@ class NormalsTraining:
         }
         self.objective = Normals(self.body, self.book, plan.recipe)
 
-    def notice(self, device: torch.device) -> str:
-        """Return what the labels are, and how close their codes come to them."""
-        truth, count = self.survey.truth, len(self.book)
-        said = f"normals from {truth}; {count} codes are {self.floor:.1f} degrees off (median)"
-        return f"{said}, and so is the best that chooses one of them"
+    def codes_in_words(self) -> str:
+        """Return what the labels are, and how close the codes come to them."""
+        off = f"{self.floor:.1f} degrees off (median)"
+        return f"normals from {self.survey.truth}, of which {len(self.book)} codes are {off}"
+
+    def notice(self, device: torch.device) -> None:
+        """Return None: there is nothing to say before the training on DEVICE."""
 
     def network(self) -> nn.Module:
         with registry.seeded(self.plan.seed):
