@@ -12,6 +12,9 @@ COMMANDS = [
     "list-images",
     "list-objects",
     "make-scenes",
+    "list-pairs",
+    "unpack-nyuv2",
+    "make-normals",
     "pretrain",
     "show-pretext",
     "convert-weights",
@@ -26,6 +29,9 @@ COMMANDS = [
     "detect",
     "eval-detections",
     "show-detections",
+    "train-normals",
+    "eval-normals",
+    "show-normals",
     "report",
 ]
 
@@ -51,9 +57,11 @@ setup(
     ],
     extras_require={
         "coco": ["faster-coco-eval>=1.7"],
+        "nyuv2": ["h5py>=3.10"],
         "plot": ["matplotlib>=3.8"],
         "proposals": ["opencv-contrib-python-headless>=4.10.0.84"],
         "test": [
+            "h5py>=3.10",
             "hypothesis>=6.100",
             "mypy>=1.15",
             "pycocotools>=2.0.8",

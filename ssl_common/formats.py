@@ -484,6 +484,41 @@ DETECTOR = Format(
     },
 )
 
+NORMALS = Format(
+    "a predictor of normals",
+    "name a finished one, or train it again with train-normals",
+    _tensors("train-normals"),
+    {
+        "format": Version(1),
+        "settings": Table(
+            SETTINGS
+            | {
+                "arch": Texts(),
+                "model": Texts(),
+                "labels": Texts(),
+                "codes": integers(letter="K"),
+                "power": numbers(above=0),
+                "sides": integers("*", least=1),
+                "test_side": integers(least=1),
+                "longest": integers(least=1),
+                "flip": Flag(),
+                "code_error": numbers(least=0),
+                "train_ground_truth": fields.TEXT,
+                "train_rule": fields.TEXT,
+            }
+        ),
+        "codes": reals("K 3", "float32"),
+        "mean": reals("3", "float32"),
+        "mean_image": reals("R S 3", "float32"),
+        "network": State(),
+        "frozen": State(),
+        "about": Table(SIDECAR.entries),
+        "paths": integers("N", "int64"),
+        "places": integers("N", "int64", maybe=True),
+    },
+    limits={"K": (2, 1000)},
+)
+
 CHECKPOINT = Format(
     "a checkpoint",
     "it is none that a run can go on from",

@@ -8,6 +8,8 @@ from typing import Any
 class Recipe:
     """How the paper trains.
 
+    With a POWER the rate falls to 0, as that power of the part of the steps that is left.
+
     LR is the rate at BATCH images a step; from each part of the steps in DROPS on it is that part
     of LR. It ends after STEPS, or EPOCHS where there are none. DECAY_BIASES tells whether weight
     decay is for biases too, which learn at BIAS_RATE times the rate. In the part of the steps that
@@ -21,6 +23,7 @@ class Recipe:
     batch: int
     lr: float
     drops: list[list[float]]
+    power: float | None = None
     epochs: float | None = None
     steps: int | None = None
     nesterov: bool | None = None  # of sgd

@@ -11,8 +11,8 @@ from itertools import chain
 from typing import Literal
 
 from ssl_common import fields
-from ssl_common.fields import COUNT, INDEX, PERCENT, POSITIVE, TEXT, Fields, Record, Unit
-from ssl_common.schema import Mapping
+from ssl_common.fields import COUNT, DEGREES, INDEX, PERCENT, POSITIVE, TEXT, Fields, Record, Unit
+from ssl_common.schema import Mapping, integers
 
 UNKNOWN = "?"  # in tables, for what a record does not say
 LAYER = ("layer", "shape")  # fields of any task that differ from layer to layer
@@ -87,6 +87,8 @@ class Task:
     SEEDS are the fields that seed the measurement; a plot averages over them.
     OF_A_SEED are the fields that differ with another seed, and for no other reason.
     OF_A_LAYER are the fields that differ from layer to layer of one network.
+    TRUTH are the fields that say what was measured against; they are shown with the data set, and
+    values that differ in one are never compared.
     MINOR are the fields that a label shows last, if other fields do not tell two rows apart.
     COMPANIONS {field: fields} change along with a field that a plot has as its axis.
     """
@@ -99,8 +101,14 @@ class Task:
     seeds: tuple[str, ...] = ("seed",)
     of_a_seed: tuple[str, ...] = ()
     of_a_layer: tuple[str, ...] = LAYER
+    truth: tuple[str, ...] = ()
     minor: tuple[str, ...] = ()
     companions: Map[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def data(self, record: Record) -> str:
+        """Return the data set of RECORD and what it was measured against: nyuv2, ladicky."""
+        truths = [str(record[name]) for name in self.truth if record.get(name)]
+        return ", ".join([str(record.get("data_set") or UNKNOWN), *truths])
 
     def metric(self, name: str) -> Metric:
         """Return the metric NAME of this task, or of others; one without a unit if none has it."""
@@ -210,7 +218,34 @@ DETECTION = Task(
     minor=("proposals",),
 )
 
-TASKS = {task.name: task for task in (SVM, LOW_SHOT, LINEAR, DETECTION)}
+MEDIAN_ERROR = Metric("median error", DEGREES, "lower")
+_ANGLES, _SHARES = ("mean_error", "median_error", "rmse"), ("11_25", "22_5", "30")
+
+
+def _normals(prefix: str) -> Fields:
+    """Return {field: type} of the figures of normals whose names have PREFIX."""
+    angles: Fields = {f"{prefix}{name}": DEGREES.entry() for name in _ANGLES}
+    return angles | {f"{prefix}within_{most}": PERCENT.entry() for most in _SHARES}
+
+
+NORMALS = Task(
+    "normals",
+    (MEDIAN_ERROR,),
+    conditions=fields.table({
+        TEXT: "ground_truth rule train_ground_truth train_rule",
+        INDEX: "normals_seed",
+        COUNT: "codes longest test_side",
+        POSITIVE: "power",
+        integers("*", least=1, maybe=True): "sides",
+    }),
+    measured=_normals("") | _normals("per_image_") | _normals("constant_") | _normals("mean_image_")
+    | {"code_error": DEGREES.entry()} | fields.table({INDEX: "pixels"}),
+    seeds=("seed", "normals_seed"),
+    of_a_seed=("inputs.model",),
+    truth=("ground_truth", "rule"),
+)  # fmt: skip
+
+TASKS = {task.name: task for task in (SVM, LOW_SHOT, LINEAR, DETECTION, NORMALS)}
 
 
 def _names(tuples: Iterable[tuple]) -> tuple:
@@ -229,6 +264,7 @@ def _union(tasks: Collection[Task]) -> Task:
         seeds=_names(task.seeds for task in tasks),
         of_a_seed=_names(task.of_a_seed for task in tasks),
         of_a_layer=_names(task.of_a_layer for task in tasks),
+        truth=_names(task.truth for task in tasks),
         minor=_names(task.minor for task in tasks),
         companions={k: v for task in tasks for k, v in task.companions.items()},
     )

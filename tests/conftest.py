@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -222,6 +223,7 @@ def make_scratch(folder):
     make_devkit(folder / "VOCdevkit/VOC2007", rng)
     make_listing(folder / "listing.tsv")
     make_features(folder, rng)
+    make_views(folder)
     order = np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]])
     turned = [np.rot90(order, turns).ravel() for turns in range(4)]
     np.save(folder / "p4.npy", np.array(turned, np.int64))
@@ -331,8 +333,42 @@ def make_features(folder, rng):
         (folder / f"{split}.npy.json").write_text(json.dumps(sidecar, indent=1) + "\n")
 
 
+def make_views(folder):
+    """Write six views of walls with their depth and normals: depth.tsv, views.tsv, normals.pklz.
+
+    Even ones look to the left, odd ones to the right; the last two are in views-test.tsv alone.
+    """
+    from ssl_common.evaluation.normals import labels, planes
+
+    rng, camera = np.random.default_rng(1), planes.Intrinsics(90, 90, 48, 40)
+    for part in ("views", "depths", "normals"):
+        (folder / part).mkdir()
+    every = []
+    for number in range(6):
+        wall = np.array([0.6 if number % 2 else -0.6, 0.0, 0.8])
+        metres = -2 / np.einsum("c,chw->hw", wall, planes.points(np.ones((80, 96)), camera))
+        every.append(np.broadcast_to(wall, (80, 96, 3)).astype(np.float32))
+        kind = ("cat", "dog")[number % 2]
+        picture(rng, kind, (96, 80)).save(folder / f"views/{number}.jpg", quality=90)
+        depth = Image.fromarray(np.rint(metres * 1000).astype(np.uint16))
+        depth.save(folder / f"depths/{number}.png")
+        known = np.ones((80, 96), bool)
+        normals = np.moveaxis(every[-1], 2, 0)
+        content = labels.written(normals, known, labels.Truth("walls", "exact"))
+        (folder / f"normals/{number}.png").write_bytes(content)
+    lists = {"depth": ("depths", range(4)), "views": ("normals", range(4))}
+    lists["views-test"] = "normals", range(4, 6)
+    for name, (part, numbers) in lists.items():
+        lines = "".join(f"views/{n}.jpg\t{part}/{n}.png\n" for n in numbers)
+        (folder / f"{name}.tsv").write_text(lines)
+    masks = np.ones((4, 80, 96), bool)
+    packed = {"all_normals": np.array(every[:4]), "all_valid_depth_masks": masks}
+    with gzip.GzipFile(folder / "normals.pklz", "wb", mtime=0) as stream:
+        pickle.dump(packed, stream, 2)
+
+
 def make_by_commands(folder):
-    """Write what the commands themselves make: svm.npz, results.jsonl and linear.pt."""
+    """Write what the commands themselves make: svm.npz, results.jsonl, linear.pt and normals.pt."""
 
     def make(*argv, output=None):
         with open(folder / output, "wb") if output else contextlib.nullcontext() as stdout:
@@ -360,6 +396,10 @@ def make_by_commands(folder):
         words = ["random:caffenet", "objects.jsonl", "--head", "faster", "--size", "64"]
         words += ["--fc", "16", "--batch", "2", "--iterations", "2", "-j", "0"]
         make("train-detector", *words, "-o", "detector.pt")
+    if "train_normals" in written:
+        words = ["random:caffenet", "views.tsv", "--sides", "80", "--test-side", "80", "--codes"]
+        words += ["2", "--batch", "4", "--iterations", "1", "-j", "0", "-o", "normals.pt"]
+        make("train-normals", *words)
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,11 @@ EXAMPLES = {
     "list-images": Example("voc VOCdevkit/VOC2007 --split trainval"),
     "list-objects": Example("voc VOCdevkit/VOC2007 --split trainval"),
     "make-scenes": Example("-n 4 -j 0 -o new", product="new"),
+    "list-pairs": Example("folder views normals"),
+    "unpack-nyuv2": Example("normals.pklz -o new", product="new"),
+    "make-normals": Example(
+        "--intrinsics 90,90,48,40 -k 3 -j 0 -o new depth.tsv", "depth.tsv", product="new"
+    ),
     "pretrain": Example(
         "jigsaw --permutations p4.npy --iterations 2 --batch 4 -j 0 -o new.pt train.tsv",
         "train.tsv",
@@ -72,6 +77,13 @@ EXAMPLES = {
     "make-proposals": Example("--from proposals.pkl objects.jsonl", "objects.jsonl", binary=True),
     "eval-detections": Example("detections.jsonl objects.jsonl", "objects.jsonl"),
     "show-detections": Example("detections.jsonl --objects objects.jsonl", binary=True),
+    "train-normals": Example(
+        "random:caffenet --sides 80 --codes 2 --iterations 1 --batch 4 -j 0 -o new.pt views.tsv",
+        "views.tsv",
+        product="new.pt",
+    ),
+    "eval-normals": Example("normals.pt -j 0 views-test.tsv", "views-test.tsv"),
+    "show-normals": Example("normals.pt -n 1 views-test.tsv", "views-test.tsv", binary=True),
     "report": Example("results.jsonl", "results.jsonl"),
 }
 

@@ -27,6 +27,7 @@ from ssl_common.evaluation.detection.recipes import RECIPES as DETECTION
 from ssl_common.evaluation.detection.recipes import Design
 from ssl_common.evaluation.linear import recipes
 from ssl_common.evaluation.linear.heads import Heads
+from ssl_common.evaluation.normals.recipes import PAPER
 from ssl_common.evaluation.svm import classifiers, lowshot, scoring
 from ssl_common.models import networks, registry
 from ssl_common.pretext import bins, permutations
@@ -230,6 +231,16 @@ def detector():
             "frozen": made.frozen.state_dict(), "network": made.network.state_dict()}  # fmt: skip
 
 
+def normals_file():
+    plan = resolve(PAPER, "paper", images=512)
+    settings = settings_of(**plan.settings()) | {"model": "0" * 16, "labels": "0" * 16}
+    settings |= {"code_error": 3.5, "train_ground_truth": "depth", "train_rule": None, "codes": 3}
+    about = {"format": 1, "model": "0" * 16, "arch": "tiny", "pretext": "random", "seed": 0}
+    return {"format": 1, "settings": settings, "codes": torch.eye(3), "mean": torch.ones(3),
+            "mean_image": torch.rand(2, 4, 3), "network": TRUNK, "frozen": TRUNK, "about": about,
+            "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
+
+
 def tensors(content, read, use=lambda folder, path: None, loose=()):
     return Case(saved(content), content, saved, read, ".pt", use=use, loose=loose)
 
@@ -318,6 +329,7 @@ CASES = {
     ),
     "linear": tensors(linear_file(), networks.load_linear),
     "detector": tensors(detector(), networks.load_detector),
+    "normals": tensors(normals_file(), networks.load_normals),
     "sample": one_array("sample", np.array([[1, 0], [0, 1], [-1, -1], [-1, -1]], np.int8), sample),
 }  # fmt: skip
 
@@ -756,10 +768,11 @@ def test_what_contradicts_itself_is_refused(folder, name, entry, change, said):
 
 
 KINDS = {
-    "network": ("a network", ("checkpoint", "linear")),
-    "checkpoint": ("a checkpoint", ("network", "linear")),
-    "linear": ("linear classifiers", ("network", "checkpoint")),
+    "network": ("a network", ("checkpoint", "linear", "normals")),
+    "checkpoint": ("a checkpoint", ("network", "linear", "normals")),
+    "linear": ("linear classifiers", ("network", "checkpoint", "normals")),
     "detector": ("a detector", ("network", "checkpoint", "linear")),
+    "normals": ("a predictor of normals", ("network", "checkpoint", "linear")),
     "svm": ("classifiers of train-svm", ("low-shot", "bins")),
     "low-shot": ("low-shot classifiers of train-svm", ("svm", "bins")),
     "bins": ("colour bins", ("svm", "low-shot")),

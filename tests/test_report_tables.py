@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import CHECKOUT
 
-from ssl_common import results
+from ssl_common import results, tasks
 from ssl_common.pretext import recipes
 from ssl_common.reporting import labels, plots, published, report, tables
 from ssl_common.streams import DataError
@@ -108,6 +108,9 @@ DECIDES = {
     "bn_affine": True, "warm_up": [0.1, 0.1], "drops": [[0.5, 0.1]], "warp": True, "flip": False,
     "crop": "center", "jitter": 0.5, "lighting": 0.5, "micro_batch": 64, "synced_ranks": 8,
     "head": "fast", "freeze": "res4", "pool": "roi-pool", "detector_seed": 1, "proposals": "other",
+    "ground_truth": "ladicky", "rule": "plane", "train_ground_truth": "other",
+    "train_rule": "other", "normals_seed": 1, "codes": 20, "sides": [300],
+    "test_side": 300, "longest": 800, "power": 0.5,
     "shape": [1, 1, 1], "note": "my own", "list": [1, {"a": 2}],
 }  # fmt: skip
 DOES_NOT = {
@@ -116,6 +119,7 @@ DOES_NOT = {
     "cost": 0.5, "classes": 9, "ap50_area": 9, "ap75": 9, "ap50_95": 9, "coco_ap": 9,
     "coco_ap50": 9, "coco_ap75": 9, "per_class_area": {"cat": 9.0}, "objects": 9,
     "objects_ignored": 1, "detections": 9, "detections_left_out": 1,
+    **dict.fromkeys(tasks.NORMALS.measured, 9),
     "unseen": ["cow"], "seen_by": "paths", "fits": 9, "unconverged": 9, "argv": ["eval-svm"],
     "version": "9", "inferred": ["seed"], "time_utc": "now", "time_of_day": "noon",
 }  # fmt: skip

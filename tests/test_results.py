@@ -37,6 +37,7 @@ def test_the_manual_has_the_same_fields():
     words = {
         "text": "text", "whole 1": "whole numbers? from 1 on", "percent": "a percentage, 0 to 100",
         "whole 0": "whole numbers? from 0 on", "flag": "true or false",
+        "angle": "an angle, 0 to 180 degrees",
     }  # fmt: skip
     kinds = {}
     for table in tables:
@@ -46,7 +47,7 @@ def test_the_manual_has_the_same_fields():
                 kinds |= dict.fromkeys(names.split(", "), rest.strip())
     assert set(kinds) == set(results.FIELDS) - {"manifest"}
     for name, said in kinds.items():
-        kind = re.match(r"[\[{]*(text|whole [01]|percent|flag|number)", said)[1]
+        kind = re.match(r"[\[{]*(text|whole [01]|percent|angle|flag|number)", said)[1]
         assert re.search(words.get(kind, "number"), results.FIELDS[name].words), name
 
 

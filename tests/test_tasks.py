@@ -10,28 +10,28 @@ from ssl_common.reporting import plots, report, tables
 from ssl_common.streams import DataError
 from ssl_common.tasks import Metric, Task, part
 
-NORMALS = Task(
-    "normals",
+BUMPS = Task(
+    "bumps",
     (Metric("median error", DEGREES, "lower"), Metric("within 11.25", PERCENT)),
-    conditions=fields.table({INDEX: "normals_seed width"}),
-    measured=fields.table({INDEX: "valid_pixels"}),
+    conditions=fields.table({INDEX: "bumps_seed width"}),
+    measured=fields.table({INDEX: "valid_bumps"}),
     label=(part("width", "at {} pixels"),),
-    seeds=("seed", "normals_seed"),
+    seeds=("seed", "bumps_seed"),
     of_a_seed=("crops_digest",),
     of_a_layer=(*tasks.LAYER, "decoder_digest"),
     minor=("optimizer",),
     companions={"width": ("height",)},
 )
 RECORD = {
-    "task": "normals", "data_set": "scenes", "metric": "median error", "arch": "resnet50",
-    "pretext": "jigsaw", "seed": 0, "model": "ab", "normals_seed": 0, "width": 224,
+    "task": "bumps", "data_set": "scenes", "metric": "median error", "arch": "resnet50",
+    "pretext": "jigsaw", "seed": 0, "model": "ab", "bumps_seed": 0, "width": 224,
 }  # fmt: skip
 LABEL = "resnet50 jigsaw seed 0 at 224 pixels"
 
 
 @pytest.fixture(autouse=True)
 def declared(monkeypatch):
-    monkeypatch.setitem(tasks.TASKS, "normals", NORMALS)
+    monkeypatch.setitem(tasks.TASKS, "bumps", BUMPS)
 
 
 def rows(tmp_path, *records):
@@ -57,7 +57,7 @@ def test_what_beats_an_untrained_network_lies_below_it(most, bold, tmp_path):
 def test_the_best_is_the_lowest(tmp_path):
     found = rows(tmp_path, *by_layer(ERRORS))
     assert found[0].best() == ("res3", 20.5)
-    head = "| normals | scenes | median error (degrees, lower is better) | "
+    head = "| bumps | scenes | median error (degrees, lower is better) | "
     assert f"{head}{LABEL} | 40.00 | **20.50** | 20.50 | 30.00 | 20.50 |" in tables.markdown(found)
     names, line = (text.split("\t") for text in tables.tsv(found).splitlines())
     row = dict(zip(names, line, strict=True))
@@ -80,7 +80,7 @@ def test_a_value_without_a_layer_has_no_best_layer(tmp_path):
         ("linear", "mAP", "%", "higher", "mAP"),
         ("another", "mAP", "%", "higher", "mAP"),
         ("another", "length", None, "higher", "length"),
-        ("normals", "within 11.25", "%", "higher", "within 11.25"),
+        ("bumps", "within 11.25", "%", "higher", "within 11.25"),
     ],
 )
 def test_units_and_directions(tmp_path, task, metric, unit, better, caption):
@@ -136,8 +136,8 @@ def test_what_decides_a_record_is_what_its_task_declares(tmp_path):
         found = rows(tmp_path, *(by_layer({"res4": 1.0}, **each)[0] for each in extra))
         return [row.label.removeprefix(LABEL).strip() for row in found]
 
-    assert labels({"valid_pixels": 1}, {"valid_pixels": 2}) == [""]
-    assert labels({"normals_seed": 0}, {"normals_seed": 1}) == ["normals_seed=0", "normals_seed=1"]
+    assert labels({"valid_bumps": 1}, {"valid_bumps": 2}) == [""]
+    assert labels({"bumps_seed": 0}, {"bumps_seed": 1}) == ["bumps_seed=0", "bumps_seed=1"]
     assert labels({"width": 224}, {"width": 448})[1] == "resnet50 jigsaw seed 0 at 448 pixels"
     both = {"optimizer": "sgd", "height": 1}, {"optimizer": "adam", "height": 2}
     assert labels(*both) == ["height=1", "height=2"]
@@ -145,12 +145,12 @@ def test_what_decides_a_record_is_what_its_task_declares(tmp_path):
         by_layer({layer: 1.0}, decoder_digest=layer, crops_digest="a")[0] for layer in ("a", "b")
     ]
     assert len(rows(tmp_path, *layers)) == 1
-    assert "valid_pixels" not in results.identity(RECORD | {"valid_pixels": 1})
+    assert "valid_bumps" not in results.identity(RECORD | {"valid_bumps": 1})
 
 
 def test_its_seeds_are_one_line_with_what_goes_along(tmp_path):
     made = [
-        by_layer({"res4": 20.0 + n}, normals_seed=n, crops_digest=f"x{n}", model=f"m{n}")[0]
+        by_layer({"res4": 20.0 + n}, bumps_seed=n, crops_digest=f"x{n}", model=f"m{n}")[0]
         for n in range(3)
     ]
     (ax,) = plots.figure(rows(tmp_path, *made))[0].axes
@@ -166,9 +166,25 @@ def test_a_field_has_one_type_in_all_tasks():
     for task in tasks.TASKS.values():
         for role in ("conditions", "measured"):
             own = getattr(task, role)
-            if task is not NORMALS:
+            if task is not BUMPS:
                 assert all(results.FIELDS[name] == entry for name, entry in own.items())
             assert not own.keys() & shared.keys()
         assert not task.measured.keys() & tasks.OTHER.conditions.keys()
         assert not task.conditions.keys() & tasks.OTHER.measured.keys()
         assert set(task.seeds) <= {*results.SUBJECT, *task.conditions}
+
+
+def test_values_of_two_ground_truths_are_in_no_one_panel(tmp_path):
+    """Normals by two rules differ by more than networks do: nothing compares them."""
+    made = {"task": "normals", "data_set": "nyuv2", "metric": "median error", "model": "a"}
+    made |= {"layer": "res5", "value": 20.0, "ground_truth": "depth"}
+    untrained = made | {"pretext": "random", "model": "b", "value": 10.0, "rule": "plane 9"}
+    found = rows(tmp_path, untrained, made | {"rule": "plane 9"}, made | {"rule": "plane 15"})
+    assert [row.data_set for row in found] == ["nyuv2, depth, plane 9"] * 2 + [
+        "nyuv2, depth, plane 15"
+    ]
+    assert len({row.panel for row in found}) == 2
+    assert len(plots.figure(found)[0].axes) == 2
+    assert "| normals | nyuv2, depth, plane 15 | median error (degrees, lower is better) |" in (
+        tables.markdown(found)
+    )

@@ -23,6 +23,7 @@ import warnings
 COMMANDS = {"make-color-bins", "pretrain", "show-pretext", "convert-weights", "extract-features"}
 COMMANDS |= {"train-detector", "detect"}
 COMMANDS |= {"train-svm", "train-linear", "eval-linear", "make-proposals", "show-detections"}
+COMMANDS |= {"unpack-nyuv2", "make-normals", "train-normals", "eval-normals", "show-normals"}
 
 
 # ---- Who asks -----------------------------------------------------------------------------------

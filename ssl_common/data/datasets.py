@@ -64,6 +64,10 @@ class RandomCrops:
         numbers = draws(self.seed, epochs, indices, self.objective.draws)
         return [self._read(*each) for each in zip(epochs, indices, numbers, strict=True)]
 
+    def show(self, line: int, image: torch.Tensor, numbers: Any) -> Any:
+        """Return what the network is given of IMAGE, that of LINE, by its NUMBERS."""
+        return self.objective.crop(image, numbers)
+
     def _read(self, epoch: int, index: int, numbers: Any) -> tuple[int, int, int, torch.Tensor]:
         reason = None
         for passed in range(min(MAX_UNREADABLE, len(self.manifest))):
@@ -73,7 +77,7 @@ class RandomCrops:
             except images.Unreadable as error:
                 reason = reason or error
                 continue
-            return passed, epoch, index, self.objective.crop(image, numbers)
+            return passed, epoch, index, self.show(line, image, numbers)
         message = f"no image can be read here or in the {passed} lines after (is --root right?)"
         advice = _space_advice(self.manifest, self.store, index)
         raise self.manifest.error(index + 1, f"{message}: {reason}{advice}")

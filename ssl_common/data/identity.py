@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_common.data.manifest import Manifest
+from ssl_common.data.lines import Lines
 
 REASONS = {  # what both are known by -> what a message says of an image of both lists
     "contents": "holds the bytes of an image that {} was trained on",
@@ -58,12 +58,12 @@ def _fingerprints(texts: Iterable[str], count: int) -> np.ndarray:
     return np.fromiter((fingerprint(os.fsencode(text)) for text in texts), np.uint64, count)
 
 
-def paths(manifest: Manifest) -> np.ndarray:
+def paths(manifest: Lines[Any]) -> np.ndarray:
     """Return the fingerprints of the paths of MANIFEST, as they stand there, uint64 (N,)."""
     return _fingerprints((row.path for row in manifest), len(manifest))
 
 
-def places(manifest: Manifest, root: str) -> np.ndarray:
+def places(manifest: Lines[Any], root: str) -> np.ndarray:
     """Return the fingerprints of where the images of MANIFEST lie, read from ROOT, uint64 (N,).
 
     A place is a path without detours, from the current folder on if it lies in it: what is written
@@ -76,7 +76,7 @@ def places(manifest: Manifest, root: str) -> np.ndarray:
 
 
 def check_unseen(
-    manifest: Manifest, ours: Images, theirs: Images, source: str, allowed: bool = False
+    manifest: Lines[Any], ours: Images, theirs: Images, source: str, allowed: bool = False
 ) -> dict[str, object]:
     """Raise DataError naming the first line of MANIFEST whose image SOURCE was trained on.
 

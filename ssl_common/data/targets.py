@@ -5,6 +5,7 @@ ssl-formats(5).
 """
 
 import functools
+import math
 import re
 from itertools import chain
 from typing import Any, NamedTuple
@@ -156,6 +157,43 @@ def format_pair(pair: Pair) -> bytes:
     for part in pair:
         check_name(part)
     return "{}\t{}\n".format(*pair).encode()
+
+
+class Camera(NamedTuple):
+    """The camera that took the image at PATH: focal lengths and principal point, in pixels.
+
+    Along x and y each; the principal point is counted from the upper left corner of the image.
+    """
+
+    path: str
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+class CameraList(Lines[Camera]):
+    """Images with their cameras by line number, as a sequence of Camera: see Lines."""
+
+    NO_LINE = "no line: a list of intrinsics names an image and its fx,fy,cx,cy on each"
+
+    def parse(self, data: bytes, line: int) -> Camera:
+        """Return the Camera of DATA, line number LINE; raise DataError for what is wrong."""
+        path, _tab, text = data.decode().partition("\t")
+        numbers = intrinsics(text)
+        if not path or numbers is None:
+            raise self.error(line, "not an image, a TAB and fx,fy,cx,cy, the first two above 0")
+        return Camera(path, *numbers)
+
+
+def intrinsics(text: str) -> tuple[float, float, float, float] | None:
+    """Return (fx, fy, cx, cy) that TEXT says, four numbers with commas; None where it does not."""
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError:
+        return None
+    fine = all(map(math.isfinite, (fx, fy, cx, cy))) and min(fx, fy) > 0
+    return (fx, fy, cx, cy) if fine else None
 
 
 # ---- Surface normals, as pictures ---------------------------------------------------------------

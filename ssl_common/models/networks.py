@@ -14,6 +14,7 @@ FINISHED = {  # what each writes
     "pretrain": formats.NETWORK,
     "train-linear": formats.LINEAR,
     "train-detector": formats.DETECTOR,
+    "train-normals": formats.NORMALS,
 }
 
 
@@ -58,6 +59,11 @@ def load_linear(path: str) -> dict[str, Any]:
 def load_detector(path: str) -> dict[str, Any]:
     """Return the detector that PATH holds; see load()."""
     return formats.DETECTOR.check(_content(path, "train-detector"), path)
+
+
+def load_normals(path: str) -> dict[str, Any]:
+    """Return the predictor of normals that PATH holds; see load()."""
+    return formats.NORMALS.check(_content(path, "train-normals"), path)
 
 
 def load_checkpoint(path: str, command: str) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _row(places: Mapping[str, Place]) -> Row:
     first, where = next(iter(places.values()))
     return Row(
         task=first["task"],
-        data_set=first.get("data_set") or UNKNOWN,
+        data_set=tasks.find(first["task"]).data(first),
         metric=first.get("metric") or UNKNOWN,
         label=label(first),
         values={layer: record["value"] for layer, (record, _where) in places.items()},

@@ -11,7 +11,7 @@ def rate(step: int, plan: Plan) -> float:
     warm, begin = plan.warm_up
     if step < warm * plan.steps:
         return plan.lr * (begin + (1 - begin) * step / (warm * plan.steps))
-    factor = 1.0
+    factor = (1 - step / plan.steps) ** power if (power := plan.recipe.power) else 1.0
     for drop, part in plan.recipe.drops:
         if step >= drop * plan.steps:
             factor = part

@@ -1,0 +1,1 @@
+"""Surface normals: their labels, a network that predicts them, and how far it is off."""

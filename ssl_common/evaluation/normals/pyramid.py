@@ -1,0 +1,132 @@
+"""The predictor of normals: a trunk at stride 8, frozen, and a pyramid of poolings over it.
+
+Task 8 of the paper, after the scene parsing of Zhao et al. (CVPR 2017) as Zhou et al. have it.
+"""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ssl_common.models.resnet import ResNet50
+from ssl_common.models.trunk import StagedTrunk, Trunk
+from ssl_common.streams import DataError
+
+SCALES, WIDTH, DROPPED = (1, 2, 3, 6), 512, 0.1
+STRIDE = 8  # of a ResNet-50
+
+
+class Body:
+    """The frozen part of TRUNK: the map that a predictor is trained on, of images of any size.
+
+    A ResNet-50 ends in res4, whose stride and that of `top`, its res5, which is trained, become
+    holes; another network ends in its last convolution, at its own stride, without a top. `layer`
+    is the one that the normals are read from; place i of its map, along either side, has its middle
+    in pixel `first` + i * `stride`. Raises DataError for a network whose layers are no chain.
+    """
+
+    def __init__(self, trunk: Trunk, source: str) -> None:
+        if not isinstance(trunk, StagedTrunk):
+            known = "resnet50, alexnet and caffenet"
+            raise DataError(f"{source}: normals need a map of any size: {known} have one")
+        self.trunk = trunk
+        self.trunk.eval()
+        self.top: nn.Module = nn.Identity()
+        if isinstance(trunk, ResNet50):
+            dilate([trunk.get_submodule("res4"), trunk.get_submodule("res5")])
+            self.layer, self.ends, self.channels = "res5", "res4", 2048
+            self.stride, self.first = STRIDE, 0
+            self.top = copy.deepcopy(trunk.get_submodule("res5"))
+            return
+        convolutions = {
+            name: found
+            for name, stage in trunk.named_children()
+            if (found := [m for m in stage.modules() if isinstance(m, nn.Conv2d)])
+        }
+        self.layer = self.ends = list(convolutions)[-1]
+        self.channels = convolutions[self.layer][-1].out_channels
+        self.stride, self.first = _steps(trunk, self.ends)
+
+    @torch.no_grad()
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the map, N x C x h x w, of uint8 PIXELS, N x H x W x 3, where the trunk is."""
+        images = self.trunk.prepare(pixels.permute(0, 3, 1, 2))
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.trunk.maps([self.ends], images)[self.ends]
+
+
+def dilate(stages: Iterable[nn.Module]) -> None:
+    """Take the strides out of STAGES of a ResNet, whose later 3 x 3 convolutions get holes.
+
+    So each weight meets what it met before, in a map of more places (Yu, Koltun and Funkhouser,
+    CVPR 2017). The convolution that had the stride keeps the holes of those before it.
+    """
+    holes = 1
+    for stage in stages:
+        for block in stage.children():
+            middle = block.get_submodule("conv2")
+            assert isinstance(middle, nn.Conv2d)
+            middle.dilation = middle.padding = (holes, holes)
+            if middle.stride != (1, 1):
+                holes *= 2
+                for module in block.modules():
+                    if isinstance(module, nn.Conv2d):
+                        module.stride = (1, 1)
+
+
+def _steps(trunk: nn.Module, last: str) -> tuple[int, int]:
+    """Return (stride, first) of the map of the stage LAST of TRUNK, a chain; see Body."""
+    stride, first = 1, 0
+    for name, stage in trunk.named_children():
+        for module in stage.modules():
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+                kernel, step, padding = (
+                    side[0] if isinstance(side, tuple) else side
+                    for side in (module.kernel_size, module.stride, module.padding)
+                )
+                assert isinstance(kernel, int) and isinstance(step, int)
+                assert isinstance(padding, int)
+                first += stride * ((kernel - 1) // 2 - padding)
+                stride *= step
+        if name == last:
+            break
+    return stride, first
+
+
+class Pyramid(nn.Module):
+    """Scores of CODES, N x codes x h x w, of a map N x CHANNELS x h x w.
+
+    The map goes through TOP; beside it stand its means over grids of SCALES, each made 512 wide.
+    """
+
+    def __init__(self, top: nn.Module, channels: int, codes: int) -> None:
+        super().__init__()
+        self.top = top
+        self.means = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), *_convolution(channels, WIDTH, 1))
+            for scale in SCALES
+        )
+        whole = channels + len(SCALES) * WIDTH
+        self.head = nn.Sequential(
+            *_convolution(whole, WIDTH, 3), nn.Dropout2d(DROPPED), nn.Conv2d(WIDTH, codes, 1)
+        )
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        whole = self.top(maps)
+        size = whole.shape[2:]
+        means = [
+            functional.interpolate(mean(whole), size, mode="bilinear", align_corners=False)
+            for mean in self.means
+        ]
+        return self.head(torch.cat([whole, *means], 1))
+
+
+def _convolution(channels: int, filters: int, kernel: int) -> list[nn.Module]:
+    """Return convolution, batch norm and ReLU, initialised as Zhou et al. do."""
+    convolution = nn.Conv2d(channels, filters, kernel, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(convolution.weight)
+    norm = nn.BatchNorm2d(filters)
+    nn.init.constant_(norm.bias, 1e-4)
+    return [convolution, norm, nn.ReLU(inplace=True)]

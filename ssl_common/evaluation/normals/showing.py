@@ -1,0 +1,128 @@
+"""How images and their normals are shown to a predictor, and its scores brought back to pixels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ssl_common.data.pixels import MEAN, resize
+from ssl_common.data.targets import PairList
+from ssl_common.evaluation.normals import codes, labels
+from ssl_common.evaluation.normals.labels import Label
+from ssl_common.evaluation.normals.pyramid import STRIDE
+
+NOTHING = -1  # the code of a place without a normal
+FILLING = tuple(round(255 * mean) for mean in MEAN)  # the colour that stands for 0
+SAME = 0.02  # by which the proportions of an image and its normals may differ
+
+
+def shown_size(height: int, width: int, side: int, longest: int) -> tuple[int, int]:
+    """Return (height, width) of an image whose short side is made SIDE; the long one LONGEST."""
+    scale = min(side / min(height, width), longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def shown(image: torch.Tensor, side: int, longest: int) -> torch.Tensor:
+    """Return IMAGE, uint8 H x W x 3, in its shown_size()."""
+    height, width = image.shape[:2]
+    size = shown_size(height, width, side, longest)
+    return image if size == (height, width) else resize(image, size)
+
+
+def label_of(pairs: PairList, line: int, root: Any, image: torch.Tensor) -> Label:
+    """Return the label of LINE of PAIRS, that of IMAGE, uint8 H x W x 3.
+
+    Raises DataError that names the line where it has other proportions.
+    """
+    label = labels.read(pairs, line, root)
+    (height, width), (rows, columns) = image.shape[:2], label.normals.shape[1:]
+    if abs(height * columns / (width * rows) - 1) > SAME:
+        sizes = f"{width} x {height} pixels, and its normals {columns} x {rows}"
+        raise pairs.error(line + 1, f"{pairs[line].path} has {sizes}: they show something else")
+    return label
+
+
+def middles(length: int, size: int, stride: int, first: int) -> np.ndarray:
+    """Return the pixels of a side of SIZE that are in the middle of places of a map, see Body.
+
+    The side is shown at LENGTH pixels.
+    """
+    pixels = np.arange(first, length, stride)
+    return ((pixels + 0.5) * size / length).astype(int)
+
+
+def codes_of(
+    label: Label, book: np.ndarray, size: Sequence[int], stride: int, first: int, mirrored: bool
+) -> np.ndarray:
+    """Return the code of BOOK (K, 3) at each place of the map, int16 h x w, of an image of SIZE.
+
+    SIZE is (height, width) as it is shown; NOTHING where there is no normal. A mirrored image has
+    normals whose x has the other sign.
+    """
+    normals = label.normals
+    if mirrored:
+        normals = normals[:, :, ::-1] * np.array([-1, 1, 1], np.float32).reshape(3, 1, 1)
+    rows, columns = (
+        middles(length, whole, stride, first)
+        for length, whole in zip(size, normals.shape[1:], strict=True)
+    )
+    places = normals[:, rows[:, None], columns]
+    nearest = codes.nearest(places.reshape(3, -1), book).reshape(places.shape[1:])
+    return np.where(places.any(0), nearest, NOTHING).astype(np.int16)
+
+
+def padded(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return IMAGE, uint8 H x W x 3, with FILLING on the right and below, of SIZE."""
+    whole = torch.tensor(FILLING, dtype=torch.uint8).expand(*size, 3).contiguous()
+    whole[: image.shape[0], : image.shape[1]] = image
+    return whole
+
+
+def full_size(images: Sequence[torch.Tensor]) -> tuple[int, int]:
+    """Return the size that holds all IMAGES, multiples of STRIDE."""
+    return tuple(
+        -(-max(image.shape[axis] for image in images) // STRIDE) * STRIDE for axis in (0, 1)
+    )  # type: ignore[return-value]
+
+
+def fitted(places: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return PLACES, N x h x w codes, cut or with NOTHING added to SIZE, that of the map."""
+    height, width = (there - n for there, n in zip(size, places.shape[1:], strict=True))
+    return functional.pad(places, (0, width, 0, height), value=NOTHING)
+
+
+def normals_of(
+    scores: torch.Tensor,
+    book: torch.Tensor,
+    shown: Sequence[int],
+    size: Sequence[int],
+    stride: int,
+    first: int,
+) -> torch.Tensor:
+    """Return the normals, float32 3 x H x W, by SCORES (K x h x w) of the codes of BOOK (K, 3).
+
+    SIZE is (H, W), SHOWN that at which the network saw it. Scores are linear between the middles
+    of places; the normal is the mean of the codes by their probabilities, at length 1.
+    """
+    rows, columns = (
+        torch.from_numpy(spreading(size[axis], shown[axis], scores.shape[1 + axis], stride, first))
+        .float()
+        .to(scores.device)
+        for axis in (0, 1)
+    )
+    whole = torch.einsum("yh,khw,xw->kyx", rows, scores.float(), columns)
+    mean = torch.einsum("kyx,kc->cyx", whole.softmax(0), book)
+    return functional.normalize(mean, dim=0)
+
+
+def spreading(size: int, shown: int, count: int, stride: float, first: float) -> np.ndarray:
+    """Return what COUNT places of a map give to each of SIZE pixels, float64 SIZE x COUNT.
+
+    Linear between the middles of two places, as the nearest beyond the outermost; the map is of an
+    image that is shown at SHOWN pixels, STRIDE and FIRST as Body has them.
+    """
+    pixels = (np.arange(size) + 0.5) * shown / size - 0.5
+    places = (pixels - first) / stride
+    return np.stack([np.interp(places, np.arange(count), unit) for unit in np.eye(count)], axis=1)

@@ -1,0 +1,56 @@
+"""train-normals: a predictor of surface normals on a frozen network."""
+
+from dataclasses import replace
+
+import click
+
+from ssl_common import cli, values
+from ssl_common.evaluation.normals.recipes import PAPER
+from ssl_common.ranks import placement
+from ssl_common.training import plan
+
+
+@cli.command("train-normals")
+@click.argument("model")
+@cli.input_argument("pairs")
+@click.option(
+    "--codes", type=values.Whole(2, 1000), default=PAPER.codes, help="Normals to choose among."
+)
+@click.option(
+    "--sides",
+    type=values.Wholes(32, 4096, "300,450"),
+    show_default="300,375,450,525,600",
+    metavar="N,N,...",
+    help="Short sides of the images shown, in pixels, one drawn for each image.",
+)
+@click.option(
+    "--test-side",
+    type=values.Whole(32, 4096),
+    default=PAPER.test_side,
+    help="Short side when normals are measured, in pixels.",
+)
+@click.option("--flip", is_flag=True, help="Mirror half of the images, and their normals.")
+@cli.declared(plan.TrainingOptions, name="options")
+def main(model, pairs, codes, sides, test_side, flip, options):
+    """Train a predictor of the surface normals of PAIRS on the frozen layers of MODEL.
+
+    \b
+    train-normals jigsaw.pt train.tsv -o normals.pt > log.jsonl
+
+    PAIRS is IMAGE<TAB>NORMALS, as list-pairs and make-normals write it. MODEL is as
+    extract-features takes it; of a ResNet-50 res5 is trained, and nothing before it. The log goes
+    to standard output. A run that was stopped resumes when the same command is given again.
+    """
+    recipe = replace(PAPER, codes=codes, sides=sides or PAPER.sides, test_side=test_side, flip=flip)
+    plan.pieces(options, recipe)  # a wrong one is told before torch is imported
+    is_rank = placement.place() is not None
+    from ssl_common.evaluation.normals import training
+
+    with cli.conversation("steps", patient=is_rank) as talk:
+        message = training.train(model, pairs, recipe, options, talk)
+    if message:
+        cli.say(message)
+
+
+if __name__ == "__main__":
+    main()
