@@ -133,17 +133,20 @@ def test_report_lists_it_with_its_truth(scratch, run, told):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_a_trained_predictor_beats_what_needs_no_network(run, tmp_path):
-    """On generated scenes, with an untrained AlexNet below it."""
-    run("make-scenes", "-n", "120", "-j", "0", "-o", "scenes", check=0)
+    """On generated scenes, an untrained trunk below it: by mean, and by the share below 11.25.
+
+    200 steps are few: the median is still that of one normal, as most of a scene is its ground.
+    """
+    run("make-scenes", "-n", "160", "-j", "0", "-o", "scenes", check=0)
     lines = (tmp_path / "scenes/normals.tsv").read_text().splitlines(keepends=True)
     for name, part in (("train", lines[0::2]), ("test", lines[1::2])):
         (tmp_path / f"{name}.tsv").write_text("".join(part))
-    words = ("random:alexnet", "train.tsv", "--sides", "128,160", "--test-side", "160", "--batch")
-    words += ("6", "--epochs", "12", "--lr", "0.02", "-j", "0", "-o", "n.pt")
+    words = ("random:alexnet-lab", "train.tsv", "--sides", "128,160", "--test-side", "160")
+    words += ("--batch", "8", "--epochs", "20", "--lr", "0.02", "-j", "0", "-o", "n.pt")
     run("train-normals", *words, check=0)
     done = run("eval-normals", "n.pt", "test.tsv", "--ground-truth", "scenes", "-j", "0", check=0)
     record = json.loads(done.stdout)
-    others = record["constant_median_error"], record["mean_image_median_error"]
-    assert record["value"] < 0.8 * min(others)
+    for other in ("constant", "mean_image"):
+        assert record["mean_error"] < record[f"{other}_mean_error"] - 1
+        assert record["within_11_25"] > record[f"{other}_within_11_25"] + 3
