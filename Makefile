@@ -83,7 +83,7 @@ demo/puzzles.png: demo/jigsaw.pt demo/test.tsv
 
 # Detection on the same scenes: 100 to learn from, 50 to measure on, by Faster R-CNN with a small head.
 demo-detection: $(STAMP) ## Boxes: Faster R-CNN on the untrained network and on the puzzle's (10 minutes).
-	@$(MAKE) --no-print-directory demo/boxes.png demo/random-boxes.jsonl demo/jigsaw-boxes.jsonl
+	@$(MAKE) --no-print-directory demo/random-boxes.jsonl demo/boxes.png
 	@echo
 	@report -q demo/random-boxes.jsonl demo/jigsaw-boxes.jsonl
 	@echo

@@ -386,9 +386,9 @@ def detection(folder):
     shell("head -n 4 scenes/objects.jsonl > few.jsonl", folder)
     usual = "few.jsonl --head faster --batch 2 --iterations {} -j 0 -q --seed 0 --device cpu"
     for arch, words, steps in (("resnet50", "", 3), ("alexnet", "--fc 1024", 6)):
-        line = f"train-detector random:{arch} {usual.format(steps)} {words} -o {arch}"
-        shell(f"{line}-making.pt --cache maps > log.jsonl", folder)
-        rates = []
+        line, rates = f"train-detector random:{arch} {{}} {words} -o {arch}", []
+        making, line = line.format(usual.format(1)), line.format(usual.format(steps))
+        shell(f"{making}-making.pt --cache maps > log.jsonl", folder)
         for option in ("--cache maps", ""):
             name = "cached" if option else "plain"
             shell(f"{line}-{name}.pt {option} > log.jsonl", folder)
