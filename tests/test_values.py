@@ -19,7 +19,22 @@ NUMBERS = (values.Whole, values.Positive, values.Share, values.Interval, values.
 # What else an option may be; one of a new kind belongs here, or among NUMBERS.
 OTHERS = (click.Choice, click.Path, values.Tag, click.types.StringParamType)
 ODD = [
-    *("0", "-1", "1", "7", "007", "0.5", ".5", "5.", "1e9", "1E-3", "1e400", "1e-400", "0x10"),
+    *(
+        "0",
+        "-1",
+        "1",
+        "7",
+        "320",
+        "007",
+        "0.5",
+        ".5",
+        "5.",
+        "1e9",
+        "1E-3",
+        "1e400",
+        "1e-400",
+        "0x10",
+    ),
     *("nan", "NaN", "inf", "-inf", "infinity", "none", "true", "1j", "1/2", "10" * 12),
     *(" 5", "5 ", "5\n", "+5", "1_0", "1,000", "5,5", "0,1", "1,", "\u0665", "\uff15", "\u00b2"),
     *(
@@ -52,9 +67,11 @@ def parameters(kinds):
 
 def parsed(tool, param, value):
     """Return what PARAM is on a command line of TOOL where it is VALUE; raise its UsageError."""
-    words = []
-    for each in tool.get_params(click.Context(tool)):
-        if each is not param and not each.required:
+    words, params = [], tool.get_params(click.Context(tool))
+    operands = [each for each in params if isinstance(each, click.Argument) and each.nargs == 1]
+    before = operands[: operands.index(param)] if param in operands else []
+    for each in params:
+        if each is not param and not each.required and each not in before:
             continue
         said = value if each is param else usual(each)
         words += [said] if isinstance(each, click.Argument) else [each.opts[-1], said]
