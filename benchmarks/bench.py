@@ -384,16 +384,11 @@ def detection(folder):
     and backward on 64 boxes an image, which is the floor of a step with its body on the disk.
     """
     shell("head -n 4 scenes/objects.jsonl > few.jsonl", folder)
-    usual = "few.jsonl --head faster --batch 2 --iterations {} -j 0 -q --seed 0 --device cpu"
+    usual = "few.jsonl --head faster --batch 2 -j 0 -q --device cpu"
     for arch, words, steps in (("resnet50", "", 3), ("alexnet", "--fc 1024", 6)):
-        line, rates = f"train-detector random:{arch} {{}} {words} -o {arch}", []
-        making, line = line.format(usual.format(1)), line.format(usual.format(steps))
-        shell(f"{making}-making.pt --cache maps > log.jsonl", folder)
-        for option in ("--cache maps", ""):
-            name = "cached" if option else "plain"
-            shell(f"{line}-{name}.pt {option} > log.jsonl", folder)
-            *_, last = (folder / "log.jsonl").read_text().splitlines()
-            rates.append(json.loads(last)["time_images_per_second"])
+        line = f"train-detector random:{arch} {usual} {words}"
+        shell(f"{line} --cache maps --iterations 1 -o {arch}.pt", folder)  # makes the maps
+        rates = [stepping(folder, f"{line} {option}", steps) for option in ("--cache maps", "")]
         what = f"train-detector random:{arch} --cache (images/s; theirs"
         yield f"{what} without)", *rates, rates[0] / rates[1]
         if arch == "resnet50":
@@ -401,6 +396,17 @@ def detection(folder):
             yield f"{what} torchvision's GeneralizedRCNN)", rates[0], plain, rates[0] / plain
             floor = f"res5 on 64 boxes alone, {128 * head_products() / 1e9:.0f} GFLOP an image"
             yield f"{what} {floor})", rates[0], alone, rates[0] / alone
+
+
+def stepping(folder, line, steps, batch=2):
+    """Return images/s of the training LINE in STEPS, without what it takes to begin and to end."""
+
+    def train(count):
+        (folder / "stepping.pt").unlink(missing_ok=True)
+        shell(f"rm -rf stepping.pt.state; {line} --iterations {count} -o stepping.pt", folder)
+
+    short, long = (seconds(lambda count=count: train(count)) for count in (1, 1 + steps))
+    return batch * steps / (long - short)
 
 
 def head_products():
