@@ -88,6 +88,7 @@ demo-detection: $(STAMP) ## Boxes: Faster R-CNN on the untrained network and on 
 	@report -q demo/random-boxes.jsonl demo/jigsaw-boxes.jsonl
 	@echo
 	@echo 'demo/boxes.png: green boxes are right, red ones wrong, blue ones objects that were missed.'
+	@echo 'One seed and a short training: the numbers do not tell which network is better.'
 
 demo/boxes-%.jsonl: demo/scenes.tsv
 	@list-objects -q voc demo/scenes --split $(if $(filter train,$*),trainval,test) \
@@ -102,7 +103,7 @@ demo/jigsaw-boxes.pt: demo/boxes-train.jsonl demo/jigsaw.pt
 define detector
 @echo 'A detector on $(1), which is frozen: its maps are kept, and its head learns from them'
 @train-detector -q $(1) $< --head faster --size 160 --max-size 240 --fc 512 --cache demo/maps \
-	--batch 4 --lr 0.005 --iterations 250 -o $@ > $(@:.pt=.log.jsonl)
+	--batch 4 --lr 0.005 --iterations 500 -o $@ > $(@:.pt=.log.jsonl)
 endef
 
 demo/%-boxes.jsonl: demo/%-boxes.pt demo/boxes-test.jsonl
