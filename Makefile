@@ -103,7 +103,7 @@ demo/jigsaw-boxes.pt: demo/boxes-train.jsonl demo/jigsaw.pt
 define detector
 @echo 'A detector on $(1), which is frozen: its maps are kept, and its head learns from them'
 @train-detector -q $(1) $< --head faster --size 160 --max-size 240 --fc 512 --cache demo/maps \
-	--batch 4 --lr 0.005 --iterations 500 -o $@ > $(@:.pt=.log.jsonl)
+	--batch 4 --lr 0.005 --iterations 250 -o $@ > $(@:.pt=.log.jsonl)
 endef
 
 demo/%-boxes.jsonl: demo/%-boxes.pt demo/boxes-test.jsonl
