@@ -104,14 +104,17 @@ def _within_the_image(found):
     return None
 
 
+IMAGE = {  # what a line of boxes, whatever they are, says first
+    "path": Texts(**PATH),
+    "width": integers(least=1),
+    "height": integers(least=1),
+}
 OBJECTS = Format(
     "the objects of an image",
     "mend the line or delete it",
     containers.read_json,  # of a list of one image
     {
-        "path": Texts(**PATH),
-        "width": integers(least=1),
-        "height": integers(least=1),
+        **IMAGE,
         "boxes": numbers("B* 4", least=0),
         "labels": Texts("B*", **LABELS),
         "difficult": Flag("B*"),
@@ -176,9 +179,7 @@ DETECTIONS = Format(
     "mend the line or delete it",
     containers.read_json,  # of a list of one image
     {
-        "path": Texts(**PATH),
-        "width": integers(least=1),
-        "height": integers(least=1),
+        **IMAGE,
         "boxes": numbers("B* 4"),
         "labels": Texts("B*", **LABELS),
         "scores": numbers("B*"),

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from ssl_common.progress import Progress
+
 STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, run again to go on
 # A terminal sends the first, batch systems the others; SIGUSR1 is Slurm's usual warning.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -21,6 +23,17 @@ PATIENCE = 10  # seconds in which a signal does not disturb the clean-up after a
 
 class Stopped(BaseException):
     """A signal asked the command to stop."""
+
+
+def stoppable(progress: Progress, stopping: Callable[[], str | None]) -> Progress:
+    """Return PROGRESS that raises Stopped, when it is told, where STOPPING() names a signal."""
+
+    def tell(done: int, total: int | None = None, note: str = "") -> None:
+        progress(done, total, note)
+        if stopping():
+            raise Stopped
+
+    return tell
 
 
 raised: list[str] = []  # the signals that were raised as Stopped

@@ -8,12 +8,11 @@ from typing import Any
 class Recipe:
     """How the paper trains.
 
-    With a POWER the rate falls to 0, as that power of the part of the steps that is left.
-
     LR is the rate at BATCH images a step; from each part of the steps in DROPS on it is that part
-    of LR. It ends after STEPS, or EPOCHS where there are none. DECAY_BIASES tells whether weight
-    decay is for biases too, which learn at BIAS_RATE times the rate. In the part of the steps that
-    WARM_UP says first, the rate rises from the part of it that it says second.
+    of LR. With a POWER it falls to 0, as that power of the part of the steps that is left. In the
+    part of the steps that WARM_UP says first, the rate rises from the part of it that it says
+    second. It ends after STEPS, or EPOCHS where there are none. DECAY_BIASES tells whether weight
+    decay is for biases too, which learn at BIAS_RATE times the rate.
     """
 
     optimizer: str  # "sgd" or "adam"

@@ -11,6 +11,7 @@ from tiny import Tiny
 from torch import nn
 from torchvision import models
 
+from ssl_common.data.pixels import size_within
 from ssl_common.data.targets import PairList
 from ssl_common.evaluation.normals import codes, labels, metrics, showing, training
 from ssl_common.evaluation.normals.labels import Label, Truth
@@ -217,9 +218,9 @@ def test_scores_brought_back_to_pixels():
 
 
 def test_sizes_are_those_of_the_paper():
-    assert showing.shown_size(480, 640, 600, 1000) == (600, 800)
-    assert showing.shown_size(480, 640, 300, 1000) == (300, 400)
-    assert showing.shown_size(200, 1000, 450, 1000) == (200, 1000)
+    assert size_within(480, 640, 600, 1000) == (600, 800)
+    assert size_within(480, 640, 300, 1000) == (300, 400)
+    assert size_within(200, 1000, 450, 1000) == (200, 1000)
     images = [torch.zeros(30, 41, 3), torch.zeros(33, 20, 3)]
     assert showing.full_size(images) == (40, 48)
 

@@ -6,7 +6,7 @@ path that was opened, or of the path in the list.
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,26 @@ class Images(NamedTuple):
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the fingerprints that are known, by name."""
         return {name: each for name, each in self._asdict().items() if each is not None}
+
+    def tensors(self) -> dict[str, Any]:
+        """Return arrays() as a file of torch.save holds them: int64, as torch has no others."""
+        import torch  # here: who compares lists needs none
+
+        return {name: torch.from_numpy(each.view(np.int64)) for name, each in self.arrays().items()}
+
+
+def of_list(manifest: Lines[Any], root: str) -> Images:
+    """Return what the images of MANIFEST, below ROOT, are known by without opening them."""
+    return Images(paths(manifest), places(manifest, root))
+
+
+def of_tensors(content: Mapping[str, Any]) -> Images:
+    """Return the Images whose tensors() are among CONTENT; files of 0.2.0 have no places."""
+    places = content.get("places")
+    return Images(
+        content["paths"].numpy().view(np.uint64),
+        None if places is None else places.numpy().view(np.uint64),
+    )
 
 
 def sort(images: Images) -> Images:

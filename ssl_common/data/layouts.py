@@ -144,6 +144,11 @@ def _split(root: str, split: str) -> tuple[list[str], set[tuple[str, str]]]:
     return list(_members(main, split)), labelled
 
 
+def identity(path: str) -> str:
+    """Return what VOC calls the image at PATH: the name of its file, without the suffix."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
 def members(root: str, split: str) -> list[str]:
     """Return the ids of the images of SPLIT in the devkit ROOT; raise DataError as voc() does."""
     return _split(root, split)[0]

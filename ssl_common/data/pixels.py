@@ -20,6 +20,15 @@ def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return interpolate(planes, shape, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
 
 
+def size_within(height: int, width: int, side: int, longest: int) -> tuple[int, int]:
+    """Return (height, width) of an image of HEIGHT x WIDTH whose short side is made SIDE pixels.
+
+    Or its long side LONGEST, if that would be longer; both are rounded, to 1 at least.
+    """
+    scale = min(side / min(height, width), longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def resize_short(image: torch.Tensor, side: int) -> torch.Tensor:
     """Return IMAGE (H x W x 3) with a short side of SIDE pixels, the other in proportion, floored.
 

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -23,7 +23,7 @@ from ssl_common.models.foreign import conversion
 from ssl_common.models.trunk import Trunk
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.progress import Progress, silent
-from ssl_common.ranks import mailbox
+from ssl_common.ranks import collectives, mailbox
 from ssl_common.ranks.launch import Launch
 from ssl_common.ranks.placement import IS_RANK, LOCAL_RANKS, RANK, RANKS
 from ssl_common.stored import Filled
@@ -67,6 +67,15 @@ def network(model: str, seed: int) -> tuple[Trunk, dict[str, Any]]:
     return registry.restored(settings, content["trunk"], model), settings
 
 
+def of_the_model(trunk: Trunk, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sidecar says of TRUNK and its SETTINGS, of network()."""
+    said = {"format": 1, "model": trunk.digest()}
+    said |= {key: settings.get(key) for key in OF_THE_MODEL}
+    if settings.get("inferred"):  # fields that the file does not say, and --tag may
+        said["inferred"] = settings["inferred"]
+    return said
+
+
 @torch.no_grad()
 def maps(trunk: Trunk, names: Sequence[str], pixels: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return {layer: its map} for the layers NAMES of TRUNK and PIXELS, uint8 N x 3 x H x W."""
@@ -102,10 +111,7 @@ class Layers:
             {name: tuple(found.shape[1:]) for name, found in each.items()}
             for each in (whole, pooled_maps(self.trunk, whole))
         )
-        self.of_the_model = {"format": 1, "model": self.trunk.digest()}
-        self.of_the_model |= {key: settings.get(key) for key in OF_THE_MODEL}
-        if settings.get("inferred"):  # fields that the file does not say, and --tag may
-            self.of_the_model["inferred"] = settings["inferred"]
+        self.of_the_model = of_the_model(self.trunk, settings)
         self.left_out = settings.get("left_out", "")
 
     def __call__(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -199,6 +205,27 @@ def image_features(
         else np.empty((0, math.prod(layers.shapes[name])), np.float32)
         for name, blocks in parts.items()
     }
+
+
+def fill(
+    reserve: Callable[[contextlib.ExitStack], list[str]],
+    write: Callable[[list[Filled]], None],
+) -> None:
+    """WRITE arrays that the first rank makes by RESERVE, on all ranks: each writes its rows.
+
+    RESERVE(stack) gives the names that they have until the stack ends, when they get their own.
+    Raises Stopped on all ranks where WRITE does on any.
+    """
+    with contextlib.ExitStack() as stack:
+        partials = collectives.from_first(lambda: reserve(stack))
+        stopped = False
+        try:
+            write([Filled(path) for path in partials])
+        except Stopped:
+            stopped = True
+        if any(collectives.gather(stopped)):  # here all ranks have written theirs
+            raise Stopped
+    collectives.gather(None)  # the first has put the files in their place
 
 
 def begin(files: Iterable[tuple[BinaryIO, tuple[str, tuple[int, ...]]]], filled: bool) -> list[str]:

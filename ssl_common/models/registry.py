@@ -43,6 +43,19 @@ def restored(settings: Mapping[str, Any], state: Any, path: str) -> Trunk:
     return trunk
 
 
+def unchanged(content: Mapping[str, Any], path: str, fix: str) -> Trunk:
+    """Return the frozen trunk of the file PATH, which holds CONTENT, as it was in training.
+
+    Raises DataError, which advises FIX, where the same weights are another network by now.
+    """
+    settings = content["settings"]
+    trunk = restored(settings, content["frozen"], path)
+    if trunk.digest() != settings["model"]:
+        changed = "its network takes images otherwise than it did, or is damaged"
+        raise DataError(f"{path}: {changed}: {fix}")
+    return trunk
+
+
 def trainable() -> list[str]:
     """Return the names of the trunks that can be trained: they come in a form for each pretext."""
     return [arch for arch in TRUNKS if f"{arch}-lab" in TRUNKS]

@@ -71,9 +71,11 @@ def fill(module: nn.Module, state: Any, path: str, what: str) -> None:
 
 def digest(module: nn.Module) -> str:
     """Return the digest of the state of MODULE: its names and numbers."""
-    state = module.state_dict().items()
-    return streams.digest(
-        piece
-        for name, value in state
-        for piece in (name.encode(), value.cpu().contiguous().numpy().tobytes())
-    )
+    return streams.digest(pieces(module))
+
+
+def pieces(module: nn.Module) -> Iterator[bytes]:
+    """Yield what a digest of the state of MODULE is made of: its names and numbers."""
+    for name, tensor in module.state_dict().items():
+        yield name.encode()
+        yield tensor.cpu().contiguous().numpy().tobytes()

@@ -1,7 +1,7 @@
 """What every network here is: a trunk, whose named layers give the features that are measured."""
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common import streams
+from ssl_common.models import states
 from ssl_common.pretext.color import READERS
 
 Window = tuple[int, int, int]  # kernel, stride and padding of an average pooling, in places
@@ -56,12 +57,7 @@ class Trunk(nn.Module):
 
         And of how it takes its images, where that is not the usual way.
         """
-        return streams.digest(itertools.chain(self._weights(), self._unusual()))
-
-    def _weights(self) -> Iterator[bytes]:
-        for name, tensor in self.state_dict().items():
-            yield name.encode()
-            yield tensor.cpu().contiguous().numpy().tobytes()
+        return streams.digest(itertools.chain(states.pieces(self), self._unusual()))
 
     def _unusual(self) -> list[bytes]:
         """Return what its weights do not tell of how it takes images; nothing for the usual way."""

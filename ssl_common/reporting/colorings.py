@@ -11,7 +11,7 @@ from ssl_common.data import images
 from ssl_common.data.order import draws
 from ssl_common.pretext import color
 from ssl_common.pretext.colorization import CROP, Colorization, middles
-from ssl_common.reporting.captions import LINE, MARGIN, SPACE, caption, fitting, sheet
+from ssl_common.reporting.captions import in_rows
 from ssl_common.training import pretraining
 
 
@@ -53,17 +53,11 @@ def show(paths: Sequence[str], model: str, seed: int) -> tuple[Image.Image, str]
     """Return (picture, a line that says what it shows) of the image files PATHS and MODEL."""
     network, task = pretraining.load(model, "colorization")
     assert isinstance(task, Colorization)
-    height = 2 * MARGIN + CROP + 2 * LINE
-    picture, pen = sheet((2 * MARGIN + 3 * CROP + 2 * SPACE, height * len(paths)))
-    errors = []
-    for row, (panels, error) in enumerate(colored(paths, network, task, seed)):
-        top = row * height + MARGIN
-        texts = [["as the network sees it", fitting(pen, paths[row], CROP)]]
+    rows, errors = [], []
+    for path, (panels, error) in zip(paths, colored(paths, network, task, seed), strict=True):
+        texts = [["as the network sees it", path]]
         texts += [["predicted", f"{error:.1f} off in a and b"], ["original"]]
-        for column, (panel, lines) in enumerate(zip(panels, texts, strict=True)):
-            x = MARGIN + column * (CROP + SPACE)
-            picture.paste(Image.fromarray(panel), (x, top))
-            caption(pen, lines, (x, top + CROP))
+        rows.append((panels, texts))
         errors.append(error)
     summary = f"{len(paths)} images, colours {np.mean(errors):.1f} off in a and b on average"
-    return picture, summary
+    return in_rows(rows, CROP), summary

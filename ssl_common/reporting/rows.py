@@ -63,4 +63,5 @@ class Row(NamedTuple):
         own, theirs = self.interval(layer), other.interval(other.best()[0])
         if own is None or theirs is None:
             return True
-        return own[0] > theirs[1] if self.measure.better == "higher" else own[1] < theirs[0]
+        merit = self.measure.merit
+        return min(map(merit, own)) > max(map(merit, theirs))

@@ -8,7 +8,7 @@ from ssl_common.data.pixels import resize
 from ssl_common.data.targets import PairList, encode_normals
 from ssl_common.evaluation.normals.metrics import angles
 from ssl_common.evaluation.normals.testing import Predictor, predicted
-from ssl_common.reporting.captions import LINE, MARGIN, SPACE, caption, fitting, sheet
+from ssl_common.reporting.captions import in_rows
 from ssl_common.streams import DataError
 
 SIDE = 256  # pixels, of the longer side of a panel
@@ -21,7 +21,7 @@ def show(model: str, pairs: str, count: int, root: str) -> tuple[Image.Image, st
     """
     predictor, listed = Predictor(model, torch.device("cpu")), PairList(pairs)
     count = min(count, len(listed))
-    rows, medians = list[list[np.ndarray]](), list[float]()
+    rows, medians = list[tuple[list[np.ndarray], list[list[str]]]](), list[float]()
     for pixels, label, found in predicted(predictor, listed, root, 0, count):
         known = label.known
         if not known.any():
@@ -30,18 +30,11 @@ def show(model: str, pairs: str, count: int, root: str) -> tuple[Image.Image, st
         medians.append(float(np.median(angles(found[:, known], label.normals[:, known]))))
         whole = np.ones_like(known)
         panels = [pixels.numpy(), encode_normals(label.normals, known)]
-        rows.append([_scaled(each) for each in (*panels, encode_normals(found, whole))])
-    height = 2 * MARGIN + SIDE + 2 * LINE
-    picture, pen = sheet((2 * MARGIN + 3 * SIDE + 2 * SPACE, height * count))
-    for row, panels in enumerate(rows):
-        top = row * height + MARGIN
-        name = fitting(pen, listed[row].path, SIDE)
-        texts = [["image", name], ["normals"], ["predicted", f"median {medians[row]:.1f} degrees"]]
-        for column, (panel, lines) in enumerate(zip(panels, texts, strict=True)):
-            x = MARGIN + column * (SIDE + SPACE)
-            picture.paste(Image.fromarray(panel), (x, top))
-            caption(pen, lines, (x, top + panel.shape[0]))
-    return picture, f"{count} images, {np.mean(medians):.1f} degrees off (mean of medians)"
+        texts = [["image", listed[len(rows)].path], ["normals"]]
+        texts += [["predicted", f"median {medians[-1]:.1f} degrees"]]
+        rows.append(([_scaled(each) for each in (*panels, encode_normals(found, whole))], texts))
+    said = f"{count} images, {np.mean(medians):.1f} degrees off (mean of medians)"
+    return in_rows(rows, SIDE), said
 
 
 def _scaled(panel: np.ndarray) -> np.ndarray:

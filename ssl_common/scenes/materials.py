@@ -25,7 +25,7 @@ def any_colour(rng: np.random.Generator) -> np.ndarray:
 def any_material(rng: np.random.Generator, size: float) -> Skin:
     """Draw a skin, plain or of two colours, for an object about SIZE metres large."""
     one, other = any_colour(rng), any_colour(rng)
-    texel, pitch, axis = size * rng.uniform(0.003, 0.01), size * rng.uniform(0.04, 0.12), 1
+    texel, pitch = size * rng.uniform(0.003, 0.01), size * rng.uniform(0.04, 0.12)
     kind = rng.integers(5)
     if kind == 0:
         return patches(one, other, texel, rng.uniform(-0.5, 0.5))

@@ -13,7 +13,6 @@ import numpy as np
 from ssl_common.scenes.materials import any_colour
 from ssl_common.scenes.rendering import Light, View
 
-FAR = 60.0  # metres: the ground beyond has no depth of its own
 SIDE = 1024  # pixels of the texture that surfaces are cut from; more than a view has
 
 

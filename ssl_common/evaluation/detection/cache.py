@@ -7,7 +7,6 @@ stands in a file beside it.
 """
 
 import contextlib
-import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -15,21 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import containers, records, streams
-from ssl_common.data.batches import batches
 from ssl_common.data.order import Item, draws
 from ssl_common.data.targets import ObjectList
 from ssl_common.evaluation import features
 from ssl_common.evaluation.detection.networks import Made
 from ssl_common.evaluation.detection.recipes import Design
-from ssl_common.evaluation.detection.showing import Pictures, check_size, collated, view
+from ssl_common.evaluation.detection.showing import collated, of_this_rank, view
 from ssl_common.models import states
-from ssl_common.processes import Stopped
 from ssl_common.progress import Progress
-from ssl_common.ranks import collectives
-from ssl_common.ranks.placement import LOCAL_RANKS, RANK, RANKS
 from ssl_common.stored import Filled
 from ssl_common.streams import DataError
 
@@ -97,16 +91,7 @@ class Cache:
 
         Raises Stopped on all ranks where PROGRESS does on any.
         """
-        with contextlib.ExitStack() as stack:
-            partials = collectives.from_first(lambda: self._reserve(stack))
-            stopped = False
-            try:
-                self._write([Filled(path) for path in partials], device, workers, progress)
-            except Stopped:
-                stopped = True
-            if any(collectives.gather(stopped)):  # here all ranks have written theirs
-                raise Stopped
-        collectives.gather(None)  # the first has put the files in their place
+        features.fill(self._reserve, lambda arrays: self._write(arrays, device, workers, progress))
 
     def _reserve(self, stack: contextlib.ExitStack) -> list[str]:
         """Return the names of the new files, at full size; they get their own names with STACK."""
@@ -119,16 +104,9 @@ class Cache:
         self, arrays: Sequence[Filled], device: torch.device, workers: int, progress: Progress
     ) -> None:
         digests, maps = arrays
-        dataset = Pictures(self.images, self.root, self.design)
-        order = itertools.islice(
-            BatchSampler(SequentialSampler(dataset), 1, False), RANK, None, RANKS
-        )
-        reading = batches(dataset, order, -(-workers // LOCAL_RANKS), device.type == "cuda")
-        with contextlib.closing(reading) as loaded:
-            lines = range(RANK, len(self.images), RANKS)
-            for line, (picture, size) in zip(lines, loaded, strict=True):
-                check_size(self.images, line, self.images[line], *size.tolist())
-                picture = picture.to(device)
+        reading = of_this_rank(self.images, self.root, self.design, device, workers)
+        with contextlib.closing(reading) as pictures:
+            for line, picture, _height, _width in pictures:
                 both = [self._map(line, each) for each in (picture, picture.flip(2))]
                 maps.write(int(self.places[line]), np.stack(both).reshape(-1))
                 digests.write(line, np.array([[self.digest(line, each) for each in both]], "u8"))

@@ -9,24 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, SequentialSampler
 
 from ssl_common import records, streams
 from ssl_common.data import coco
-from ssl_common.data.batches import batches
-from ssl_common.data.targets import Objects
 from ssl_common.evaluation.detection import detections, networks, showing
 from ssl_common.evaluation.detection.detections import Detections
 from ssl_common.evaluation.detection.networks import Scene
 from ssl_common.evaluation.detection.proposals import ImageList
 from ssl_common.evaluation.detection.recipes import Design
-from ssl_common.evaluation.detection.showing import Pictures, check_size, view
+from ssl_common.evaluation.detection.showing import of_this_rank, view
 from ssl_common.models import networks as files
 from ssl_common.processes import Stopped, deferring_stop
 from ssl_common.progress import Progress, silent
 from ssl_common.ranks import mailbox
 from ssl_common.ranks.launch import Launch
-from ssl_common.ranks.placement import IS_RANK, LOCAL_RANKS, RANK, RANKS
+from ssl_common.ranks.placement import IS_RANK, RANK
 from ssl_common.streams import DataError
 
 
@@ -172,22 +169,14 @@ class Finder:
         """
         for part in (self.made.frozen, self.made.network):
             part.to(device).to(memory_format=torch.channels_last).eval()
-        dataset = Pictures(self.images, reading.root, self.design)
-        every = BatchSampler(SequentialSampler(dataset), 1, drop_last=False)
-        order = itertools.islice(every, RANK, None, RANKS)
-        workers = -(-reading.workers // LOCAL_RANKS)
-        with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:
-            for line, (picture, size) in zip(
-                range(RANK, len(self.images), RANKS), loaded, strict=True
-            ):
-                yield self._of_image(line, picture.to(device), *size.tolist())
+        shown = of_this_rank(self.images, reading.root, self.design, device, reading.workers)
+        with contextlib.closing(shown) as pictures:
+            for line, picture, height, width in pictures:
+                yield self._of_image(line, picture, height, width)
                 reading.progress(line + 1, len(self.images))
 
     def _of_image(self, line: int, picture: torch.Tensor, height: int, width: int) -> Detections:
         """Return the Detections in PICTURE, the image of LINE as shown, of HEIGHT x WIDTH."""
-        image = self.images[line]
-        if isinstance(image, Objects):
-            check_size(self.images, line, image, height, width)
         how = view(height, width, self.design.size, self.design.max_size)
         proposals = None
         if self.proposals is not None:
@@ -196,7 +185,7 @@ class Finder:
         boxes, labels, scores = self.made.network.detect(Scene(features, how.size, proposals))
         corners = how.original(boxes).cpu().numpy()
         return Detections(
-            image.path,
+            self.images[line].path,
             width,
             height,
             tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in map(_plain, corners)),

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import Any, BinaryIO, NamedTuple
 
 from ssl_common import containers, formats, legible, records, streams
+from ssl_common.data import layouts
 from ssl_common.data.lines import Lines
 from ssl_common.data.manifest import check_name
 from ssl_common.data.targets import Box, plain_boxes
@@ -119,7 +120,7 @@ def _of_a_file(name: str) -> str:
 
 def _identity(path: str, known: dict[str, str]) -> str:
     """Return what VOC calls the image at PATH: its name without suffix; add it to those KNOWN."""
-    identity = os.path.splitext(os.path.basename(path))[0]
+    identity = layouts.identity(path)
     if not identity or identity.split() != [identity]:
         raise DataError(f"{path}: VOC's files cannot name an image with a space: rename it")
     if known.setdefault(identity, path) != path:

@@ -8,7 +8,6 @@ Nothing in a pickle is run.
 """
 
 import io
-import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_common import containers, schema, streams
+from ssl_common.data import layouts
 from ssl_common.evaluation.detection.proposals import Boxes, Proposals, gather
 from ssl_common.streams import DataError
 
@@ -72,7 +72,7 @@ def _by_order(source: Source, paths: Sequence[str], alone: bool) -> Proposals:
 
 def _keys(path: str) -> Iterable[str | int]:
     """Yield what others may call the image at PATH: 2008_000003, 2008000003; the last number."""
-    name = os.path.splitext(os.path.basename(path))[0]
+    name = layouts.identity(path)
     yield name
     if numbers := NUMBERS.findall(name):
         yield int("".join(numbers)[:18])

@@ -1,19 +1,23 @@
 """How an image is shown to a detector: made larger or smaller, and mirrored."""
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import BatchSampler, SequentialSampler, default_collate
 
 from ssl_common.data import pixels
+from ssl_common.data.batches import batches
 from ssl_common.data.datasets import SequentialImages
 from ssl_common.data.lines import Lines
 from ssl_common.data.targets import Objects
 from ssl_common.evaluation.detection import boxes, proposals
 from ssl_common.evaluation.detection.proposals import Proposals
 from ssl_common.evaluation.detection.recipes import Design, Heading
+from ssl_common.ranks.placement import LOCAL_RANKS, RANK, RANKS
 
 
 class View(NamedTuple):
@@ -43,9 +47,7 @@ def view(height: int, width: int, size: int, max_size: int, mirrored: bool = Fal
 
     Or its long side MAX_SIZE, if that would be longer. Sides are rounded; each scales its boxes.
     """
-    scale = min(size / min(height, width), max_size / max(height, width))
-    shown = max(1, round(height * scale)), max(1, round(width * scale))
-    return View(height, width, shown, mirrored)
+    return View(height, width, pixels.size_within(height, width, size, max_size), mirrored)
 
 
 def picture(image: torch.Tensor, how: View) -> torch.Tensor:
@@ -112,6 +114,27 @@ class Pictures(SequentialImages):
     def collate(self, items: Sequence[Any]) -> Any:
         """Return the only one of ITEMS."""
         return items[0]
+
+
+def of_this_rank(
+    images: Lines[Any], root: str, design: Design, device: torch.device, workers: int
+) -> Generator[tuple[int, torch.Tensor, int, int], None, None]:
+    """Yield (line, picture on DEVICE, height, width) of every RANKS-th of IMAGES below ROOT.
+
+    In order, one by one, as a detector of DESIGN is shown them; all WORKERS of a machine read.
+    Raises DataError where the list says another size of an image.
+    """
+    dataset = Pictures(images, root, design)
+    every = BatchSampler(SequentialSampler(dataset), 1, drop_last=False)
+    order = itertools.islice(every, RANK, None, RANKS)
+    reading = batches(dataset, order, -(-workers // LOCAL_RANKS), device.type == "cuda")
+    with contextlib.closing(reading) as loaded:
+        lines = range(RANK, len(images), RANKS)
+        for line, (shown, size) in zip(lines, loaded, strict=True):
+            height, width = size.tolist()
+            if isinstance(image := images[line], Objects):
+                check_size(images, line, image, height, width)
+            yield line, shown.to(device), height, width
 
 
 class Shown:

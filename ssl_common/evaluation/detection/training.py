@@ -22,7 +22,7 @@ from ssl_common.evaluation.detection.recipes import RECIPES, Design
 from ssl_common.evaluation.detection.showing import View, view
 from ssl_common.models import states
 from ssl_common.objective import Objective, Score
-from ssl_common.processes import Stopped
+from ssl_common.processes import Stopped, stoppable
 from ssl_common.progress import Conversation, Progress
 from ssl_common.ranks import collectives
 from ssl_common.recipe import Recipe
@@ -169,10 +169,7 @@ class DetectorTraining:
         self.caching = caching
         self.objects, self.plan, self.root, self.model = objects, plan, root, model
         self.trunk, settings = features.network(model, plan.seed)
-        self.about = {"format": 1, "model": self.trunk.digest()}
-        self.about |= {key: settings.get(key) for key in features.OF_THE_MODEL}
-        if settings.get("inferred"):
-            self.about["inferred"] = settings["inferred"]
+        self.about = features.of_the_model(self.trunk, settings)
         self.classes, digest = learned_classes(objects)
         body = Body(self.trunk, model)
         self.design = Design(
@@ -235,14 +232,8 @@ class DetectorTraining:
         if not (cache := self.cache):
             return Shuffled(self.objects, self.root, self.objective, self.plan.seed), workers
         if not collectives.from_first(cache.there):
-
-            def progress(done: int, total: int | None = None, note: str = "") -> None:
-                self.caching(done, total, note)
-                if stopping():
-                    raise Stopped
-
             try:
-                cache.make(device, workers, progress)
+                cache.make(device, workers, stoppable(self.caching, stopping))
             except Stopped:
                 return None
         return Cached(cache, self.plan.seed, Detection.draws, FLIP), workers

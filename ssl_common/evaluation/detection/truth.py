@@ -1,13 +1,13 @@
 """The objects of a list as arrays: what detections and proposals are measured on."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssl_common import streams
+from ssl_common.data import layouts
 from ssl_common.data.targets import ObjectList, Objects
 from ssl_common.streams import DataError
 
@@ -106,7 +106,7 @@ def by_identity(truth: Truth) -> dict[str, int]:
     """
     numbers: dict[str, int] = {}
     for number, each in enumerate(truth.listed):
-        identity = os.path.splitext(os.path.basename(each.path))[0]
+        identity = layouts.identity(each.path)
         if numbers.setdefault(identity, number) != number:
             both = f"{truth.listed[numbers[identity]].path} and {each.path}"
             raise DataError(f"{truth.name}: {both} have one name, which VOC's files do not tell")

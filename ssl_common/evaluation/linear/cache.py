@@ -18,8 +18,6 @@ from torch.utils.data import Dataset
 from ssl_common import containers, records, streams
 from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
-from ssl_common.processes import Stopped
-from ssl_common.ranks import collectives
 from ssl_common.stored import Filled
 from ssl_common.streams import DataError
 
@@ -74,16 +72,7 @@ class Cache:
 
         Raises Stopped on all ranks where the progress of READING does on any.
         """
-        with contextlib.ExitStack() as stack:
-            partials = collectives.from_first(lambda: self._reserve(stack))
-            stopped = False
-            try:
-                self._write([Filled(path) for path in partials], transform, device, reading)
-            except Stopped:
-                stopped = True
-            if any(collectives.gather(stopped)):  # here all ranks have written their rows
-                raise Stopped
-        collectives.gather(None)  # the first has put the files in their place
+        features.fill(self._reserve, lambda arrays: self._write(arrays, transform, device, reading))
 
     def _reserve(self, stack: contextlib.ExitStack) -> list[str]:
         """Return the names of the new files, at full size; they get their own names with STACK."""

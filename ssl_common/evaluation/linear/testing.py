@@ -12,7 +12,6 @@ from ssl_common import records, streams, tasks
 from ssl_common.data import identity
 from ssl_common.data.batches import batches
 from ssl_common.data.datasets import SequentialImages
-from ssl_common.data.identity import Images
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation.linear.cache import BATCH
 from ssl_common.evaluation.linear.heads import Heads, Shown, read
@@ -48,17 +47,11 @@ def evaluate(
     settings, classes = content["settings"], content["classes"]
     images = Manifest(manifest)
     _classes, labels = single_labels(images, classes)
-    ours = Images(identity.paths(images), identity.places(images, root))
-    trained = Images(content["paths"].numpy().view(np.uint64))
-    if content.get("places") is not None:
-        trained = trained._replace(places=content["places"].numpy().view(np.uint64))
+    ours, trained = identity.of_list(images, root), identity.of_tensors(content)
     seen = identity.check_unseen(images, ours, trained, model, allow_seen)
     common = _common(content, model, images, tags) | seen
     here = torch.device(devices.choose(device, 1, False))
-    trunk = registry.restored(settings, content["frozen"], model)
-    if trunk.digest() != settings["model"]:
-        changed = "its network takes images otherwise than it did, or is damaged"
-        raise DataError(f"{model}: {changed}: train its classifiers again")
+    trunk = registry.unchanged(content, model, "train its classifiers again")
     heads = Heads(content["shapes"], len(classes), settings["bn_momentum"], settings["bn_affine"])
     states.fill(heads, content["heads"], model, f"classifiers on {settings['arch']}")
     for network in (trunk, heads):

@@ -5,21 +5,19 @@ import os
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ssl_common import streams
 from ssl_common.data import identity
 from ssl_common.data.datasets import RandomCrops
-from ssl_common.data.identity import Images
 from ssl_common.data.manifest import Manifest, single_labels
 from ssl_common.evaluation import features
 from ssl_common.evaluation.linear.cache import BATCH, Cache, Cached
 from ssl_common.evaluation.linear.heads import Heads, Linear, Shapes, Shown
 from ssl_common.evaluation.linear.recipes import RECIPES, LinearRecipe
 from ssl_common.models import registry
-from ssl_common.processes import Stopped
+from ssl_common.processes import Stopped, stoppable
 from ssl_common.progress import Conversation, Progress
 from ssl_common.ranks import collectives
 from ssl_common.ranks.devices import available
@@ -128,12 +126,7 @@ class LinearTraining:
             return RandomCrops(self.images, self.root, self.objective, self.plan.seed), workers
         cache = self._cache(folder)
         if not collectives.from_first(cache.there):
-
-            def progress(done: int, total: int | None = None, note: str = "") -> None:
-                self.caching(done, total, note)
-                if stopping():
-                    raise Stopped
-
+            progress = stoppable(self.caching, stopping)
             transform = Shown(self.layers.trunk.input_size, self.recipe.warp)
             try:
                 cache.make(
@@ -158,8 +151,7 @@ class LinearTraining:
         if digest != self.settings["model"]:
             raise AssertionError("the trunk changed while its classifiers were trained")
         frozen = {key: value.cpu() for key, value in self.layers.trunk.state_dict().items()}
-        images = Images(identity.paths(self.images), identity.places(self.images, self.root))
-        arrays = {name: torch.from_numpy(a.view(np.int64)) for name, a in images.arrays().items()}
+        arrays = identity.of_list(self.images, self.root).tensors()
         shapes = [list(shape) for shape in self.layers.shapes.values()]
         return {
             "frozen": frozen, "heads": state, "classes": self.classes, "shapes": shapes,

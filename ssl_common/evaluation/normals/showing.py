@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ssl_common.data.pixels import MEAN, resize
+from ssl_common.data.pixels import MEAN, resize, size_within
 from ssl_common.data.targets import PairList
 from ssl_common.evaluation.normals import codes, labels
 from ssl_common.evaluation.normals.labels import Label
@@ -18,16 +18,10 @@ FILLING = tuple(round(255 * mean) for mean in MEAN)  # the colour that stands fo
 SAME = 0.02  # by which the proportions of an image and its normals may differ
 
 
-def shown_size(height: int, width: int, side: int, longest: int) -> tuple[int, int]:
-    """Return (height, width) of an image whose short side is made SIDE; the long one LONGEST."""
-    scale = min(side / min(height, width), longest / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
 def shown(image: torch.Tensor, side: int, longest: int) -> torch.Tensor:
-    """Return IMAGE, uint8 H x W x 3, in its shown_size()."""
+    """Return IMAGE, uint8 H x W x 3, with a short side of SIDE, or a long one of LONGEST."""
     height, width = image.shape[:2]
-    size = shown_size(height, width, side, longest)
+    size = size_within(height, width, side, longest)
     return image if size == (height, width) else resize(image, size)
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from ssl_common import records, streams
-from ssl_common.data import identity, images
+from ssl_common.data import identity
 from ssl_common.data.batches import batches
-from ssl_common.data.identity import Images
-from ssl_common.data.stores import store
+from ssl_common.data.datasets import SequentialImages
 from ssl_common.data.targets import PairList, format_pair
 from ssl_common.evaluation.normals import codes, showing
 from ssl_common.evaluation.normals.labels import Check, Label, Truth
@@ -38,10 +37,7 @@ class Predictor:
     def __init__(self, model: str, device: torch.device) -> None:
         self.content = networks.load_normals(model)
         self.settings, self.device = self.content["settings"], device
-        trunk = registry.restored(self.settings, self.content["frozen"], model)
-        if trunk.digest() != self.settings["model"]:
-            changed = "its network takes images otherwise than it did, or is damaged"
-            raise DataError(f"{model}: {changed}: train it again")
+        trunk = registry.unchanged(self.content, model, "train it again")
         self.body = Body(trunk, model)
         self.book = self.content["codes"]
         self.network = Pyramid(self.body.top, self.body.channels, len(self.book))
@@ -78,23 +74,17 @@ class Predictor:
         return np.where(nothing, self.mean[:, None, None], whole)
 
 
-class Tested:
+class Tested(SequentialImages):
     """The images of PAIRS as PREDICTOR is shown them, with their labels, in order."""
 
     def __init__(self, pairs: PairList, root: str, predictor: Predictor) -> None:
-        self.manifest, self.store = pairs, store(root)
+        super().__init__(pairs, root, torch.Tensor.contiguous)
+        self.pairs = pairs
         self.side, self.longest = (predictor.settings[n] for n in ("test_side", "longest"))
 
-    def prepare(self) -> None:
-        """Do nothing: these need no preparation for reading."""
-
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, tuple[Any, Any]]:
-        try:
-            image = images.read(self.manifest[index].path, self.store)
-        except images.Unreadable as error:
-            fix = "mend the file or drop the line"
-            raise self.manifest.error(index + 1, f"{error}: {fix}") from None
-        label = showing.label_of(self.manifest, index, self.store, image)
+        image = self.read(index)
+        label = showing.label_of(self.pairs, index, self.store, image)
         truth = label.truth.ground_truth, label.truth.rule
         pixels = showing.shown(image, self.side, self.longest).contiguous()
         return pixels, torch.from_numpy(label.normals), truth
@@ -137,11 +127,7 @@ def evaluate(
     """
     listed, here = PairList(pairs), torch.device(devices.choose(device, 1, False))
     predictor = Predictor(model, here)
-    content = predictor.content
-    ours = Images(identity.paths(listed), identity.places(listed, root))
-    trained = Images(content["paths"].numpy().view(np.uint64))
-    if content.get("places") is not None:
-        trained = trained._replace(places=content["places"].numpy().view(np.uint64))
+    ours, trained = identity.of_list(listed, root), identity.of_tensors(predictor.content)
     seen = identity.check_unseen(listed, ours, trained, model, allow_seen)
     check, book = Check(listed.path), predictor.book.numpy()
     own, constant, mean_image, floor = (Angles() for _ in range(4))

@@ -13,7 +13,6 @@ from torch.utils.data import default_collate
 from ssl_common import streams
 from ssl_common.data import identity
 from ssl_common.data.datasets import RandomCrops
-from ssl_common.data.identity import Images
 from ssl_common.data.targets import PairList
 from ssl_common.evaluation import features
 from ssl_common.evaluation.normals import codes, showing
@@ -121,10 +120,7 @@ class NormalsTraining:
         assert isinstance(plan.recipe, NormalsRecipe)
         self.pairs, self.plan, self.root = pairs, plan, root
         trunk, settings = features.network(model, plan.seed)
-        self.about = {"format": 1, "model": trunk.digest()}
-        self.about |= {key: settings.get(key) for key in features.OF_THE_MODEL}
-        if settings.get("inferred"):
-            self.about["inferred"] = settings["inferred"]
+        self.about = features.of_the_model(trunk, settings)
         self.body = Body(trunk, model)
         self.survey = codes.survey(pairs, root)
         self.book = codes.learn(self.survey.normals, plan.recipe.codes, plan.seed)
@@ -167,8 +163,7 @@ class NormalsTraining:
         if self.body.trunk.digest() != self.settings["model"]:
             raise AssertionError("the trunk changed while its predictor was trained")
         frozen = {key: value.cpu() for key, value in self.body.trunk.state_dict().items()}
-        images = Images(identity.paths(self.pairs), identity.places(self.pairs, self.root))
-        arrays = {name: torch.from_numpy(a.view(np.int64)) for name, a in images.arrays().items()}
+        arrays = identity.of_list(self.pairs, self.root).tensors()
         learned = {
             "codes": self.book, "mean": self.survey.mean, "mean_image": self.survey.mean_image
         }  # fmt: skip
