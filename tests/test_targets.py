@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssl_common import containers, formats
 from ssl_common.data import images, stores, targets
 from ssl_common.data.batches import batches
 from ssl_common.data.datasets import SequentialImages
@@ -83,6 +84,49 @@ def test_wrong_objects_are_named_by_line(listed, tmp_path, change, words):
     message = str(error.value)
     assert message.startswith(f"{tmp_path}/list:2: {words}") and "\n" not in message
     assert message.endswith(": mend the line or delete it")
+
+
+def split_over_lines(data):
+    """Return DATA, a list of objects, such that only all of it is what a list of them would be."""
+    first, second, third = data.splitlines()
+    a, b = second.split(b"[[0, 0, 20, 10], ")
+    return [
+        a + b"[[0, 0, 20, 10],\n" + b + b"\n" + first + b", " + third,
+        first + b", " + second + b"\n{}\n" + third,
+        first + b", " + second + b"\n\n" + third,
+        first + b",\n" + second + b"\n" + third,
+        first + b"\n" + second.replace(b"cat", b"c}\n{at") + b"\n" + third,
+        first + b"\n" + second.replace(b'"width"', b'"width": 20, "width"') + b"\n" + third,
+        first + b"\n" + second.replace(b"cat", rb"\ud800") + b"\n" + third,
+    ]
+
+
+def test_lines_together_are_what_they_are_alone(listed):
+    """Every list of a few lines, spoilt at a byte: as the format says of its lines, one by one."""
+    data = b"".join(map(targets.format_objects, (ALONE, SEVERAL, ALONE)))
+    rng, cases = np.random.default_rng(0), split_over_lines(data)
+    for place, byte in zip(
+        rng.integers(len(data), size=600), rng.choice(list(b'{}[],:"01a.-\n\\e '), 600), strict=True
+    ):
+        cases.append(data[:place] + bytes([byte]) + data[place + rng.integers(2) :])
+    refused = 0
+    for case in cases:
+        lines = case.removesuffix(b"\n").split(b"\n")
+        try:
+            expected = [
+                formats.OBJECTS.check(containers.json_object(line, ""), "") for line in lines
+            ]
+        except DataError:
+            refused += 1
+            with pytest.raises(DataError):
+                listed(ObjectList, case)
+            continue
+        found = [each._asdict() for each in listed(ObjectList, case)]
+        assert [
+            (each["path"], each["width"], list(map(list, each["boxes"]))) for each in found
+        ] == [(each["path"], each["width"], each["boxes"]) for each in expected]
+        assert [list(each["labels"]) for each in found] == [each["labels"] for each in expected]
+    assert 300 < refused < len(cases) - 50
 
 
 @pytest.mark.parametrize("missing", ALONE._fields[:-1])  # no crowd is none

@@ -7,7 +7,7 @@ import stat
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -63,13 +63,17 @@ class Lines(Generic[Line]):
         """Return the content of DATA, line number LINE; raise error(LINE, ...) if wrong."""
         raise NotImplementedError
 
+    def parse_lines(self, data: bytes, line: int) -> Iterable[Line]:
+        """Return the contents of DATA, lines with a newline between; the first is number LINE."""
+        return (self.parse(text, number) for number, text in enumerate(data.split(b"\n"), line))
+
     def check(self, piece: bytes, ends: np.ndarray, before: int) -> bytes:
         """Return the paths of PIECE, whole lines that end at ENDS, each with its newline.
 
         Raises DataError for a line that is wrong; BEFORE is how many lines come before them.
         """
-        lines = enumerate(piece[:-1].split(b"\n"), before + 1)
-        return b"".join(f"{self.parse(text, line).path}\n".encode() for line, text in lines)
+        lines = self.parse_lines(piece[:-1], before + 1)
+        return "".join(f"{each.path}\n" for each in lines).encode()
 
     def __init__(self, path: str, kept: Sequence[str] = ()):
         self.path = path
@@ -203,10 +207,8 @@ class Lines(Generic[Line]):
     def __iter__(self) -> Iterator[Line]:
         before = 0
         for _start, piece in self._pieces():
-            lines = piece[:-1].split(b"\n")
-            for line, text in enumerate(lines, before + 1):
-                yield self.parse(text, line)
-            before += len(lines)
+            yield from self.parse_lines(piece[:-1], before + 1)
+            before += piece.count(b"\n")
 
     def error(self, line: int, message: str) -> DataError:
         """Return a DataError about LINE, counted from 1, of this list."""

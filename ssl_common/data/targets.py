@@ -7,6 +7,7 @@ ssl-formats(5).
 import functools
 import math
 import re
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from ssl_common.schema import FARTHEST, LARGEST, Format
 # ---- Boxes --------------------------------------------------------------------------------------
 
 Box = tuple[float, float, float, float]
+Content = dict[str, Any]  # of a line
 SIZE = ("width", "height")
 
 
@@ -55,45 +57,109 @@ class ObjectList(Lines[Objects]):
 
     def parse(self, data: bytes, line: int) -> Objects:
         """Return the Objects of DATA, line number LINE; raise DataError for what is wrong."""
-        content = plain_boxes(data, formats.OBJECTS)
-        if content is None or not _are_plain(content):
-            where = f"{streams.name(self.path)}:{line}"
-            content = formats.OBJECTS.check(containers.json_object(data, where), where)
-        x1_to_y2 = tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in content["boxes"])
-        labels, difficult = tuple(content["labels"]), tuple(content["difficult"])
-        crowd = tuple(content.get("crowd") or ())
-        size = content["width"], content["height"]
-        return Objects(
-            content["path"], *size, x1_to_y2, labels, difficult, crowd if any(crowd) else ()
-        )
+        return _objects(_content(data, f"{streams.name(self.path)}:{line}"))
+
+    def parse_lines(self, data: bytes, line: int) -> Iterable[Objects]:
+        """Return the Objects of all lines of DATA; see Lines."""
+        name = streams.name(self.path)
+        return map(_objects, in_groups(data.split(b"\n"), _plain, _content, name, line))
 
 
-def plain_boxes(data: bytes, kind: Format) -> dict[str, Any] | None:
-    """Return the JSON object DATA, boxes in an image, if path, size, boxes and labels are right.
+def _content(data: bytes, where: str) -> Content:
+    """Return the entries of the line DATA, checked; raise DataError that names WHERE."""
+    if contents := _plain(data):
+        return contents[0]
+    return formats.OBJECTS.check(containers.json_object(data, where), where)
 
-    That is, if it is seen at once, and all its entries are those that KIND needs: there are tens of
-    thousands of boxes. Else None: KIND then says what is wrong, if anything is.
+
+def _objects(content: Content) -> Objects:
+    """Return the Objects of CONTENT, which is as formats.OBJECTS says."""
+    crowd = tuple(content.get("crowd") or ())
+    return Objects(
+        content["path"],
+        content["width"],
+        content["height"],
+        tuple([(x1, y1, x2, y2) for x1, y1, x2, y2 in content["boxes"]]),
+        tuple(content["labels"]),
+        tuple(content["difficult"]),
+        crowd if any(crowd) else (),
+    )
+
+
+TOGETHER = 32  # lines that are looked at together: few enough for the cache of a processor
+
+
+def in_groups(
+    lines: list[bytes],
+    plain: Callable[[bytes], list[Content] | None],
+    alone: Callable[[bytes, str], Content],
+    name: str,
+    first: int = 1,
+) -> Iterator[Content]:
+    """Yield the content of each of LINES: by PLAIN, of several at once, where that gives them.
+
+    Else by ALONE, which is told where a line stands; they are of NAME, from number FIRST on.
+    """
+    for start in range(0, len(lines), TOGETHER):
+        group = lines[start : start + TOGETHER]
+        contents = plain(b"\n".join(group))
+        if contents is None:
+            numbered = enumerate(group, first + start)
+            yield from (alone(line, f"{name}:{number}") for number, line in numbered)
+        else:
+            yield from contents
+
+
+def plain_boxes(data: bytes, kind: Format, *flags: str) -> list[Content] | None:
+    """Return the JSON objects in DATA, boxes in an image a line, if they are right at a glance.
+
+    That is, each has the entries that KIND needs and no unknown one; path, size, boxes and labels
+    are right, and FLAGS, which boxes have beside, are lists as long as these. What stands in them,
+    and within which limits boxes are, is left to who calls. None where anything is wrong, or may
+    be: of a single line KIND then says what. All lines are looked at together, for there are tens
+    of thousands of boxes.
     """
     try:
-        content = containers.parse_quickly(data.decode())
-        path, boxes, labels = content["path"], content["boxes"], content["labels"]
-        sides = list(chain.from_iterable(boxes))
-        path.encode()
+        lines = data.decode().split("\n")
+        # Each line is an object: it begins one and ends one, and there are as many as lines. For no
+        # text can hold a newline, and what is right below has no object within another.
+        contents = containers.parse_quickly("[" + ",\n".join(lines) + "]")
+        paths, boxes = ([content[name] for content in contents] for name in ("path", "boxes"))
+        labels = {label for content in contents for label in content["labels"]}
+        beside = [
+            (content[name], content["boxes"])
+            for content in contents
+            for name in ("labels", *flags)
+            if name in content
+        ]
+        sizes = [content[side] for side in SIZE for content in contents]
+        corners = list(chain.from_iterable(boxes))
+        needed, allowed = kind.needed, kind.entries.keys()
+        "".join(paths).encode()
         right = (
-            content.keys() == kind.needed
-            and re.fullmatch(formats.PATH["pattern"], path)
-            and all(type(content[side]) is int and 0 < content[side] <= LARGEST for side in SIZE)
-            and type(boxes) is type(labels) is list
-            and len(boxes) == len(labels)
-            and set(map(type, boxes)) <= {list}
-            and set(map(len, boxes)) <= {4}
-            and set(map(type, sides)) <= {int, float}
-            and sum(map(abs, sides)) <= FARTHEST  # not so for NaN
+            len(contents) == len(lines)
+            and all(line[0] == "{" and line[-1] == "}" for line in lines)
+            and all(needed <= content.keys() <= allowed for content in contents)
+            and all(map(_PATH.fullmatch, paths))
+            and set(map(type, sizes)) == {int}
+            and 0 < min(sizes) <= max(sizes) <= LARGEST
+            and set(map(type, chain(boxes, corners, *beside))) == {list}
+            and set(map(len, corners)) <= {4}
+            and are_numbers(list(chain.from_iterable(corners)))
+            and all(len(each) == len(mine) for each, mine in beside)
             and all(map(_is_label, labels))
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    return content if right else None
+    return contents if right else None
+
+
+_PATH = re.compile(formats.PATH["pattern"])
+
+
+def are_numbers(values: list[Any]) -> bool:
+    """Tell whether VALUES are finite numbers of Python's own; in doubt, say no."""
+    return set(map(type, values)) <= {int, float} and sum(map(abs, values)) <= FARTHEST
 
 
 @functools.lru_cache(1 << 12)
@@ -102,16 +168,19 @@ def _is_label(label: str) -> bool:
     return bool(re.fullmatch(formats.LABELS["pattern"], label))
 
 
-def _are_plain(content: dict[str, Any]) -> bool:
-    """Tell whether the rest of CONTENT, of plain_boxes(), is as formats.OBJECTS says."""
-    boxes, difficult = content["boxes"], content["difficult"]
-    width, height = content["width"], content["height"]
-    return (
-        type(difficult) is list
-        and len(difficult) == len(boxes)
-        and set(map(type, difficult)) <= {bool}
-        and all(0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height for x1, y1, x2, y2 in boxes)
+def _plain(data: bytes) -> list[Content] | None:
+    """Return the JSON objects in DATA if all is as formats.OBJECTS says, and that is seen."""
+    contents = plain_boxes(data, formats.OBJECTS, "difficult", "crowd")
+    if contents is None:
+        return None
+    flags = (content[name] for name in ("difficult", "crowd") for content in contents
+             if name in content)  # fmt: skip
+    right = set(map(type, chain.from_iterable(flags))) <= {bool} and all(
+        0 <= x1 < x2 <= content["width"] and 0 <= y1 < y2 <= content["height"]
+        for content in contents
+        for x1, y1, x2, y2 in content["boxes"]
     )
+    return contents if right else None
 
 
 def format_objects(objects: Objects) -> bytes:

@@ -7,16 +7,16 @@ the last one that is inside, those of COCO hold x, y, width and height.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
 from ssl_common import containers, formats, legible, records, streams
 from ssl_common.data import layouts
 from ssl_common.data.lines import Lines
 from ssl_common.data.manifest import check_name
-from ssl_common.data.targets import Box, plain_boxes
-from ssl_common.schema import FARTHEST
+from ssl_common.data.targets import Box, are_numbers, in_groups, plain_boxes
 from ssl_common.streams import DataError
 
 
@@ -55,23 +55,31 @@ def parse(data: bytes, where: str) -> Detections:
 
 def read_line(data: bytes, where: str) -> dict[str, Any]:
     """Return the entries of the line DATA, checked; raise DataError that names WHERE."""
-    content = plain_boxes(data, formats.DETECTIONS)
-    if content is None or not _are_plain(content):
-        content = formats.DETECTIONS.check(containers.json_object(data, where), where)
-    return content
+    contents = _plain(data)
+    if contents is None:
+        return formats.DETECTIONS.check(containers.json_object(data, where), where)
+    return contents[0]
 
 
-def _are_plain(content: dict[str, Any]) -> bool:
-    """Tell whether the rest of CONTENT, of plain_boxes(), is as formats.DETECTIONS says."""
-    scores = content["scores"]
-    return (
-        type(scores) is list
-        and len(scores) == len(content["boxes"])
-        and set(map(type, scores)) <= {int, float}
-        and sum(map(abs, scores)) <= FARTHEST  # not so for NaN
-        and scores == sorted(scores, reverse=True)
-        and all(x1 <= x2 and y1 <= y2 for x1, y1, x2, y2 in content["boxes"])
+def read_lines(data: bytes, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the entries of each line of DATA; raise DataError that names NAME and the line."""
+    return in_groups(data.splitlines(), _plain, read_line, name)
+
+
+def _plain(data: bytes) -> list[dict[str, Any]] | None:
+    """Return the JSON objects in DATA if all is as formats.DETECTIONS says, and that is seen."""
+    contents = plain_boxes(data, formats.DETECTIONS, "scores")
+    if contents is None:
+        return None
+    scores = [content["scores"] for content in contents]
+    right = (
+        are_numbers(list(chain.from_iterable(scores)))
+        and all(each == sorted(each, reverse=True) for each in scores)
+        and all(
+            x1 <= x2 and y1 <= y2 for content in contents for x1, y1, x2, y2 in content["boxes"]
+        )
     )
+    return contents if right else None
 
 
 def format_detections(found: Detections) -> bytes:

@@ -2,7 +2,9 @@
 
 import os
 import re
+from array import array
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -70,8 +72,7 @@ class _Rows:
         self.places = {label: number for number, label in enumerate(truth.classes)}
         self.images: list[int] = []
         self.labels: list[int] = []
-        self.boxes: list[Any] = []  # of four numbers each
-        self.scores: list[float] = []
+        self.boxes, self.scores = array("d"), array("d")  # four numbers a box
 
     def place(self, label: str, where: str) -> int:
         """Return the number of the class LABEL, -1 for another; raise DataError, naming WHERE."""
@@ -95,8 +96,8 @@ class _Rows:
         return Found(
             np.array(self.images, np.int64)[kept],
             labels[kept],
-            np.array(self.boxes, np.float64).reshape(-1, 4)[kept],
-            np.array(self.scores, np.float64)[kept],
+            np.array(self.boxes).reshape(-1, 4)[kept],
+            np.array(self.scores)[kept],
             np.ones(len(self.truth.classes), bool) if known is None else known,
             int((~kept).sum()),
         )
@@ -113,9 +114,8 @@ def _another(where: str, image: str, truth: Truth) -> DataError:
 def _lines(data: bytes, name: str, truth: Truth, others: bool) -> Found:
     rows, places = _Rows(truth, others), truth.places
     lines: dict[int, int] = {}  # of each image
-    for line, text in enumerate(data.splitlines(), 1):
+    for line, content in enumerate(detections.read_lines(data, name), 1):
         where = f"{name}:{line}"
-        content = detections.read_line(text, where)
         if (image := places.get(content["path"])) is None:
             raise _another(where, content["path"], truth)
         if lines.setdefault(image, line) != line:
@@ -125,11 +125,10 @@ def _lines(data: bytes, name: str, truth: Truth, others: bool) -> Found:
         if size != (content["width"], content["height"]):
             here, there = f"{content['width']} x {content['height']}", "{} x {}".format(*size)
             raise DataError(f"{where}: {here} pixels, but {there} in {truth.name}: see the image")
-        count = len(content["labels"])
-        rows.images += [image] * count
+        rows.images += [image] * len(content["labels"])
         rows.labels += [rows.place(label, where) for label in content["labels"]]
-        rows.boxes += content["boxes"]
-        rows.scores += content["scores"]
+        rows.boxes.extend(chain.from_iterable(content["boxes"]))
+        rows.scores.extend(content["scores"])
     missing = [each.path for number, each in enumerate(truth.listed) if number not in lines]
     if missing:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
@@ -159,8 +158,8 @@ def _comp4(folder: str, truth: Truth, others: bool) -> Found:
                 raise _another(f"{path}:{line}", each, truth)
         rows.images += [identities[each] for each in ids]
         rows.labels += [place] * len(ids)
-        rows.scores += numbers[:, 0].tolist()
-        rows.boxes += (numbers[:, 1:] - [1, 1, 0, 0]).tolist()
+        rows.scores.frombytes(numbers[:, 0].tobytes())
+        rows.boxes.frombytes((numbers[:, 1:] - [1, 1, 0, 0]).tobytes())
     there = {match["class"] for match in names}
     return rows.found(np.array([label in there for label in truth.classes], bool))
 
@@ -222,7 +221,7 @@ def _coco(data: bytes, name: str, truth: Truth, annotations: str, others: bool) 
         x, y, width, height = found["bbox"]
         rows.images.append(image)
         rows.labels.append(rows.place(label, where))
-        rows.boxes.append((x, y, x + width, y + height))
+        rows.boxes.extend((x, y, x + width, y + height))
         rows.scores.append(found["score"])
     return rows.found()
 

@@ -36,10 +36,7 @@ class Matches(NamedTuple):
 
 def match(found: Found, truth: Truth) -> Matches:
     """Return what the detections FOUND overlap in TRUTH."""
-    rank = np.empty(len(truth.listed), np.int64)  # of images, by the bytes of their paths
-    rank[sorted(range(len(rank)), key=lambda n: truth.listed[n].path.encode())] = range(len(rank))
-    boxes = found.boxes.T[::-1]
-    order = np.lexsort((*boxes, rank[found.images], -found.scores, found.labels))
+    order = _best_first(found, truth)
     images, labels = found.images[order], found.labels[order]
 
     # Objects that share image and class, side by side; each detection beside all of its own.
@@ -48,21 +45,38 @@ def match(found: Found, truth: Truth) -> Matches:
         for each_images, each_labels in ((truth.images, truth.labels), (images, labels))
     )
     grouped = np.argsort(of_truth, kind="stable")
-    first, last = (np.searchsorted(of_truth[grouped], of_found, side) for side in ("left", "right"))
-    counts = last - first
-    ends = np.cumsum(counts)
-    mine = np.repeat(np.arange(len(order)), counts)
-    theirs = grouped[np.arange(len(mine)) + np.repeat(last - ends, counts)]
-    overlaps = overlap(found.boxes[order][mine], truth.boxes[theirs])
+    keys, starts, sizes = np.unique(of_truth[grouped], return_index=True, return_counts=True)
+    place = np.minimum(np.searchsorted(keys, of_found), max(0, len(keys) - 1))
+    some = np.flatnonzero(keys[place] == of_found) if len(keys) else np.empty(0, np.int64)
+    place, counts = place[some], sizes[place[some]]
+    begins = np.cumsum(counts) - counts
+    mine = np.repeat(np.arange(len(some)), counts)
+    theirs = grouped[np.arange(len(mine)) + np.repeat(starts[place] - begins, counts)]
+    overlaps = overlap(found.boxes[order[some]][mine], truth.boxes[theirs])
 
     objects, most = np.full(len(order), -1), np.zeros(len(order))
-    some = np.flatnonzero(counts)
     if len(some):
-        most[some] = np.maximum.reduceat(overlaps, (ends - counts)[some])
-        best = np.flatnonzero(overlaps == most[mine])
-        some, place = np.unique(mine[best], return_index=True)  # the first of equals
-        objects[some] = theirs[best[place]]
+        most[some] = np.maximum.reduceat(overlaps, begins)
+        best = np.flatnonzero(overlaps == most[some][mine])
+        first = np.append(True, np.diff(mine[best]) > 0)  # of equals
+        objects[some] = theirs[best[first]]
     return Matches(order, labels, objects, most)
+
+
+def _best_first(found: Found, truth: Truth) -> np.ndarray:
+    """Return the order of the detections FOUND: by class, then score, image and box."""
+    order = np.lexsort((-found.scores, found.labels))
+    labels, scores = found.labels[order], found.scores[order]
+    equal = (np.diff(labels) == 0) & (np.diff(scores) == 0)  # to the one that comes next
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    if len(tied):
+        rank = np.empty(len(truth.listed), np.int64)  # of images, by the bytes of their paths
+        paths = [each.path.encode() for each in truth.listed]
+        rank[sorted(range(len(rank)), key=paths.__getitem__)] = range(len(rank))
+        rows = order[tied]
+        keys = rank[found.images[rows]], -found.scores[rows], found.labels[rows]
+        order[tied] = rows[np.lexsort((*found.boxes[rows].T[::-1], *keys))]
+    return order
 
 
 def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -88,9 +102,10 @@ def verdicts(matches: Matches, truth: Truth, limit: float = 0.5) -> Verdicts:
     ignored = near.copy()
     ignored[near] = truth.ignored[matches.objects[near]]
     candidates = np.flatnonzero(near & ~ignored)
-    _objects, first = np.unique(matches.objects[candidates], return_index=True)
+    first = np.full(len(truth.labels), len(near))  # that finds each object
+    np.minimum.at(first, matches.objects[candidates], candidates)
     right = np.zeros(len(near), bool)
-    right[candidates[first]] = True
+    right[first[first < len(near)]] = True
     return Verdicts(right, ignored)
 
 
@@ -104,9 +119,9 @@ class Curve(NamedTuple):
 def curves(matches: Matches, truth: Truth, limit: float = 0.5) -> list[Curve]:
     """Return the curve of each class, for an overlap above LIMIT; recalls are NaN of no object."""
     right, ignored = verdicts(matches, truth, limit)
-    found = []
-    for label, positives in enumerate(truth.positives):
-        hits = np.cumsum(right[(matches.labels == label) & ~ignored])
+    found, ends = [], np.searchsorted(matches.labels, np.arange(len(truth.classes) + 1))
+    for positives, begin, end in zip(truth.positives, ends[:-1], ends[1:], strict=True):
+        hits = np.cumsum(right[begin:end][~ignored[begin:end]])
         with np.errstate(invalid="ignore"):
             found.append(Curve(hits / positives, hits / np.arange(1, len(hits) + 1)))
     return found

@@ -60,9 +60,10 @@ class _Kept(ObjectList):
         self.sum.update(piece)
         return super().check(piece, ends, before)
 
-    def parse(self, data: bytes, line: int) -> Objects:
-        """Return and keep the Objects of DATA, line number LINE."""
-        self.lines.append(found := super().parse(data, line))
+    def parse_lines(self, data: bytes, line: int) -> list[Objects]:
+        """Return and keep the Objects of all lines of DATA; see Lines."""
+        found = list(super().parse_lines(data, line))
+        self.lines += found
         return found
 
 
@@ -84,6 +85,7 @@ def arrays(
     classes = sorted({label for each in listed for label in each.labels}, key=str.encode)
     place = {label: number for number, label in enumerate(classes)}
     counts = [len(each.boxes) for each in listed]
+    boxes = np.fromiter((side for each in listed for box in each.boxes for side in box), np.float64)
     crowd = [flag for each in listed for flag in each.crowd or (False,) * len(each.boxes)]
     return Truth(
         name,
@@ -93,7 +95,7 @@ def arrays(
         tuple(classes),
         np.repeat(np.arange(len(listed)), counts),
         np.array([place[label] for each in listed for label in each.labels], np.int64),
-        np.array([box for each in listed for box in each.boxes], np.float64).reshape(-1, 4),
+        boxes.reshape(-1, 4),
         np.array([flag for each in listed for flag in each.ignored], bool),
         np.array(crowd, bool),
     )
