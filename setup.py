@@ -24,6 +24,8 @@ COMMANDS = [
     "eval-svm",
     "train-linear",
     "eval-linear",
+    "finetune",
+    "eval-finetune",
     "make-proposals",
     "train-detector",
     "detect",

@@ -407,6 +407,38 @@ def _arrays_of_the_pretext(content: dict[str, Any]) -> str | None:
     return None
 
 
+# Before NETWORK, which has no name that this has not.
+TUNED = Format(
+    "a fine-tuned network",
+    "name a finished one, or train it again with finetune",
+    _tensors("finetune"),
+    {
+        "format": Version(1),
+        "settings": Table(
+            SETTINGS
+            | {
+                "arch": Texts(),
+                "model": Texts(),
+                "labels": Texts(),
+                "classes": integers(letter="C"),
+                "steps": integers(least=1),
+                "loss": Texts(of=("sigmoid", "softmax")),
+                "update_rule": Texts(of=("clean", "paper")),
+                "head": Texts(of=("bn", "fc-bn", "fc")),
+                "fc": integers(least=1, maybe=True),
+                "warp": Flag(),
+                "crops": integers(least=1),
+            }
+        ),
+        "classes": CLASSES,
+        "trunk": State(),
+        "head": State(),
+        "about": Table(SIDECAR.entries),
+        "paths": integers("N", "int64"),
+        "places": integers("N", "int64", maybe=True),
+    },
+)
+
 NETWORK = Format(
     "a network",
     "name a finished one, or write it again with pretrain or convert-weights",

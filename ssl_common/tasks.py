@@ -11,8 +11,19 @@ from itertools import chain
 from typing import Literal
 
 from ssl_common import fields
-from ssl_common.fields import COUNT, DEGREES, INDEX, PERCENT, POSITIVE, TEXT, Fields, Record, Unit
-from ssl_common.schema import Mapping, integers
+from ssl_common.fields import (
+    COUNT,
+    DEGREES,
+    INDEX,
+    NUMBER,
+    PERCENT,
+    POSITIVE,
+    TEXT,
+    Fields,
+    Record,
+    Unit,
+)
+from ssl_common.schema import Mapping, integers, numbers
 
 UNKNOWN = "?"  # in tables, for what a record does not say
 LAYER = ("layer", "shape")  # fields of any task that differ from layer to layer
@@ -149,6 +160,8 @@ NETWORK = (
 # ---- The tasks ----------------------------------------------------------------------------------
 
 MAP, TOP_1 = Metric("mAP", PERCENT), Metric("top-1", PERCENT)
+# Of scikit-learn's average precision, which does not raise a precision to the best after it.
+MAP_STEPS = Metric("mAP (scikit-learn)", PERCENT)
 # VOC2007's own average precision of boxes: of another rule, a number is another metric.
 AP_50 = Metric("AP50 (11-point)", PERCENT)
 
@@ -198,6 +211,30 @@ LINEAR = Task(
 )
 
 
+def _by_the_paper(record: Record) -> str:
+    return "paper's update rule" if record.get("update_rule") == "paper" else ""
+
+
+FINETUNE = Task(
+    "finetune",
+    (MAP_STEPS, TOP_1),
+    conditions=fields.table({
+        TEXT: "loss update_rule",
+        COUNT: "crops fc stride",
+        INDEX: "finetune_seed crop_seed",
+        NUMBER: "bias_rate init_std bn_decay",
+        numbers("2", maybe=True): "crop_area",
+    }),
+    measured={"top_5": PERCENT.entry()}
+    | dict.fromkeys(("map_area", "map_11_point", "best_on_test"), PERCENT.entry())
+    | fields.table({INDEX: "best_step compared"}),
+    label=(Part(("update_rule",), _by_the_paper),),
+    seeds=("seed", "finetune_seed", "crop_seed"),
+    of_a_seed=("inputs.model",),
+    minor=("bias_rate", "init_std", "bn_decay", "crop_area", "stride"),
+)  # fmt: skip
+
+
 def _detector(record: Record) -> str:
     head = f"{record['head']} R-CNN" if record.get("head") else ""
     return " ".join(filter(None, (head, _written("frozen to {}", record, "freeze"))))
@@ -245,7 +282,7 @@ NORMALS = Task(
     truth=("ground_truth", "rule"),
 )  # fmt: skip
 
-TASKS = {task.name: task for task in (SVM, LOW_SHOT, LINEAR, DETECTION, NORMALS)}
+TASKS = {task.name: task for task in (SVM, LOW_SHOT, LINEAR, FINETUNE, DETECTION, NORMALS)}
 
 
 def _names(tuples: Iterable[tuple]) -> tuple:

@@ -24,6 +24,7 @@ COMMANDS = {"make-color-bins", "pretrain", "show-pretext", "convert-weights", "e
 COMMANDS |= {"train-detector", "detect"}
 COMMANDS |= {"train-svm", "train-linear", "eval-linear", "make-proposals", "show-detections"}
 COMMANDS |= {"unpack-nyuv2", "make-normals", "train-normals", "eval-normals", "show-normals"}
+COMMANDS |= {"finetune", "eval-finetune"}
 
 
 # ---- Who asks -----------------------------------------------------------------------------------

@@ -34,17 +34,22 @@ def side_crop(
     return crop(image, size, (0.5, 0.5) if where is None else where)
 
 
-def sized_crop(image: torch.Tensor, size: int, numbers: Iterable[Sequence[float]]) -> torch.Tensor:
-    """Return a part of IMAGE (H x W x 3) of any area, place and shape, resized to SIZE x SIZE.
+def sized_crop(
+    image: torch.Tensor,
+    size: int,
+    numbers: Iterable[Sequence[float]],
+    area: Sequence[float] = AREA,
+) -> torch.Tensor:
+    """Return a part of IMAGE (H x W x 3) of any size, place and shape, resized to SIZE x SIZE.
 
-    It is the first of NUMBERS (area, shape, upright or not, x, y), each in [0, 1), that lies in the
-    image; else the middle.
+    AREA are its least and largest share of the image. It is the first of NUMBERS (area, shape,
+    upright or not, x, y), each in [0, 1), that lies in the image; else the middle.
     """
     height, width = image.shape[:2]
     for share, shape, upright, x, y in numbers:
-        area = (AREA[0] + (AREA[1] - AREA[0]) * share) * height * width
+        pixels = (area[0] + (area[1] - area[0]) * share) * height * width
         aspect = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * shape
-        wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        wide, high = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
         if upright < 0.5:
             wide, high = high, wide
         if 0 < wide <= width and 0 < high <= height:

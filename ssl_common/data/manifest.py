@@ -120,10 +120,10 @@ class ClassRows(NamedTuple):
     difficult: list[np.ndarray]
 
 
-def class_rows(manifest: Manifest) -> ClassRows:
+def class_rows(manifest: Manifest, unique: bool = True) -> ClassRows:
     """Return the rows of each class of MANIFEST, in one pass.
 
-    Raises DataError where a path is repeated or a line says two things.
+    Raises DataError where a line says two things, or a path is repeated and is to be UNIQUE.
     """
     hashes = np.empty(len(manifest), np.int64)
     rows: dict[str, tuple[array[int], array[int]]] = {}  # class -> (positive, difficult)
@@ -135,7 +135,8 @@ def class_rows(manifest: Manifest) -> ClassRows:
         for place, name in enumerate(names):
             pair = rows.get(name) or rows.setdefault(name, (array("i"), array("i")))
             pair[place >= len(row.labels)].append(index)
-    _refuse_repeated(manifest, hashes)
+    if unique:
+        _refuse_repeated(manifest, hashes)
     classes = sorted(rows, key=str.encode)
     positive, difficult = (
         [np.frombuffer(rows[name][which], np.int32) for name in classes] for which in (0, 1)
@@ -156,14 +157,14 @@ def _refuse_repeated(manifest, hashes):
 
 
 def label_matrix(
-    manifest: Manifest, classes: Sequence[str] | None = None
+    manifest: Manifest, classes: Sequence[str] | None = None, unique: bool = True
 ) -> tuple[list[str], np.ndarray]:
     """Return (classes, labels): labels[i, c] is POSITIVE, DIFFICULT or NEGATIVE, int8 (N, C).
 
     Without CLASSES they are all that occur, in the order of their bytes. A label outside CLASSES
     is left out of the matrix. Raises DataError for what class_rows() refuses.
     """
-    rows = class_rows(manifest)
+    rows = class_rows(manifest, unique)
     classes = list(rows.classes if classes is None else classes)
     column = {name: index for index, name in enumerate(classes)}
     labels = np.full((rows.images, len(classes)), NEGATIVE, np.int8)

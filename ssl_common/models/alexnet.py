@@ -78,6 +78,20 @@ class AlexNet(StagedTrunk):
         super().__init__(stages(3, 2))
 
 
+class AlexNetStride4(StagedTrunk):
+    """The same with conv1 at stride 4, in which the paper fine-tunes it: its weights fit both.
+
+    N x 3 x 227 x 227 gives N x 256 x 6 x 6.
+    """
+
+    name = "alexnet-stride4"
+    input_size = 227
+    pooling = STRIDE_4 | {"pool5": (1, 1, 0)}  # 256 x 6 x 6
+
+    def __init__(self) -> None:
+        super().__init__(stages(3, 4))
+
+
 class AlexNetLab(StagedTrunk):
     """The Colorization network's: it reads lightness alone, conv1 at stride 4 without padding.
 

@@ -15,6 +15,7 @@ FINISHED = {  # what each writes
     "train-linear": formats.LINEAR,
     "train-detector": formats.DETECTOR,
     "train-normals": formats.NORMALS,
+    "finetune": formats.TUNED,
 }
 
 
@@ -47,8 +48,15 @@ def load(path: str, command: str = "pretrain") -> dict[str, Any]:
 
 
 def load_network(path: str) -> dict[str, Any]:
-    """Return the finished network that PATH holds; see load()."""
-    return formats.NETWORK.check(_content(path, "pretrain"), path)
+    """Return the finished network that PATH holds, fine-tuned or not; see load()."""
+    content = _content(path, "pretrain")
+    table = formats.TUNED if formats.TUNED.known_by(content) else formats.NETWORK
+    return table.check(content, path)
+
+
+def load_tuned(path: str) -> dict[str, Any]:
+    """Return the fine-tuned network that PATH holds; see load()."""
+    return formats.TUNED.check(_content(path, "finetune"), path)
 
 
 def load_linear(path: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ssl_common.models import states
-from ssl_common.models.alexnet import AlexNet, AlexNetLab
+from ssl_common.models.alexnet import AlexNet, AlexNetLab, AlexNetStride4
 from ssl_common.models.backbones import Backbone
 from ssl_common.models.caffenet import CaffeNet
 from ssl_common.models.resnet import ResNet50, ResNet50Lab
@@ -15,7 +15,8 @@ from ssl_common.models.trunk import StagedTrunk, Trunk
 from ssl_common.streams import DataError
 
 TRUNKS: dict[str, type[StagedTrunk]] = {
-    kind.name: kind for kind in (AlexNet, AlexNetLab, CaffeNet, ResNet50, ResNet50Lab)
+    kind.name: kind
+    for kind in (AlexNet, AlexNetStride4, AlexNetLab, CaffeNet, ResNet50, ResNet50Lab)
 }
 
 

@@ -170,11 +170,7 @@ class Run:
 
     def _checkpoints(self) -> dict[str, int]:
         """Return the checkpoints and their steps, oldest first."""
-        try:
-            matches = map(CHECKPOINT.fullmatch, sorted(os.listdir(self.folder)))
-        except FileNotFoundError:
-            return {}
-        return {os.path.join(self.folder, match[0]): int(match[1]) for match in matches if match}
+        return saved(self.folder)
 
     def _spare(self, kept: int) -> list[str]:
         """Return the checkpoints that may be removed, the least needed first.
@@ -238,6 +234,15 @@ class Run:
         with contextlib.suppress(FileNotFoundError), open(self._stop_path, "rb") as stream:
             return stream.read().decode().strip()
         return None
+
+
+def saved(folder: str) -> dict[str, int]:
+    """Return the checkpoints in FOLDER, that of a run, and their steps, oldest first."""
+    try:
+        matches = map(CHECKPOINT.fullmatch, sorted(os.listdir(folder)))
+    except FileNotFoundError:
+        return {}
+    return {os.path.join(folder, match[0]): int(match[1]) for match in matches if match}
 
 
 def _as_given(settings: Mapping[str, Any]) -> dict[str, Any]:

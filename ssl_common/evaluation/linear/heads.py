@@ -25,35 +25,23 @@ CROP, FLIP, JITTER, ORDER, LIGHT = slice(0, 50), 50, slice(51, 54), 54, slice(55
 Shapes = Mapping[str, tuple[int, ...]]  # layer: channels, height, width of its features
 
 
-class Linear(Objective):
-    """To name the class of an image, by a classifier for each of the layers NAMES of TRUNK.
+class Augmented(Objective):
+    """To name the class of an image that is shown to TRUNK as RECIPE says.
 
-    LABELS, int32 (N,), are those of the lines of the manifest, below CLASSES; RECIPE says how an
-    image is shown (warp, crop, flip, jitter, lighting). Workers crop; all else is drawn and done
-    for a whole batch, where the network is. With SHAPES, {layer: of its features}, what comes for
-    pixels is the features themselves.
+    Warp, crop, flip, jitter, lighting. Workers crop; all else is drawn and done for a whole batch,
+    where the network is.
     """
 
     draws = LIGHT.stop
-
-    def __init__(
-        self,
-        trunk: Trunk,
-        names: Sequence[str],
-        labels: np.ndarray,
-        classes: int,
-        recipe: LinearRecipe,
-        shapes: Shapes | None = None,
-    ) -> None:
-        self.trunk, self.names, self.recipe, self.shapes = trunk, names, recipe, shapes
-        self.labels = torch.from_numpy(labels)
-        self.chance = len(names) * math.log(classes)
+    trunk: Trunk
+    recipe: LinearRecipe
+    area: Sequence[float] = augmentation.AREA  # of a "sized" crop, least and largest
 
     def crop(self, image: torch.Tensor, drawn: np.ndarray) -> torch.Tensor:
         """Return the part of an RGB IMAGE that the network sees, uint8 S x S x 3."""
         size, how = self.trunk.input_size, self.recipe.crop
         if how == "sized":
-            return augmentation.sized_crop(image, size, drawn[CROP].reshape(-1, 5))
+            return augmentation.sized_crop(image, size, drawn[CROP].reshape(-1, 5), self.area)
         where = drawn[CROP][:2].tolist() if how == "random" else None
         return augmentation.side_crop(image, size, self.recipe.warp, where)
 
@@ -69,6 +57,28 @@ class Linear(Objective):
         if deviation := self.recipe.lighting:
             pixels = pixels + 255 * augmentation.light(numbers[:, LIGHT], deviation)
         return pixels
+
+
+class Linear(Augmented):
+    """To name the class of an image, by a classifier for each of the layers NAMES of TRUNK.
+
+    LABELS, int32 (N,), are those of the lines of the manifest, below CLASSES; RECIPE says how an
+    image is shown. With SHAPES, {layer: of its features}, what comes for pixels is the features
+    themselves.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        names: Sequence[str],
+        labels: np.ndarray,
+        classes: int,
+        recipe: LinearRecipe,
+        shapes: Shapes | None = None,
+    ) -> None:
+        self.trunk, self.names, self.recipe, self.shapes = trunk, names, recipe, shapes
+        self.labels = torch.from_numpy(labels)
+        self.chance = len(names) * math.log(classes)
 
     def features(self, pixels: torch.Tensor, drawn: np.ndarray) -> list[torch.Tensor]:
         """Return the features of each layer, float32 N x C x h x w."""

@@ -37,10 +37,12 @@ USUAL = LinearRecipe(
 # In the two configurations of Colorization the code spares all weights but batch norm's from decay.
 UNDECAYED = replace(USUAL, weight_decay=0.0, decay_biases=False)
 SLOW = replace(USUAL, nesterov=False, weight_decay=5e-4, bn_momentum=0.001, crop="center")
+ALEXNET = replace(SLOW, lighting=0.1)
 RECIPES = {
     "resnet50": replace(USUAL, crop="sized", jitter=0.4, lighting=0.1),
     "resnet50-lab": replace(UNDECAYED, bn_affine=True),
-    "alexnet": replace(SLOW, lighting=0.1),
+    "alexnet": ALEXNET,
+    "alexnet-stride4": ALEXNET,  # as it comes of fine-tuning
     "alexnet-lab": UNDECAYED,
     "caffenet": replace(SLOW, warp=True),
 }
