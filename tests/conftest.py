@@ -368,7 +368,7 @@ def make_views(folder):
 
 
 def make_by_commands(folder):
-    """Write what the commands themselves make: svm.npz, results.jsonl, linear.pt and normals.pt."""
+    """Write what the commands themselves make: svm.npz, results.jsonl, linear.pt, tuned.pt ..."""
 
     def make(*argv, output=None):
         with open(folder / output, "wb") if output else contextlib.nullcontext() as stdout:
@@ -392,6 +392,9 @@ def make_by_commands(folder):
     if "train_linear" in written:
         words = ["random:caffenet", "train.tsv", "--cache", "--batch", "12", "--iterations", "9"]
         make("train-linear", *words, "-j", "0", "-o", "linear.pt")
+    if "finetune" in written:
+        words = ["random:caffenet", "train.tsv", "--fc", "8", "--batch", "2", "--iterations", "1"]
+        make("finetune", *words, "-j", "0", "-o", "tuned.pt")
     if "train_detector" in written:
         words = ["random:caffenet", "objects.jsonl", "--head", "faster", "--size", "64"]
         words += ["--fc", "16", "--batch", "2", "--iterations", "2", "-j", "0"]

@@ -67,6 +67,12 @@ EXAMPLES = {
         product="new.pt",
     ),
     "eval-linear": Example("linear.pt -j 0 test.tsv", "test.tsv"),
+    "finetune": Example(
+        "random:caffenet --fc 8 --iterations 1 --batch 2 -j 0 -o new.pt train.tsv",
+        "train.tsv",
+        product="new.pt",
+    ),
+    "eval-finetune": Example("tuned.pt --crops 2 -j 0 test.tsv", "test.tsv"),
     "train-detector": Example(
         "random:caffenet --head faster --size 64 --fc 16 --iterations 1 -j 0 -o new.pt"
         " objects.jsonl",

@@ -24,6 +24,7 @@ from ssl_common.data.manifest import Manifest
 from ssl_common.evaluation import features
 from ssl_common.evaluation.detection.recipes import RECIPES as DETECTION
 from ssl_common.evaluation.detection.recipes import Design
+from ssl_common.evaluation.finetuning.recipes import RECIPES as FINETUNING
 from ssl_common.evaluation.linear import recipes
 from ssl_common.evaluation.linear.heads import Heads
 from ssl_common.evaluation.normals.recipes import PAPER
@@ -239,6 +240,16 @@ def normals_file():
             "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
 
 
+def tuned_file():
+    plan = resolve(FINETUNING["alexnet"], "alexnet", images=512)
+    settings = settings_of(**plan.settings()) | {"model": "0" * 16, "labels": "0" * 16}
+    settings |= {"pretext": "fine-tuned jigsaw", "classes": 2, "loss": "sigmoid", "fc": 8}
+    head = {"fc8.weight": torch.rand(2, 8), "fc8.bias": torch.rand(2)}
+    about = {"format": 1, "model": "0" * 16, "arch": "tiny", "pretext": "jigsaw", "seed": 0}
+    return {"format": 1, "settings": settings, "classes": ["a", "b"], "trunk": TRUNK, "head": head,
+            "about": about, "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
+
+
 def tensors(content, read, use=lambda folder, path: None, loose=()):
     return Case(saved(content), content, saved, read, ".pt", use=use, loose=loose)
 
@@ -328,6 +339,7 @@ CASES = {
     "linear": tensors(linear_file(), networks.load_linear),
     "detector": tensors(detector(), networks.load_detector),
     "normals": tensors(normals_file(), networks.load_normals),
+    "tuned": tensors(tuned_file(), networks.load_tuned),
     "sample": one_array("sample", np.array([[1, 0], [0, 1], [-1, -1], [-1, -1]], np.int8), sample),
 }  # fmt: skip
 

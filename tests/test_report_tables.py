@@ -110,6 +110,9 @@ DECIDES = {
     "head": "fast", "freeze": "res4", "pool": "roi-pool", "detector_seed": 1, "proposals": "other",
     "ground_truth": "ladicky", "rule": "plane", "train_ground_truth": "other",
     "train_rule": "other", "normals_seed": 1, "codes": 20, "sides": [300],
+    "loss": "softmax", "update_rule": "paper", "crops": 10, "fc": 64, "stride": 4,
+    "finetune_seed": 1, "crop_seed": 1, "bias_rate": 2.0, "init_std": 0.02, "bn_decay": 0.1,
+    "crop_area": [0.1, 0.5],
     "test_side": 300, "longest": 800, "power": 0.5,
     "shape": [1, 1, 1], "note": "my own", "list": [1, {"a": 2}],
 }  # fmt: skip
@@ -119,7 +122,7 @@ DOES_NOT = {
     "cost": 0.5, "classes": 9, "ap50_area": 9, "ap75": 9, "ap50_95": 9, "coco_ap": 9,
     "coco_ap50": 9, "coco_ap75": 9, "per_class_area": {"cat": 9.0}, "objects": 9,
     "objects_ignored": 1, "detections": 9, "detections_left_out": 1,
-    **dict.fromkeys(tasks.NORMALS.measured, 9),
+    **dict.fromkeys(tasks.NORMALS.measured, 9), **dict.fromkeys(tasks.FINETUNE.measured, 9),
     "unseen": ["cow"], "seen_by": "paths", "fits": 9, "unconverged": 9, "argv": ["eval-svm"],
     "version": "9", "inferred": ["seed"], "time_utc": "now", "time_of_day": "noon",
 }  # fmt: skip
