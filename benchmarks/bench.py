@@ -376,6 +376,43 @@ def linear(folder):
     yield "train-linear --cache (images/s; theirs without)", *rates, rates[0] / rates[1]
 
 
+def finetuning(folder):
+    """Steps of finetune; theirs is plain torch's on a batch that lies ready: its limit."""
+    import torch
+    from torch import nn
+
+    from ssl_common.models import registry
+
+    words = "random:caffenet scenes.tsv --batch 16 --iterations 50 --loss sigmoid --precision fp32"
+    shell(f"finetune {words} -q -o tuned.pt > log.jsonl", folder)
+    *_, line = (folder / "log.jsonl").read_text().splitlines()
+    ours = json.loads(line)["time_images_per_second"] / 16
+    classes = len(torch.load(folder / "tuned.pt", weights_only=True)["classes"])
+    full = [nn.Linear(9216, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU()]
+    network = nn.Sequential(
+        registry.build("caffenet", 0), nn.Flatten(), *full, nn.Dropout(), nn.Linear(4096, classes)
+    )
+    network.train().to(memory_format=torch.channels_last)
+    sgd = torch.optim.SGD(network.parameters(), 1e-3, 0.9, weight_decay=1e-6, nesterov=True)
+    pixels = torch.randn(16, 3, 227, 227).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(2, (16, classes)).float()
+
+    def step():
+        sgd.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(network(pixels), labels).backward()
+        sgd.step()
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    step()
+    limit = 10 / seconds(lambda: [step() for _ in range(10)])
+    yield (
+        "finetune caffenet (steps/s; theirs the step alone, plain torch)",
+        ours,
+        limit,
+        ours / limit,
+    )
+
+
 def detection(folder):
     """Steps of train-detector, frozen to the last stage of the body, on maps that are kept.
 
@@ -752,7 +789,16 @@ def normals(_folder):
 
 
 MEASUREMENTS = [startup, permutations, listing, reading, colours, svms, floor, low_shot]
-MEASUREMENTS += [features, conversion, linear, detection, detections, normals, pretraining]
+MEASUREMENTS += [
+    features,
+    conversion,
+    linear,
+    finetuning,
+    detection,
+    detections,
+    normals,
+    pretraining,
+]
 
 
 def main():

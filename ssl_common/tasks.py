@@ -223,7 +223,7 @@ FINETUNE = Task(
         COUNT: "crops fc stride",
         INDEX: "finetune_seed crop_seed",
         NUMBER: "bias_rate init_std bn_decay",
-        numbers("2", maybe=True): "crop_area",
+        numbers("*", maybe=True): "crop_area",
     }),
     measured={"top_5": PERCENT.entry()}
     | dict.fromkeys(("map_area", "map_11_point", "best_on_test"), PERCENT.entry())
