@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -106,6 +107,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, tmp_path, how):
     try:
         while not list(tmp_path.glob("tuned.pt.state/step-*.pt")):
             assert process.poll() is None
+            time.sleep(0.05)
         os.killpg(process.pid, how)
         process.communicate(timeout=300)
     finally:

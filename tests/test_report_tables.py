@@ -361,7 +361,7 @@ def test_published_numbers():
     """Where two sources printed the same number, and the best layers that are quoted elsewhere."""
     every = [row for some in published.publication().entries.values() for row in some]
     found = {json.dumps(row["setting"], sort_keys=True): row for row in every}
-    assert len(found) == len(every) == 92  # no setting twice
+    assert len(found) == len(every) == 93  # no setting twice
     for row in found.values():
         assert row["how"] in ("read", "slide", "digitised") and row["source"]
         assert all(0 < value < 100 for value in row["values"].values())
