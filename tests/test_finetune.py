@@ -158,6 +158,12 @@ def test_what_cannot_be(run, tmp_path, words, status, message):
     assert message in said and not done.stdout and not (tmp_path / "t.pt").exists()
 
 
+def test_an_output_is_required(run, tmp_path):
+    write_photos(tmp_path)
+    done = run("finetune", "random:caffenet", "train.tsv", check=2)
+    assert b"Missing option '-o' / '--output'" in done.stderr and not done.stdout
+
+
 def test_a_network_that_reads_lightness_wants_its_colours_left_alone(run, tmp_path):
     write_photos(tmp_path)
     words = ("--batch", "4", "--recipe", "resnet50", "-o", "t.pt")

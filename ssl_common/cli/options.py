@@ -197,4 +197,6 @@ def _option(each: "Field[Any]", required: bool) -> Decorator:
         how["type"] = values.Positive(option.most)
     if option.usual:
         how["show_default"] = option.usual
+    if required and option.required:
+        del how["default"]  # to click a default of None is a value: nothing would be missing
     return click.option(*_called(each), each.name, required=required and option.required, **how)
