@@ -207,8 +207,9 @@ class FinetuneTraining:
         plan, parameters = self.plan, self.tuned.parameters()
         learning = sum(p.numel() for p in parameters if p.requires_grad)  # with their momentum
         state = sum(value.numel() for value in self.tuned.state_dict().values())
-        each, count = 4e-9 * (learning + state), (plan.steps - 1) // (plan.images // plan.batch)
-        sizes = f"{each:.2g} GB, {count * each:.2g} GB in all"
+        each = 4e-6 * (learning + state)
+        count = (plan.steps - 1) // (plan.images // plan.batch)
+        sizes = f"{each:,.1f} MB, {count * each:,.1f} MB in all"
         return f"--keep-epochs: {count:,} checkpoints of {sizes}"
 
     def network(self) -> nn.Module:
