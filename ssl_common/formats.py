@@ -536,6 +536,8 @@ NORMALS = Format(
                 "longest": integers(least=1),
                 "flip": Flag(),
                 "code_error": numbers(least=0),
+                "codes_from": fields.TEXT,
+                "cache": fields.FLAG,
                 "train_ground_truth": fields.TEXT,
                 "train_rule": fields.TEXT,
             }

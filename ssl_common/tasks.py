@@ -269,7 +269,7 @@ NORMALS = Task(
     "normals",
     (MEDIAN_ERROR,),
     conditions=fields.table({
-        TEXT: "ground_truth rule train_ground_truth train_rule",
+        TEXT: "ground_truth rule train_ground_truth train_rule codes_from",
         INDEX: "normals_seed",
         COUNT: "codes longest test_side",
         POSITIVE: "power",

@@ -31,6 +31,15 @@ class Whole(click.IntRange):
         return number
 
 
+class WholeOrFile(Whole):
+    """A whole number from LEAST to MOST; or the name of a file, if it looks like none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value and not COUNTED.fullmatch(value):
+            return value
+        return super().convert(value, param, ctx)
+
+
 def whole(digits: str, most: int) -> int | None:
     """Return the whole number that the text DIGITS is, None where it is none or above MOST."""
     digits = digits.lstrip("0") or digits[:1]

@@ -1,5 +1,7 @@
 """list-pairs as a process."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import io
@@ -43,6 +45,24 @@ def test_dsine(tmp_path, run):
     (tmp_path / "nyu/test/000001_normal.png").unlink()
     done = run("list-pairs", "dsine", "nyu", "--split", "test", check=1)
     assert b"nyu/test/000001_img.png: no 000001_normal.png beside it" in done.stderr
+
+
+def test_nyuv2_by_the_lists_of_the_authors(tmp_path, run):
+    """test_SN40.json: the name of an image begins with its number, from 1."""
+    touch(tmp_path, *(f"{part}/{n:04d}.png" for part in ("images", "normals") for n in range(1, 8)))
+    entries = [{"img": f"{n:04d}_rgb.jpg", "lab": f"{n:04d}_SN40.png"} for n in (5, 2, 900)]
+    (tmp_path / "test_SN40.json").write_text(json.dumps(entries))
+    words = ("list-pairs", "nyuv2", "images", "normals", "test_SN40.json")
+    done = run(*words, check=0)
+    numbers = ("0002", "0005")
+    assert done.stdout.decode() == "".join(f"images/{n}.png\tnormals/{n}.png\n" for n in numbers)
+    assert b"and splits.mat and --split or a list" in run(*words, "--split", "test", check=2).stderr
+    assert run(*words[:-1], "splits.mat", check=2).returncode == 2
+    for content in ('[{"img": "room_rgb.jpg"}]', "[]", "[1]", "{"):
+        (tmp_path / "test_SN40.json").write_text(content)
+        done = run(*words, check=1)
+        assert b"test_SN40.json: not the test_SN40.json of NYUv2, or damaged" in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not done.stdout
 
 
 def save_splits(path, train, test):

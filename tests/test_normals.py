@@ -1,23 +1,29 @@
 """The predictor of normals: network, codes, loss and schedule against plain references."""
 
 import math
+import os
+import pathlib
+import types
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import io
 from sklearn.cluster import KMeans
 from tiny import Tiny
 from torch import nn
 from torchvision import models
 
+from ssl_common.data import order
 from ssl_common.data.pixels import size_within
-from ssl_common.data.targets import PairList
-from ssl_common.evaluation.normals import codes, labels, metrics, showing, training
-from ssl_common.evaluation.normals.labels import Label, Truth
+from ssl_common.data.targets import PairList, decode_normals, encode_normals
+from ssl_common.evaluation.normals import cache, codes, labels, metrics, showing, training
+from ssl_common.evaluation.normals.labels import Truth
 from ssl_common.evaluation.normals.pyramid import Body, Pyramid
 from ssl_common.evaluation.normals.recipes import PAPER
 from ssl_common.models import registry
+from ssl_common.progress import silent
 from ssl_common.streams import DataError
 from ssl_common.training.plan import resolve
 from ssl_common.training.schedules import rate
@@ -180,6 +186,37 @@ def test_too_few_normals_for_the_codes():
         codes.learn(np.repeat(random_normals(39), 9, axis=1), 40, 0)
 
 
+def test_codes_of_a_file(tmp_path):
+    """Ours, and MATLAB's as vocab40.mat is: a cell that holds a struct with the normals."""
+    book = codes.learn(random_normals(3000), 40, 0)
+    book[:, 2] = abs(book[:, 2])
+    np.save(tmp_path / "c.npy", 3 * book)
+    cell = np.empty((1, 1), object)
+    cell[0, 0] = {"normals": book.astype(np.float64)}
+    io.savemat(tmp_path / "vocab40.mat", {"vocabs": cell})
+    for name in ("c.npy", "vocab40.mat"):
+        assert np.allclose(codes.read(str(tmp_path / name)), book, atol=1e-6)
+    io.savemat(tmp_path / "other.mat", {"vocab": book})
+    with pytest.raises(DataError, match="other.mat: not the authors' vocab40.mat, or damaged"):
+        codes.read(str(tmp_path / "other.mat"))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (np.ones((3, 40)), "float64 .3, 40., where codes are K x 3 numbers"),
+        (np.ones((1, 3)), "codes are 2 to 1,000 rows of numbers, none of them 0, 0, 0"),
+        (np.eye(4, 3), "none of them 0, 0, 0"),
+        (np.full((2, 3), np.nan), "rows of numbers"),
+        (np.array([[0, 0, -1.0], [0, 1, -1], [0, 0, 1]]), "most codes have their back to the came"),
+    ],
+)
+def test_codes_that_are_refused(tmp_path, content, message):
+    np.save(tmp_path / "c.npy", content)
+    with pytest.raises(DataError, match=f"c.npy: .*{message}"):
+        codes.read(str(tmp_path / "c.npy"))
+
+
 # ---- Labels and pixels --------------------------------------------------------------------------
 
 
@@ -188,9 +225,11 @@ def test_the_code_of_each_place():
     normals = random_normals(30 * 40).reshape(3, 30, 40)
     normals[:, 3:9, 5:30] = 0
     book = codes.learn(random_normals(500), 12, 0)
-    label = Label(normals, Truth())
+    picture = encode_normals(normals, normals.any(0))
+    normals = decode_normals(picture)
     for mirrored in (False, True):
-        found = showing.codes_of(label, book, (60, 80), 8, 3, mirrored)
+        places = showing.places_of(picture, (60, 80), 8, 3, mirrored)
+        found = showing.codes_of(places, book, mirrored)
         assert found.shape == (8, 10) and found.dtype == np.int16
         for i, j in np.ndindex(*found.shape):
             row, column = (3 + 8 * i) // 2, (3 + 8 * j) // 2
@@ -299,6 +338,108 @@ def test_a_mirrored_image_has_mirrored_normals(pairs):
     assert seen == {False, True}
 
 
+def cached(listed, root, task, folder, seed=0):
+    """Return the Cached maps of LISTED for the objective TASK, made in FOLDER."""
+    made = cache.Cache(str(folder), task.body, task.recipe, listed, str(root), "a digest")
+    if not made.there():
+        made.fill(torch.device("cpu"), 0, silent)
+    return cache.Cached(made, task.book, seed)
+
+
+def test_kept_maps_are_those_of_the_images(pairs, tmp_path):
+    """Of one image alone, at every size, mirrored or not: to the last digit of float16."""
+    listed, root = pairs
+    book = codes.learn(random_normals(100), 5, 0)
+    task = objective(book, sides=[80, 120], flip=True)
+    kept_maps = cached(listed, root, task, tmp_path / "maps")
+    plain = training.Shuffled(listed, str(root), task, 0)
+    seen = set()
+    for item in ((epoch, line) for epoch in range(6) for line in range(4)):
+        *numbers, (pixels, there) = plain[item]
+        *same, (found, places) = kept_maps[item]
+        assert same == numbers
+        right = task.body(showing.padded(pixels, showing.full_size([pixels]))[None])[0]
+        assert torch.equal(found, right.half())
+        assert torch.equal(places, showing.filled([there], right.shape[1:])[0])
+        seen.add((tuple(found.shape[1:]), bool(plain.task.recipe.view(draws(0, *item))[1])))
+    assert len(seen) == 4
+
+
+def draws(seed, epoch, line):
+    return order.draws(seed, [epoch], [line], 2)[0]
+
+
+def test_the_loss_on_kept_maps_is_that_on_images(pairs, tmp_path):
+    """Where all images of a batch have one size; up to the rounding of float16."""
+    listed, root = pairs
+    book = codes.learn(random_normals(100), 5, 0)
+    task = objective(book, sides=[160], flip=True)
+    on_maps = training.Normals(task.body, book, task.recipe, cached=True)
+    sets = training.Shuffled(listed, str(root), task, 0), cached(listed, root, task, tmp_path)
+    torch.manual_seed(0)
+    network = Pyramid(task.body.top, task.body.channels, 5).train()
+    network.head[3].p = 0
+    losses, gradients = [], []
+    for task, dataset in zip((task, on_maps), sets, strict=True):
+        *_numbers, batch = dataset.collate([dataset[0, line] for line in range(4)])
+        network.zero_grad()
+        score = task.score(network, batch, np.zeros((4, 2)), torch.arange(4))
+        score.loss.backward()
+        losses.append((score.loss.item(), float(score.weight)))
+        gradients.append(network.head[0].weight.grad.clone())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[0].norm()
+
+
+def test_kept_maps_are_filled_up_as_images_are(pairs, tmp_path):
+    """Two sizes in a batch: equal but near the edges of the smaller image, where its map ends."""
+    listed, root = pairs
+    book = codes.learn(random_normals(100), 5, 0)
+    task = objective(book, sides=[80, 320])
+    kept_maps = cached(listed, root, task, tmp_path)
+    plain = training.Shuffled(listed, str(root), task, 0)
+    items = [(epoch, 1) for epoch in range(6)]
+    *_numbers, (pixels, there) = plain.collate(plain.__getitems__(items))
+    *_numbers, (found, places) = kept_maps.collate([kept_maps[item] for item in items])
+    right = task.body(pixels)
+    assert found.shape == right.shape and found.dtype == torch.float16
+    height, width = found.shape[2:]
+    assert torch.equal(places, showing.fitted(there, (height, width)))
+    small = (places == -1).flatten(1).any(1)
+    assert 0 < small.sum() < len(items)
+    near = torch.zeros(height, width, dtype=bool)
+    near[3:8], near[:, 4:9], near[-2:], near[:, -2:] = True, True, True, True
+    off = ((found - right).abs().amax(1) > 2e-3).any(0)
+    assert not (off & ~near).any()
+
+
+def test_kept_maps_that_cannot_be_used(pairs, tmp_path, monkeypatch):
+    listed, root = pairs
+    task = objective(codes.learn(random_normals(100), 5, 0), sides=[80])
+    made = cached(listed, root, task, tmp_path / "maps").maps.kept
+    assert "the maps of 4 images at 1 sizes, 0.00 GB are there" in made.notice()
+    content = bytearray(pathlib.Path(made.path).read_bytes())
+    content[-1] ^= 1
+    pathlib.Path(made.path).write_bytes(content)
+    again = cache.Cached(made, task.book, 0)
+    assert again[0, 0]
+    with pytest.raises(DataError, match="map 4 is not what was written there: remove it, and it"):
+        again[0, 3]
+    pathlib.Path(made.path).write_bytes(content[:-2])
+    with pytest.raises(DataError):
+        cache.Cached(made, task.book, 0)
+    pathlib.Path(made.digests).unlink()
+    full = types.SimpleNamespace(f_bavail=1, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda folder: full)
+    message = "no room for the maps of 4 images at 1 sizes, .* are free: name a folder on a larger"
+    with pytest.raises(DataError, match=message):
+        made.notice()
+    nn.init.constant_(task.body.trunk.conv1[0].weight, 1e30)
+    with pytest.raises(DataError, match="p.tsv:1: its map is NaN, or too large for float16"):
+        cached(listed, root, task, tmp_path / "other")
+    assert not list((tmp_path / "other").glob("*"))
+
+
 def test_what_the_labels_of_a_list_hold(pairs):
     listed, root = pairs
     found = codes.survey(listed, str(root))
@@ -336,4 +477,4 @@ def test_an_image_and_normals_of_other_proportions(pairs, tmp_path):
     image = torch.zeros(80, 96, 3)
     message = "q.tsv:1: views/0.jpg has 96 x 80 pixels, and its normals 80 x 80: they show"
     with pytest.raises(DataError, match=message):
-        showing.label_of(listed, 0, str(tmp_path), image)
+        showing.picture_of(listed, 0, str(tmp_path), image)

@@ -361,11 +361,12 @@ def test_published_numbers():
     """Where two sources printed the same number, and the best layers that are quoted elsewhere."""
     every = [row for some in published.publication().entries.values() for row in some]
     found = {json.dumps(row["setting"], sort_keys=True): row for row in every}
-    assert len(found) == len(every) == 93  # no setting twice
+    assert len(found) == len(every) == 98  # no setting twice
     for row in found.values():
         assert row["how"] in ("read", "slide", "digitised") and row["source"]
         assert all(0 < value < 100 for value in row["values"].values())
-        assert set(row["values"]) in ({"best"}, {"-"}, {"conv1", "res2", "res3", "res4", "res5"})
+        layers = {"best"}, {"-"}, {"res5"}, {"conv1", "res2", "res3", "res4", "res5"}
+        assert set(row["values"]) in layers
 
     def best(**fields):
         match = [r for r in found.values() if fields.items() <= r["setting"].items()]
@@ -381,6 +382,8 @@ def test_published_numbers():
     boxes = {"task": "detection", "pretext": "jigsaw", "data_name": "imagenet-1k"}
     assert best(**boxes, head="fast", freeze="res4", train_images=5011) == 56.6
     assert best(**boxes, head="faster", train_images=16551) == 75.1
+    assert best(task="normals", data_name="places205") == 14.2
+    assert best(task="normals", pretext="jigsaw", data_name="yfcc-100m") == 13.1
 
 
 def test_a_detector_stands_beside_its_published_number_alone(tmp_path):
@@ -402,6 +405,29 @@ def test_a_detector_stands_beside_its_published_number_alone(tmp_path):
         "paper",
     ]
     assert len({row.panel for row in rows}) == 2  # the other rule is in a panel of its own
+
+
+def test_normals_stand_beside_the_published_of_the_same_truth_alone(tmp_path):
+    """Labels of another rule, or from depth, have a panel of their own, without the paper."""
+    record = {
+        "task": "normals", "metric": "median error", "data_set": "nyuv2", "value": 14.0,
+        "arch": "resnet50", "pretext": "jigsaw", "data_name": "in1k", "images": 1281167,
+        "layer": "res5", "test_images": 654, "ground_truth": "ladicky",
+        "rule": "nyuv2_surfacenormal_metadata",
+    }  # fmt: skip
+    others = [{"rule": None}, {"ground_truth": "depth", "rule": "plane 15 x 15 within 5%"},
+              {"ground_truth": "dsine", "rule": None}]  # fmt: skip
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps(record | each) + "\n" for each in [{}, *others]))
+    rows, _summary = report.gather([str(path)])
+    papers = [row for row in rows if row.source]
+    assert [row.values for row in papers] == [{"res5": 14.5}]
+    assert papers[0].panel == rows[[row.label for row in rows].index("paper") - 1].panel
+    assert len({row.panel for row in rows}) == 4
+    table = tables.markdown(rows)
+    assert "41.2% within 11.25 degrees" in table and "lower is better" in table
+    (line,) = [line for line in table.splitlines() if "paper" in line and "14.5" in line]
+    assert "ladicky, nyuv2_surfacenormal_metadata" in line
 
 
 def test_tsv_and_json_hold_the_same(tmp_path):

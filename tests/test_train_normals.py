@@ -78,6 +78,33 @@ def test_a_stopped_run_goes_on_to_the_same_weights(scratch):
     assert "n.pt is complete already: nothing to do" in err and out
 
 
+def test_kept_maps_and_given_codes(scratch):
+    """The second run finds the maps; on images of one size they are the same to float16."""
+    np.save(scratch / "walls.npy", np.float32([[-0.6, 0, 0.8], [0.6, 0, 0.8], [0, 0, 1]]))
+    words = (*WORDS[:-1], "kept.pt", "--iterations", "2", "--codes", "walls.npy", "--flip")
+    _out, err = tiny(scratch, "train-normals", *words, "--cache", "maps")
+    said = "the maps of 4 images at 1 sizes and their mirror images, 0.00 GB;"
+    assert said in err and "of which 3 codes are 0.3 degrees off" in err
+    found, kept = content(scratch / "kept.pt"), sorted((scratch / "maps").iterdir())
+    assert found["settings"]["cache"] is True and found["settings"]["codes_from"] == "walls"
+    assert np.allclose(found["codes"].numpy(), np.load(scratch / "walls.npy"))
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    words = [*words, "--cache", "maps"]
+    words[words.index("kept.pt")] = "again.pt"
+    _out, err = tiny(scratch, "train-normals", *words)
+    assert "0.00 GB are there" in err and len(kept) == 2
+    assert [path.stat().st_mtime_ns for path in kept] == stamps
+    again = content(scratch / "again.pt")["network"]
+    assert all(torch.equal(again[k], v) for k, v in found["network"].items())
+    words[words.index("again.pt")] = "plain.pt"
+    tiny(scratch, "train-normals", *words[:-2])
+    plain = content(scratch / "plain.pt")["network"]
+    weights = [k for k, v in plain.items() if v.ndim > 1]
+    for name in weights:
+        off = (again[name] - plain[name]).norm() / plain[name].norm()
+        assert off < 1e-3, name
+
+
 def test_workers_change_nothing(scratch):
     found = []
     for workers in ("0", "2"):
@@ -95,6 +122,7 @@ def test_workers_change_nothing(scratch):
         (("--codes", "9"), 1, "the labels have fewer than 9 normals: give a smaller --codes"),
         (("--codes", "1"), 2, "'1' is not a whole number from 2 to 1,000"),
         (("--sides", "8"), 2, "not like 300,450"),
+        (("--codes", "none.npy"), 1, "none.npy: No such file or directory"),
     ],
 )
 def test_what_cannot_be(scratch, words, status, message):

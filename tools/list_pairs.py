@@ -11,7 +11,7 @@ from ssl_common import cli, streams, values
 )
 @click.argument("root")
 @click.argument("targets", required=False)
-@click.argument("splits", required=False, metavar="[SPLITS.mat]")
+@click.argument("splits", required=False, metavar="[SPLITS.mat|LIST.json]")
 @click.option("--split", help="nyuv2 and dsine: train or test.")
 @click.option(
     "--first", type=values.Whole(0, 1), default=1, help="nyuv2: number of the first image."
@@ -26,17 +26,21 @@ def main(layout, root, targets, splits, split, first, output):
     list-pairs nyuv2 nyu/images nyu-normals splits.mat --split train > train.tsv
 
     folder is two folders with the same names; dsine the layout ROOT/SPLIT/000000_img.png and
-    000000_normal.png; nyuv2 two folders of what unpack-nyuv2 writes, and the authors' splits.mat.
+    000000_normal.png; nyuv2 two folders of what unpack-nyuv2 writes, and splits.mat, or one of the
+    lists of the paper's authors, train_SN40.json and test_SN40.json, which need no --split.
     """
+    from ssl_common.data import pairings
+
     given = tuple(value is not None for value in (targets, splits, split))
-    wanted = {"folder": (True, False, False), "dsine": (False, False, True), "nyuv2": (True,) * 3}
+    of_one = splits is not None and pairings.is_list(splits)
+    wanted = {"folder": (True, False, False), "dsine": (False, False, True),
+              "nyuv2": (True, True, not of_one)}  # fmt: skip
     if given != wanted[layout]:
         needs = {"folder": "two folders", "dsine": "ROOT and --split",
-                 "nyuv2": "two folders, splits.mat and --split"}[layout]  # fmt: skip
-        raise click.UsageError(f"{layout} takes {needs}")
-    if layout == "nyuv2" and split not in ("train", "test"):
+                 "nyuv2": "two folders, and splits.mat and --split or a list in JSON"}  # fmt: skip
+        raise click.UsageError(f"{layout} takes {needs[layout]}")
+    if layout == "nyuv2" and split not in ("train", "test", None):
         raise click.UsageError(f"--split {split}: nyuv2 has train and test")
-    from ssl_common.data import pairings
     from ssl_common.data.targets import format_pair
 
     rows = {

@@ -14,7 +14,11 @@ from ssl_common.training import plan
 @click.argument("model")
 @cli.input_argument("pairs")
 @click.option(
-    "--codes", type=values.Whole(2, 1000), default=PAPER.codes, help="Normals to choose among."
+    "--codes",
+    type=values.WholeOrFile(2, 1000),
+    default=PAPER.codes,
+    metavar="N|FILE",
+    help="Normals to choose among: so many, learned from PAIRS; or those of FILE, .npy or .mat.",
 )
 @click.option(
     "--sides",
@@ -29,9 +33,14 @@ from ssl_common.training import plan
     default=PAPER.test_side,
     help="Short side when normals are measured, in pixels.",
 )
+@click.option(
+    "--cache",
+    metavar="DIR",
+    help="Folder for the maps of the frozen layers, which later runs use too: all is read once.",
+)
 @click.option("--flip", is_flag=True, help="Mirror half of the images, and their normals.")
 @cli.declared(plan.TrainingOptions, name="options")
-def main(model, pairs, codes, sides, test_side, flip, options):
+def main(model, pairs, codes, sides, test_side, cache, flip, options):
     """Train a predictor of the surface normals of PAIRS on the frozen layers of MODEL.
 
     \b
@@ -41,13 +50,16 @@ def main(model, pairs, codes, sides, test_side, flip, options):
     extract-features takes it; of a ResNet-50 res5 is trained, and nothing before it. The log goes
     to standard output. A run that was stopped resumes when the same command is given again.
     """
-    recipe = replace(PAPER, codes=codes, sides=sides or PAPER.sides, test_side=test_side, flip=flip)
+    of_file = isinstance(codes, str)
+    recipe = replace(PAPER, sides=sides or PAPER.sides, test_side=test_side, flip=flip)
+    recipe = recipe if of_file else replace(recipe, codes=codes)
     plan.pieces(options, recipe)  # a wrong one is told before torch is imported
     is_rank = placement.place() is not None
     from ssl_common.evaluation.normals import training
 
-    with cli.conversation("steps", patient=is_rank) as talk:
-        message = training.train(model, pairs, recipe, options, talk)
+    given = training.Given(codes if of_file else None, cache)
+    with cli.conversation("steps", patient=is_rank) as talk, cli.Progress("images") as caching:
+        message = training.train(model, pairs, recipe, given, options, talk, caching)
     if message:
         cli.say(message)
 

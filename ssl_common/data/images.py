@@ -34,6 +34,10 @@ TURNS = {  # values of EXIF's Orientation -> what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)  # fmt: skip
 
 
 class Unreadable(DataError):
@@ -67,6 +71,22 @@ def read(
             hook(source)
             return pixels
     except Exception as error:  # decoders of broken files raise almost anything (SyntaxError, ...)
+        raise _complaint(name, error) from error
+
+
+def size(path: str, root: str | Store = ".") -> tuple[int, int]:
+    """Return (height, width) of the image PATH of ROOT as read() gives it, by its header alone.
+
+    Raises what read() does; the pixels of a file that it takes may be damaged all the same.
+    """
+    place = store(root)
+    name = place.name(path)
+    try:
+        with warnings.catch_warnings(action="ignore"), place.open(path) as stream:
+            image = Image.open(stream, formats=_formats(name))
+            turned = TURNS.get(_orientation(image)) in SIDEWAYS
+            return image.size if turned else image.size[::-1]
+    except Exception as error:
         raise _complaint(name, error) from error
 
 
@@ -116,8 +136,7 @@ def decode(stream: BinaryIO, path: str) -> torch.Tensor:
     Pillow has all but the upright gray and RGB JPEGs that jpegs.decode() takes, and the last word
     on broken ones.
     """
-    unmarked = path.lower().endswith(FORMATS[UNMARKED])
-    formats = [name for name in FORMATS if unmarked or name != UNMARKED]
+    formats = _formats(path)
     image: Any = Image.open(stream, formats=formats)
     if image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image) not in TURNS:
         stream.seek(0)
@@ -129,6 +148,12 @@ def decode(stream: BinaryIO, path: str) -> torch.Tensor:
     turn = TURNS.get(_orientation(image))
     image = rgb(image)
     return torch.from_numpy(np.array(image if turn is None else image.transpose(turn)))
+
+
+def _formats(path):
+    """Return the formats in which the file PATH is read: one has no mark, and goes by its name."""
+    unmarked = path.lower().endswith(FORMATS[UNMARKED])
+    return [name for name in FORMATS if unmarked or name != UNMARKED]
 
 
 def _load(image):

@@ -1,5 +1,6 @@
 """Layouts of images with dense targets on disk -> pairs. Files are listed, never opened."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -39,25 +40,47 @@ def dsine(root: str, split: str) -> Iterator[Pair]:
         yield Pair(files[name], files[normal])
 
 
-def nyuv2(images: str, targets: str, splits: str, split: str, first: int = 1) -> Iterator[Pair]:
+def nyuv2(
+    images: str, targets: str, splits: str, split: str | None, first: int = 1
+) -> Iterator[Pair]:
     """Yield a Pair for each image of SPLIT, train or test, that is in IMAGES, by its number.
 
     Its target has the same number in TARGETS; the FIRST image of all has that number. SPLITS is the
-    authors' splits.mat. Raises DataError where a target is missing, or no image is there.
+    authors' splits.mat, or a list of one split as is_list() tells, where SPLIT is None. Raises
+    DataError where a target is missing, or no image is there.
     """
     ours, theirs = _by_number(images), _by_number(targets)
     found = [number - 1 + first for number in split_numbers(splits, split)]
     found = [number for number in found if number in ours]
     if not found:
-        raise DataError(f"{images}: no image of {split}: they are called by numbers, as 0001.png")
+        what = split or splits
+        raise DataError(f"{images}: no image of {what}: they are called by numbers, as 0001.png")
     for number in found:
         if number not in theirs:
             raise DataError(f"{ours[number]}: no target of that number in {targets}")
         yield Pair(ours[number], theirs[number])
 
 
-def split_numbers(path: str, split: str) -> list[int]:
-    """Return the numbers, from 1, of the images of SPLIT, train or test, in splits.mat at PATH."""
+def is_list(splits: str) -> bool:
+    """Tell whether the file SPLITS is a list of one split, by its name, and not splits.mat."""
+    return splits.endswith(".json")
+
+
+def split_numbers(path: str, split: str | None) -> list[int]:
+    """Return the numbers, from 1, of the images of SPLIT, train or test, in splits.mat at PATH.
+
+    Or those in a list of one split, as is_list() tells: its `img` begin with them.
+    """
+    if is_list(path):
+        with (
+            streams.regular(path) as stream,
+            containers.understanding(path, "the test_SN40.json of NYUv2"),
+        ):
+            names = [os.path.basename(each["img"]) for each in json.load(stream)]
+            found = [NUMBER.match(name) for name in names]
+            if not names or not all(found):
+                raise ValueError("an img that begins with no number")
+            return sorted({int(match[0]) for match in found if match})
     import numpy as np
     from scipy import io  # scikit-learn needs it too
 

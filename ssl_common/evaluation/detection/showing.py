@@ -1,23 +1,21 @@
 """How an image is shown to a detector: made larger or smaller, and mirrored."""
 
 import contextlib
-import itertools
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, SequentialSampler, default_collate
+from torch.utils.data import default_collate
 
 from ssl_common.data import pixels
-from ssl_common.data.batches import batches
 from ssl_common.data.datasets import SequentialImages
 from ssl_common.data.lines import Lines
 from ssl_common.data.targets import Objects
+from ssl_common.evaluation import kept
 from ssl_common.evaluation.detection import boxes, proposals
 from ssl_common.evaluation.detection.proposals import Proposals
 from ssl_common.evaluation.detection.recipes import Design, Heading
-from ssl_common.ranks.placement import LOCAL_RANKS, RANK, RANKS
 
 
 class View(NamedTuple):
@@ -124,13 +122,9 @@ def of_this_rank(
     In order, one by one, as a detector of DESIGN is shown them; all WORKERS of a machine read.
     Raises DataError where the list says another size of an image.
     """
-    dataset = Pictures(images, root, design)
-    every = BatchSampler(SequentialSampler(dataset), 1, drop_last=False)
-    order = itertools.islice(every, RANK, None, RANKS)
-    reading = batches(dataset, order, -(-workers // LOCAL_RANKS), device.type == "cuda")
+    reading = kept.of_this_rank(Pictures(images, root, design), len(images), device, workers)
     with contextlib.closing(reading) as loaded:
-        lines = range(RANK, len(images), RANKS)
-        for line, (shown, size) in zip(lines, loaded, strict=True):
+        for line, (shown, size) in loaded:
             height, width = size.tolist()
             if isinstance(image := images[line], Objects):
                 check_size(images, line, image, height, width)

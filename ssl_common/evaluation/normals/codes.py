@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssl_common.data.targets import PairList
+from ssl_common import containers, streams
+from ssl_common.data.targets import PairList, decode_normals
 from ssl_common.evaluation.normals import labels
-from ssl_common.evaluation.normals.labels import Check, Truth
+from ssl_common.evaluation.normals.labels import Check, Label, Truth
 from ssl_common.evaluation.normals.metrics import angles
 from ssl_common.streams import DataError
+
+MOST = 1000  # codes
 
 SURVEYED = 1000  # images at most, evenly over the list
 ROWS, COLUMNS = 24, 32  # places of each
@@ -46,14 +49,13 @@ def survey(pairs: PairList, root: str) -> Survey:
     check, found = Check(pairs.path), list[np.ndarray]()
     total = np.zeros((3, ROWS, COLUMNS))
     for line in range(0, len(pairs), -(-len(pairs) // SURVEYED)):
-        label = labels.read(pairs, line, root)
-        check.see(label, line + 1)
-        height, width = label.normals.shape[1:]
+        pixels, truth = labels.read_picture(pairs, line, root)
         rows, columns = (
             ((np.arange(n) + 0.5) * size / n).astype(int)
-            for n, size in ((ROWS, height), (COLUMNS, width))
+            for n, size in zip((ROWS, COLUMNS), pixels.shape[:2], strict=True)
         )
-        places = label.normals[:, rows[:, None], columns]
+        places = decode_normals(pixels[rows[:, None], columns])
+        check.see(Label(places, truth), line + 1)
         total += places
         found.append(places[:, np.asarray(places.any(0))])
     check.finish()
@@ -87,6 +89,36 @@ def learn(normals: np.ndarray, count: int, seed: int) -> np.ndarray:
         empty = np.asarray(~sums.any(1))  # a code of no normal stays where it is
         codes, before = np.where(empty[:, None], codes, unit(sums.T).T), own
     return codes.astype(np.float32)
+
+
+def read(path: str) -> np.ndarray:
+    """Return the codes in the file PATH, float32 (K, 3), of length 1.
+
+    It is a .npy of K x 3 numbers, or the authors' vocab40.mat. Raises DataError for another file,
+    for what is no direction, and for codes that turn their back on the camera.
+    """
+    name = streams.name(path)
+    found = _read_mat(path) if path.endswith(".mat") else np.asarray(containers.read_array(path))
+    if found.ndim != 2 or found.shape[1] != 3 or found.dtype.kind not in "fiu":
+        raise DataError(f"{name}: {found.dtype} {found.shape}, where codes are K x 3 numbers")
+    codes = found.astype(np.float64).T
+    lengths = np.sqrt((codes**2).sum(0))
+    if not (1 < len(found) <= MOST and np.isfinite(lengths).all() and (lengths > 0).all()):
+        raise DataError(f"{name}: codes are 2 to {MOST:,} rows of numbers, none of them 0, 0, 0")
+    if np.median(angles(codes, labels.AXIS[:, None])) > 90:
+        raise DataError(f"{name}: most codes have their back to the camera: negate the z of all")
+    return unit(codes).T.astype(np.float32)
+
+
+def _read_mat(path: str) -> np.ndarray:
+    """Return vocabs{1}.normals of the MATLAB file PATH, where the authors' vocab40.mat has them."""
+    from scipy import io  # scikit-learn needs it too
+
+    with (
+        streams.regular(path) as stream,
+        containers.understanding(path, "the authors' vocab40.mat"),
+    ):
+        return np.asarray(io.loadmat(stream)["vocabs"].flat[0]["normals"].flat[0])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ Task 8 of the paper, after the scene parsing of Zhao et al. (CVPR 2017) as Zhou 
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -33,6 +33,7 @@ class Body:
             raise DataError(f"{source}: normals need a map of any size: {known} have one")
         self.trunk = trunk
         self.trunk.eval()
+        self._shapes: Trunk | None = None  # it as shape() runs it, without numbers
         self.top: nn.Module = nn.Identity()
         if isinstance(trunk, ResNet50):
             dilate([trunk.get_submodule("res4"), trunk.get_submodule("res5")])
@@ -49,12 +50,22 @@ class Body:
         self.channels = convolutions[self.layer][-1].out_channels
         self.stride, self.first = _steps(trunk, self.ends)
 
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return (C, h, w) of the map of an image of HEIGHT x WIDTH, without computing one."""
+        if self._shapes is None:
+            self._shapes = copy.deepcopy(self.trunk).to("meta")
+        images = torch.empty(1, height, width, 3, dtype=torch.uint8, device="meta")
+        return tuple(self._of(self._shapes, images).shape[1:])  # type: ignore[return-value]
+
     @torch.no_grad()
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the map, N x C x h x w, of uint8 PIXELS, N x H x W x 3, where the trunk is."""
-        images = self.trunk.prepare(pixels.permute(0, 3, 1, 2))
+        return self._of(self.trunk, pixels)
+
+    def _of(self, trunk: Trunk, pixels: torch.Tensor) -> torch.Tensor:
+        images = trunk.prepare(pixels.permute(0, 3, 1, 2))
         images = images.contiguous(memory_format=torch.channels_last)
-        return self.trunk.maps([self.ends], images)[self.ends]
+        return trunk.maps([self.ends], images)[self.ends]
 
 
 def dilate(stages: Iterable[nn.Module]) -> None:
@@ -115,12 +126,46 @@ class Pyramid(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         whole = self.top(maps)
-        size = whole.shape[2:]
-        means = [
-            functional.interpolate(mean(whole), size, mode="bilinear", align_corners=False)
-            for mean in self.means
-        ]
-        return self.head(torch.cat([whole, *means], 1))
+        convolution, *others = self.head
+        weight = convolution.get_parameter("weight")
+        near, far = weight.split([whole.shape[1], len(SCALES) * WIDTH], 1)
+        means = [mean(whole) for mean in self.means]
+        found = functional.conv2d(whole, near, padding=1) + _spread(means, far, whole.shape[2:])
+        for layer in others:
+            found = layer(found)
+        return found
+
+
+def _spread(
+    means: Sequence[torch.Tensor], weight: torch.Tensor, size: Sequence[int]
+) -> torch.Tensor:
+    """Return the 3 x 3 convolution by WEIGHT of MEANS, each brought to SIZE and one on the other.
+
+    MEANS are N x 512 x s x s, WEIGHT is filters x all their channels x 3 x 3. Bringing to a size is
+    linear: so the weights meet the few means, and what they give is brought to the size, which
+    takes a fraction of the time.
+    """
+    parts, rows = list[torch.Tensor](), list[torch.Tensor]()
+    for mean, part in zip(means, weight.split(WIDTH, 1), strict=True):
+        across, down = (_taps(length, mean.shape[2], mean) for length in reversed(size))
+        met = torch.einsum("ncij,ocab->niajbo", mean, part)
+        parts.append(torch.einsum("xbj,niajbo->niaxo", across, met).flatten(1, 2))
+        rows.append(down.transpose(1, 2).flatten(1))
+    found = torch.einsum("yk,nkxo->nyxo", torch.cat(rows, 1), torch.cat(parts, 1))
+    return found.permute(0, 3, 1, 2)
+
+
+def _taps(length: int, count: int, like: torch.Tensor) -> torch.Tensor:
+    """Return what COUNT places give to those that a 3-tap convolution meets, LENGTH x 3 x COUNT.
+
+    It meets the neighbours of each of LENGTH places, to which the COUNT are brought linearly; 0
+    beyond the ends.
+    """
+    exact = torch.promote_types(like.dtype, torch.float32)
+    places = torch.eye(count, dtype=exact, device=like.device)[None]
+    spread = functional.interpolate(places, length, mode="linear", align_corners=False)[0].T
+    padded = functional.pad(spread, (0, 0, 1, 1)).to(like.dtype)
+    return torch.stack([padded[tap : tap + length] for tap in range(3)], 1)
 
 
 def _convolution(channels: int, filters: int, kernel: int) -> list[nn.Module]:

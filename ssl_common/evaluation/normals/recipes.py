@@ -1,8 +1,11 @@
 """How the paper trains the predictor of normals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ssl_common.recipe import Recipe
+
+SIDE, FLIP, DRAWS = 0, 1, 2  # where in its draws an image finds its own, of so many
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,10 @@ class NormalsRecipe(Recipe):
     test_side: int = 450
     longest: int = 1000
     flip: bool = False
+
+    def view(self, drawn: Sequence[float]) -> tuple[int, bool]:
+        """Return the side and whether an image is mirrored, by the numbers DRAWN for it."""
+        return self.sides[int(drawn[SIDE] * len(self.sides))], self.flip and bool(drawn[FLIP] < 0.5)
 
 
 PAPER = NormalsRecipe(

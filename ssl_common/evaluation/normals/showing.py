@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional
 
 from ssl_common.data.pixels import MEAN, resize, size_within
-from ssl_common.data.targets import PairList
+from ssl_common.data.targets import PairList, decode_normals
 from ssl_common.evaluation.normals import codes, labels
-from ssl_common.evaluation.normals.labels import Label
+from ssl_common.evaluation.normals.labels import Picture
 from ssl_common.evaluation.normals.pyramid import STRIDE
 
 NOTHING = -1  # the code of a place without a normal
@@ -25,17 +25,17 @@ def shown(image: torch.Tensor, side: int, longest: int) -> torch.Tensor:
     return image if size == (height, width) else resize(image, size)
 
 
-def label_of(pairs: PairList, line: int, root: Any, image: torch.Tensor) -> Label:
-    """Return the label of LINE of PAIRS, that of IMAGE, uint8 H x W x 3.
+def picture_of(pairs: PairList, line: int, root: Any, image: torch.Tensor) -> Picture:
+    """Return the picture of the normals of LINE of PAIRS, which is IMAGE, uint8 H x W x 3.
 
     Raises DataError that names the line where it has other proportions.
     """
-    label = labels.read(pairs, line, root)
-    (height, width), (rows, columns) = image.shape[:2], label.normals.shape[1:]
+    picture = labels.read_picture(pairs, line, root)
+    (height, width), (rows, columns) = image.shape[:2], picture.pixels.shape[:2]
     if abs(height * columns / (width * rows) - 1) > SAME:
         sizes = f"{width} x {height} pixels, and its normals {columns} x {rows}"
         raise pairs.error(line + 1, f"{pairs[line].path} has {sizes}: they show something else")
-    return label
+    return picture
 
 
 def middles(length: int, size: int, stride: int, first: int) -> np.ndarray:
@@ -47,24 +47,30 @@ def middles(length: int, size: int, stride: int, first: int) -> np.ndarray:
     return ((pixels + 0.5) * size / length).astype(int)
 
 
-def codes_of(
-    label: Label, book: np.ndarray, size: Sequence[int], stride: int, first: int, mirrored: bool
+def places_of(
+    pixels: np.ndarray, size: Sequence[int], stride: int, first: int, mirrored: bool
 ) -> np.ndarray:
-    """Return the code of BOOK (K, 3) at each place of the map, int16 h x w, of an image of SIZE.
+    """Return those of PIXELS (H x W x 3) that are in the middle of places of a map, h x w x 3.
 
-    SIZE is (height, width) as it is shown; NOTHING where there is no normal. A mirrored image has
-    normals whose x has the other sign.
+    SIZE is (height, width) of the image as it is shown, MIRRORED or not.
     """
-    normals = label.normals
-    if mirrored:
-        normals = normals[:, :, ::-1] * np.array([-1, 1, 1], np.float32).reshape(3, 1, 1)
     rows, columns = (
         middles(length, whole, stride, first)
-        for length, whole in zip(size, normals.shape[1:], strict=True)
+        for length, whole in zip(size, pixels.shape[:2], strict=True)
     )
-    places = normals[:, rows[:, None], columns]
-    nearest = codes.nearest(places.reshape(3, -1), book).reshape(places.shape[1:])
-    return np.where(places.any(0), nearest, NOTHING).astype(np.int16)
+    return (pixels[:, ::-1] if mirrored else pixels)[rows[:, None], columns]
+
+
+def codes_of(places: np.ndarray, book: np.ndarray, mirrored: bool) -> np.ndarray:
+    """Return the code of BOOK (K, 3) at each of PLACES of places_of(), int16 h x w.
+
+    It is NOTHING where there is no normal. A MIRRORED image has normals whose x has the other sign.
+    """
+    normals = decode_normals(places)
+    if mirrored:
+        normals[0] *= -1
+    nearest = codes.nearest(normals.reshape(3, -1), book).reshape(normals.shape[1:])
+    return np.where(places.any(2), nearest, NOTHING).astype(np.int16)
 
 
 def padded(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -76,15 +82,25 @@ def padded(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 def full_size(images: Sequence[torch.Tensor]) -> tuple[int, int]:
     """Return the size that holds all IMAGES, multiples of STRIDE."""
-    return tuple(
-        -(-max(image.shape[axis] for image in images) // STRIDE) * STRIDE for axis in (0, 1)
-    )  # type: ignore[return-value]
+    height, width = (-(-length // STRIDE) * STRIDE for length in largest(images))
+    return height, width
 
 
-def fitted(places: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Return PLACES, N x h x w codes, cut or with NOTHING added to SIZE, that of the map."""
+def largest(tensors: Sequence[torch.Tensor], axes: tuple[int, int] = (0, 1)) -> tuple[int, int]:
+    """Return the size that holds all TENSORS, whose heights and widths are along AXES."""
+    height, width = (max(each.shape[axis] for each in tensors) for axis in axes)
+    return height, width
+
+
+def fitted(places: torch.Tensor, size: Sequence[int], value: int = NOTHING) -> torch.Tensor:
+    """Return PLACES, N x h x w codes, cut or with VALUE added to SIZE, that of the map."""
     height, width = (there - n for there, n in zip(size, places.shape[1:], strict=True))
-    return functional.pad(places, (0, width, 0, height), value=NOTHING)
+    return functional.pad(places, (0, width, 0, height), value=value)
+
+
+def filled(places: Sequence[torch.Tensor], size: Sequence[int]) -> torch.Tensor:
+    """Return PLACES, h x w codes each, as one: with NOTHING added to SIZE, N x H x W."""
+    return torch.stack([fitted(each[None], size)[0] for each in places])
 
 
 def normals_of(

@@ -12,7 +12,7 @@ from ssl_common import records, streams
 from ssl_common.data import identity
 from ssl_common.data.batches import batches
 from ssl_common.data.datasets import SequentialImages
-from ssl_common.data.targets import PairList, format_pair
+from ssl_common.data.targets import PairList, decode_normals, format_pair
 from ssl_common.evaluation.normals import codes, showing
 from ssl_common.evaluation.normals.labels import Check, Label, Truth
 from ssl_common.evaluation.normals.metrics import Angles, angles, in_fields
@@ -84,10 +84,10 @@ class Tested(SequentialImages):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, tuple[Any, Any]]:
         image = self.read(index)
-        label = showing.label_of(self.pairs, index, self.store, image)
-        truth = label.truth.ground_truth, label.truth.rule
+        picture = showing.picture_of(self.pairs, index, self.store, image)
+        truth = picture.truth.ground_truth, picture.truth.rule
         pixels = showing.shown(image, self.side, self.longest).contiguous()
-        return pixels, torch.from_numpy(label.normals), truth
+        return pixels, torch.from_numpy(decode_normals(picture.pixels)), truth
 
     def collate(self, items: Sequence[Any]) -> Any:
         """Return the only one of ITEMS: images have all sizes."""
