@@ -12,7 +12,7 @@ RUN := $(VENV)/bin
 OUTSIDE := $(PATH)
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help setup demo demo-detection evidence bench test golden test-slow test-all lint clean voc07
+.PHONY: help setup demo demo-detection demo-normals evidence bench test golden test-slow test-all lint clean voc07
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^# ----/ { print "" } /^[a-z0-9%.-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' \
@@ -113,6 +113,39 @@ demo/%-boxes.jsonl: demo/%-boxes.pt demo/boxes-test.jsonl
 
 demo/boxes.png: demo/jigsaw-boxes.jsonl
 	@show-detections -q demo/jigsaw-found.jsonl --objects demo/boxes-test.jsonl -o $@
+
+# Normals on the same scenes, which are drawn with them: 120 to learn from, 50 to measure on.
+demo-normals: $(STAMP) ## Surface normals: on the untrained network and on the puzzle's (5 minutes).
+	@$(MAKE) --no-print-directory demo/random-normals.jsonl demo/normals.png
+	@echo
+	@report -q demo/random-normals.jsonl demo/jigsaw-normals.jsonl
+	@echo
+	@echo 'demo/normals.png: images, their normals, and those that the network on the puzzle predicts.'
+	@echo 'Both are better than what needs no network: one normal for all, and the mean image. One'
+	@echo 'seed and a short training: the numbers do not tell which network is better.'
+
+demo/normals-%.tsv: demo/scenes.tsv demo/train.tsv demo/test.tsv
+	@awk -F '\t' 'NR == FNR { if (FNR <= $(if $(filter train,$*),120,50)) part[$$1]; next } $$1 in part' \
+		demo/$*.tsv demo/scenes/normals.tsv > $@
+
+demo/random-normals.pt: demo/normals-train.tsv
+	$(call normals,random:alexnet)
+
+demo/jigsaw-normals.pt: demo/normals-train.tsv demo/jigsaw.pt
+	$(call normals,demo/jigsaw.pt)
+
+define normals
+@echo 'A predictor of normals on $(1), which is frozen: its maps are kept, the rest learns from them'
+@train-normals -q $(1) $< --sides 160 --test-side 160 --cache demo/maps --batch 8 --lr 0.02 \
+	--iterations 150 -o $@ > $(@:.pt=.log.jsonl)
+endef
+
+demo/%-normals.jsonl: demo/%-normals.pt demo/normals-test.tsv
+	@echo 'How far it is off in 50 other scenes; beside it what needs no network'
+	@eval-normals $^ --ground-truth scenes --tag data_set=scenes > $@
+
+demo/normals.png: demo/jigsaw-normals.jsonl
+	@show-normals -q demo/jigsaw-normals.pt demo/normals-test.tsv -n 4 -o $@
 
 evidence: $(STAMP) ## Pretexts, labels and no training compared on generated scenes, 3 seeds (40 minutes).
 	benchmarks/evidence

@@ -754,38 +754,78 @@ def sides(box):
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def normals(_folder):
-    """Figures of the angles of 200 images of 640 x 480; theirs keep all of them as float64."""
-    import tracemalloc
+FIGURES = """
+import resource, sys, time
+import numpy as np
+from ssl_common.evaluation.normals.metrics import WITHIN, Angles
 
-    from ssl_common.evaluation.normals.metrics import WITHIN, Angles
+rng = np.random.default_rng(0)
+one = rng.gamma(1.5, 12, (480, 640)).clip(0, 180)
+images = (np.roll(one, number) for number in range(654))
+start = time.process_time()
+if sys.argv[1] == "streamed":
+    angles = Angles()
+    for each in images:
+        angles.add(each)
+    angles.per_image()
+    median = angles.median()
+else:
+    whole = np.concatenate([each.ravel() for each in images])
+    shares = [(whole < most).mean() for most in WITHIN]
+    found = whole.mean(), np.sqrt((whole**2).mean())
+    median = np.median(whole)
+print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, median)
+"""
 
-    def images():
-        rng = np.random.default_rng(0)
-        one = rng.gamma(1.5, 12, (480, 640)).clip(0, 180)
-        return (np.roll(one, number) for number in range(200))
 
-    def streamed():
-        angles = Angles()
-        for each in images():
-            angles.add(each)
-        return angles.pooled(), angles.per_image()
+def normals(folder):
+    """train-normals on maps that are kept; theirs without. The figures of eval-normals.
 
-    def pooled():
-        whole = np.concatenate([each.ravel() for each in images()])
-        shares = [(whole < most).mean() for most in WITHIN]
-        return whole.mean(), np.median(whole), np.sqrt((whole**2).mean()), shares
+    Those are of 654 images of 640 x 480, as in NYUv2's test: all angles in bins; theirs keep them
+    as float64. The memory is that of processes that do nothing else, and of eval-normals itself.
+    """
+    shell("head -n 8 scenes/normals.tsv > normals.tsv", folder)
+    words = "normals.tsv --codes 8 --batch 4 -j 0 -q --device cpu"
+    for arch, side, steps in (("alexnet", 450, 4), ("caffenet", 450, 6), ("resnet50", 225, 2)):
+        line = f"train-normals random:{arch} {words} --sides {side}"
+        shell(f"{line} --cache maps --iterations 1 -o n-{arch}.pt > log.jsonl", folder)
+        rates = [stepping(folder, f"{line} {option}", steps, 4) for option in ("--cache maps", "")]
+        what = f"train-normals random:{arch} --sides {side} --cache (images/s; theirs without)"
+        yield what, *rates, rates[0] / rates[1]
+    shell("sed -n '9,11p' scenes/normals.tsv > others.tsv", folder)
+    line = "eval-normals -q n-alexnet.pt others.tsv --ground-truth scenes -j 0 --device cpu"
+    whole = peak(["bash", "-c", f"exec {BIN}/{line} > normals.jsonl"], folder)
+    (folder / "figures.py").write_text(FIGURES)
+    told = [
+        subprocess.run(
+            [BIN / "python", folder / "figures.py", how], capture_output=True, check=True, text=True
+        ).stdout.split()
+        for how in ("streamed", "pooled")
+    ]
+    (ours, streamed, median), (theirs, pooled, exact) = [map(float, each) for each in told]
+    yield "angles of 654 images (s)", ours, theirs, theirs / ours
+    name = "angles of 654 images (MB of a process)"
+    yield name, streamed / 1e3, pooled / 1e3, pooled / streamed
+    both = whole + pooled - streamed
+    name = "eval-normals random:alexnet (MB of its process; theirs with all angles of 654 images)"
+    yield name, whole / 1e3, both / 1e3, both / whole
+    off = abs(median - exact)
+    yield (
+        "their median (degrees that ours is off; theirs 0.005)",
+        off,
+        0.005,
+        0.005 / max(off, 1e-9),
+    )
 
-    ours, theirs = seconds(streamed, 3), seconds(pooled, 3)
-    yield "angles of 200 images (s)", ours, theirs, theirs / ours
-    peaks = []
-    for work in (streamed, pooled):
-        tracemalloc.start()
-        work()
-        peaks.append(tracemalloc.get_traced_memory()[1] / 1e6)
-        tracemalloc.stop()
-    ours, theirs = peaks
-    yield "angles of 200 images (MB of arrays)", ours, theirs, theirs / ours
+
+def peak(argv, folder):
+    """Return the kilobytes of memory that ARGV, one process in FOLDER, takes at most."""
+    process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL)
+    _pid, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, argv)
+    return used.ru_maxrss
 
 
 MEASUREMENTS = [startup, permutations, listing, reading, colours, svms, floor, low_shot]

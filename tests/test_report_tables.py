@@ -110,10 +110,10 @@ DECIDES = {
     "head": "fast", "freeze": "res4", "pool": "roi-pool", "detector_seed": 1, "proposals": "other",
     "ground_truth": "ladicky", "rule": "plane", "train_ground_truth": "other",
     "train_rule": "other", "normals_seed": 1, "codes": 20, "sides": [300],
+    "test_side": 300, "longest": 800, "power": 0.5, "codes_from": "vocab40",
     "loss": "softmax", "update_rule": "paper", "crops": 10, "fc": 64, "stride": 4,
     "finetune_seed": 1, "crop_seed": 1, "bias_rate": 2.0, "init_std": 0.02, "bn_decay": 0.1,
     "crop_area": [0.1, 0.5],
-    "test_side": 300, "longest": 800, "power": 0.5,
     "shape": [1, 1, 1], "note": "my own", "list": [1, {"a": 2}],
 }  # fmt: skip
 DOES_NOT = {

@@ -8,10 +8,17 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, environment
+from conftest import TINY, environment, make_views
 
 from ssl_common.evaluation.normals import labels, metrics
 from ssl_common.evaluation.normals.labels import Truth
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    make_views(tmp_path)
+    return tmp_path
+
 
 WORDS = ("random:tiny", "views.tsv", "--sides", "80", "--test-side", "80", "--codes", "2")
 WORDS += ("--batch", "4", "-j", "0", "-o", "n.pt")

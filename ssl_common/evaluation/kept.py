@@ -90,6 +90,7 @@ class Kept:
 
     def _reserve(self, stack: contextlib.ExitStack) -> list[str]:
         """Return the names of the new files, at full size; they get their own names with STACK."""
+        os.makedirs(self.folder, exist_ok=True)
         writing = streams.writing_together([self.digests, self.path], removed=[self.digests])
         files = stack.enter_context(writing)
         arrays = [("uint64", (len(self.images), self.several)), ("float16", (len(self),))]

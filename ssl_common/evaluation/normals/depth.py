@@ -20,7 +20,7 @@ from ssl_common.evaluation.normals.planes import Intrinsics
 from ssl_common.processes import heed
 from ssl_common.streams import DataError
 
-COMPARED = 100  # images at most on which two windows are compared
+COMPARED = 20  # images at most on which two windows are compared
 GROUND_TRUTH = "depth"
 Cameras = Callable[[int], Intrinsics]  # of a line, from 0
 

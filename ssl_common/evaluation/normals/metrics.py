@@ -19,9 +19,11 @@ def angles(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
     float64. By the arc tangent: the arc cosine of numbers near 1 loses half of their digits.
     """
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    across = np.cross(one, other, axis=0)
-    return np.degrees(np.arctan2(np.sqrt((across**2).sum(0)), (one * other).sum(0)))
+    (a, b, c), (d, e, f) = one.astype(np.float64), other.astype(np.float64)
+    across = (b * f - c * e) ** 2  # of the cross product, written out: numpy's takes twice as long
+    across += (c * d - a * f) ** 2
+    across += (a * e - b * d) ** 2
+    return np.degrees(np.arctan2(np.sqrt(across), a * d + b * e + c * f))
 
 
 class Angles:

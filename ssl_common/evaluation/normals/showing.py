@@ -15,6 +15,7 @@ from ssl_common.evaluation.normals.pyramid import STRIDE
 
 NOTHING = -1  # the code of a place without a normal
 FILLING = tuple(round(255 * mean) for mean in MEAN)  # the colour that stands for 0
+AT_ONCE = 1 << 20  # scores brought to the size of the image, of some rows at a time
 SAME = 0.02  # by which the proportions of an image and its normals may differ
 
 
@@ -122,9 +123,13 @@ def normals_of(
         .to(scores.device)
         for axis in (0, 1)
     )
-    whole = torch.einsum("yh,khw,xw->kyx", rows, scores.float(), columns)
-    mean = torch.einsum("kyx,kc->cyx", whole.softmax(0), book)
-    return functional.normalize(mean, dim=0)
+    across = torch.einsum("khw,xw->khx", scores.float(), columns)
+    band = max(1, AT_ONCE // (len(book) * size[1]))
+    parts = []
+    for some in rows.split(band):
+        whole = torch.einsum("yh,khx->kyx", some, across)
+        parts.append(torch.einsum("kyx,kc->cyx", whole.softmax(0), book))
+    return functional.normalize(torch.cat(parts, 1), dim=0)
 
 
 def spreading(size: int, shown: int, count: int, stride: float, first: float) -> np.ndarray:
