@@ -786,9 +786,9 @@ def normals(folder):
     """
     shell("head -n 8 scenes/normals.tsv > normals.tsv", folder)
     words = "normals.tsv --codes 8 --batch 4 -j 0 -q --device cpu"
-    for arch, side, steps in (("alexnet", 450, 4), ("caffenet", 450, 6), ("resnet50", 225, 2)):
+    for arch, side, steps in (("alexnet", 450, 3), ("resnet50", 128, 2)):
         line = f"train-normals random:{arch} {words} --sides {side}"
-        shell(f"{line} --cache maps --iterations 1 -o n-{arch}.pt > log.jsonl", folder)
+        shell(f"{line} --cache maps --iterations 1 -o n-{arch}.pt", folder)
         rates = [stepping(folder, f"{line} {option}", steps, 4) for option in ("--cache maps", "")]
         what = f"train-normals random:{arch} --sides {side} --cache (images/s; theirs without)"
         yield what, *rates, rates[0] / rates[1]

@@ -134,19 +134,17 @@ def test_report_lists_it_with_its_truth(scratch, run, told):
 
 @pytest.mark.slow
 def test_a_trained_predictor_beats_what_needs_no_network(run, tmp_path):
-    """On generated scenes, an untrained trunk below it: by mean, and by the share below 11.25.
-
-    200 steps are few: the median is still that of one normal, as most of a scene is its ground.
-    """
-    run("make-scenes", "-n", "160", "-j", "0", "-o", "scenes", check=0)
+    """On generated scenes, an untrained trunk below it, as `make demo-normals` does it."""
+    run("make-scenes", "-n", "170", "-j", "0", "-o", "scenes", check=0)
     lines = (tmp_path / "scenes/normals.tsv").read_text().splitlines(keepends=True)
-    for name, part in (("train", lines[0::2]), ("test", lines[1::2])):
+    for name, part in (("train", lines[:120]), ("test", lines[120:])):
         (tmp_path / f"{name}.tsv").write_text("".join(part))
-    words = ("random:alexnet-lab", "train.tsv", "--sides", "128,160", "--test-side", "160")
-    words += ("--batch", "8", "--epochs", "20", "--lr", "0.02", "-j", "0", "-o", "n.pt")
-    run("train-normals", *words, check=0)
+    words = ("random:alexnet", "train.tsv", "--sides", "160", "--test-side", "160", "-j", "0")
+    words += ("--batch", "8", "--iterations", "150", "--lr", "0.02", "--cache", "maps")
+    run("train-normals", *words, "-o", "n.pt", check=0)
     done = run("eval-normals", "n.pt", "test.tsv", "--ground-truth", "scenes", "-j", "0", check=0)
     record = json.loads(done.stdout)
     for other in ("constant", "mean_image"):
-        assert record["mean_error"] < record[f"{other}_mean_error"] - 1
-        assert record["within_11_25"] > record[f"{other}_within_11_25"] + 3
+        assert record["median_error"] < record[f"{other}_median_error"] - 4
+        assert record["mean_error"] < record[f"{other}_mean_error"] - 2
+        assert record["within_11_25"] > record[f"{other}_within_11_25"] + 10

@@ -30,6 +30,7 @@ def pixels(path, root="."):
     """Return what is read of PATH, which is the same before and after hasten()."""
     plain = read_by(None, path, root)
     assert plain.dtype == np.uint8 and plain.ndim == 3 and plain.shape[2] == 3
+    assert images.size(str(path), str(root)) == plain.shape[:2]
     jpegs.hasten()
     np.testing.assert_array_equal(read_by(jpegs._decoder, path, root), plain)
     return plain.astype(int)

@@ -75,19 +75,21 @@ def read(
 
 
 def size(path: str, root: str | Store = ".") -> tuple[int, int]:
-    """Return (height, width) of the image PATH of ROOT as read() gives it, by its header alone.
+    """Return (height, width) of the image PATH of ROOT as read() gives it, by its header if it can.
 
-    Raises what read() does; the pixels of a file that it takes may be damaged all the same.
+    Raises what read() does; the pixels of a file whose header is whole may be damaged all the same.
     """
     place = store(root)
-    name = place.name(path)
-    try:
-        with warnings.catch_warnings(action="ignore"), place.open(path) as stream:
-            image = Image.open(stream, formats=_formats(name))
-            turned = TURNS.get(_orientation(image)) in SIDEWAYS
-            return image.size if turned else image.size[::-1]
-    except Exception as error:
-        raise _complaint(name, error) from error
+    with (
+        contextlib.suppress(Exception),  # then read() has the last word
+        warnings.catch_warnings(action="ignore"),
+        place.open(path) as stream,
+    ):
+        image = Image.open(stream, formats=_formats(path))
+        turned = TURNS.get(_orientation(image)) in SIDEWAYS
+        return image.size if turned else image.size[::-1]
+    height, width = read(path, place).shape[:2]
+    return height, width
 
 
 def _complaint(name, error):
