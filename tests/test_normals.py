@@ -70,6 +70,7 @@ def test_the_dilated_network_is_that_of_torchvision(resnet):
         assert torch.allclose(found, res4, rtol=1e-4, atol=1e-5)
         assert found.shape == (2, 1024, 9, 13)
         assert torch.allclose(body.top(found), res5, rtol=1e-4, atol=1e-5)
+    assert body.shape(72, 104) == (1024, 9, 13)
     assert (body.stride, body.first, body.layer) == (8, 0, "res5")
     assert not any(p is q for p in body.top.parameters() for q in resnet.parameters())
 
@@ -86,6 +87,8 @@ def test_where_the_places_of_a_map_lie(arch, stride):
     """A place answers most to its middle pixel, and to the same amount on both of its sides."""
     body = Body(registry.build(arch, 0), "x")
     assert body.stride == stride
+    pixels = torch.zeros(1, 160, 200, 3, dtype=torch.uint8)
+    assert body.shape(160, 200) == tuple(body(pixels).shape[1:])
     convolution = list(body.trunk.children())
     for module in body.trunk.modules():
         if isinstance(module, nn.Conv2d):
@@ -394,7 +397,7 @@ def test_the_loss_on_kept_maps_is_that_on_images(pairs, tmp_path):
 
 
 def test_kept_maps_are_filled_up_as_images_are(pairs, tmp_path):
-    """Two sizes in a batch: equal but near the edges of the smaller image, of 4 x 5 places alone."""
+    """Two sizes in a batch: equal but at the edges of the smaller image, of 4 x 5 places alone."""
     listed, root = pairs
     book = codes.learn(random_normals(100), 5, 0)
     task = objective(book, sides=[80, 320])

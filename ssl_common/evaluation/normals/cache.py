@@ -151,8 +151,8 @@ class Cached:
         found = self.maps(index, self.views.index((side, mirrored)))
         feature_map, places = np.split(found, [-COLOURS])
         places = np.moveaxis(places, 0, 2).astype(np.uint8)
-        codes = showing.codes_of(places, self.book, mirrored)
-        return 0, epoch, index, (torch.from_numpy(feature_map), torch.from_numpy(codes))
+        codes = torch.from_numpy(showing.codes_of(places, self.book, mirrored))
+        return 0, epoch, index, (torch.from_numpy(feature_map), codes)
 
     def collate(self, items: Sequence[tuple[int, int, int, Any]]) -> list[Any]:
         """Return the batch of ITEMS: maps and codes are filled up to the largest."""

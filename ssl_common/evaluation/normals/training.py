@@ -89,8 +89,8 @@ class Shuffled(RandomCrops):
         places = showing.places_of(
             picture.pixels, pixels.shape[:2], body.stride, body.first, mirrored
         )
-        codes = torch.from_numpy(showing.codes_of(places, self.task.book, mirrored))
-        return pixels.flip(1) if mirrored else pixels, codes
+        found = torch.from_numpy(showing.codes_of(places, self.task.book, mirrored))
+        return pixels.flip(1) if mirrored else pixels, found
 
     def collate(self, items: Sequence[tuple[int, int, int, Any]]) -> list[Any]:
         """Return the batch of ITEMS: pixels and codes are filled up to the largest."""
