@@ -121,8 +121,8 @@ demo-normals: $(STAMP) ## Surface normals: on the untrained network and on the p
 	@report -q demo/random-normals.jsonl demo/jigsaw-normals.jsonl
 	@echo
 	@echo 'demo/normals.png: images, their normals, and those that the network on the puzzle predicts.'
-	@echo 'Both are better than what needs no network: one normal for all, and the mean image. One'
-	@echo 'seed and a short training: the numbers do not tell which network is better.'
+	@echo 'Whether one has learned of the images is told above, beside one normal for all and the mean'
+	@echo 'image. One seed and a short training: the numbers do not tell which network is better.'
 
 demo/normals-%.tsv: demo/scenes.tsv demo/train.tsv demo/test.tsv
 	@awk -F '\t' 'NR == FNR { if (FNR <= $(if $(filter train,$*),120,50)) part[$$1]; next } $$1 in part' \

@@ -784,14 +784,13 @@ def normals(folder):
     Those are of 654 images of 640 x 480, as in NYUv2's test: all angles in bins; theirs keep them
     as float64. The memory is that of processes that do nothing else, and of eval-normals itself.
     """
-    shell("head -n 8 scenes/normals.tsv > normals.tsv", folder)
-    words = "normals.tsv --codes 8 --batch 4 -j 0 -q --device cpu"
-    for arch, side, steps in (("alexnet", 450, 3), ("resnet50", 128, 2)):
-        line = f"train-normals random:{arch} {words} --sides {side}"
-        shell(f"{line} --cache maps --iterations 1 -o n-{arch}.pt", folder)
-        rates = [stepping(folder, f"{line} {option}", steps, 4) for option in ("--cache maps", "")]
+    shell("head -n 4 scenes/normals.tsv > normals.tsv", folder)
+    for arch, side in (("alexnet", 450), ("caffenet", 450), ("resnet50", 128)):
+        rates = normals_steps(folder, arch, side)
         what = f"train-normals random:{arch} --sides {side} --cache (images/s; theirs without)"
         yield what, *rates, rates[0] / rates[1]
+    words = "normals.tsv --sides 160 --codes 40 --batch 4 --iterations 1 -j 0 -q --device cpu"
+    shell(f"train-normals random:alexnet {words} -o n-alexnet.pt", folder)
     shell("sed -n '9,11p' scenes/normals.tsv > others.tsv", folder)
     line = "eval-normals -q n-alexnet.pt others.tsv --ground-truth scenes -j 0 --device cpu"
     whole = peak(["bash", "-c", f"exec {BIN}/{line} > normals.jsonl"], folder)
@@ -816,6 +815,48 @@ def normals(folder):
         0.005,
         0.005 / max(off, 1e-9),
     )
+
+
+def normals_steps(folder, arch, side):
+    """Return images/s of a step of train-normals, of 4 images: on maps that are kept, and without.
+
+    It is reading, the network forward and backward, and the update; frozen to res4 or conv5.
+    """
+    import dataclasses
+
+    import torch
+
+    from ssl_common.data.targets import PairList
+    from ssl_common.evaluation import features
+    from ssl_common.evaluation.normals import cache, codes, training
+    from ssl_common.evaluation.normals.pyramid import Body, Pyramid
+    from ssl_common.evaluation.normals.recipes import PAPER
+    from ssl_common.progress import silent
+
+    pairs, root = PairList(str(folder / "normals.tsv")), str(folder)
+    trunk, _settings = features.network(f"random:{arch}", 0)
+    body, recipe = Body(trunk, arch), dataclasses.replace(PAPER, sides=[side])
+    trunk.to(memory_format=torch.channels_last)
+    book = codes.learn(codes.survey(pairs, root).normals, recipe.codes, 0)
+    network = Pyramid(body.top, body.channels, len(book)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.train().parameters(), 0.01, 0.9)
+    kept = cache.Cache(str(folder / f"maps-{arch}"), body, recipe, pairs, root, arch)
+    kept.fill(torch.device("cpu"), 0, silent)
+    tasks = [training.Normals(body, book, recipe, cached) for cached in (True, False)]
+    sets = cache.Cached(kept, book, 0), training.Shuffled(pairs, root, tasks[1], 0)
+
+    def step(task, images):
+        *_numbers, batch = images.collate([images[0, line] for line in range(4)])
+        score = task.score(network, batch, np.zeros((4, 2)), torch.arange(4))
+        optimizer.zero_grad()
+        (score.loss / score.weight).backward()
+        optimizer.step()
+
+    found = []
+    for task, images in zip(tasks, sets, strict=True):
+        step(task, images)
+        found.append(4 / seconds(lambda task=task, images=images: step(task, images), 3))
+    return found
 
 
 def peak(argv, folder):

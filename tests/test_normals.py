@@ -423,7 +423,7 @@ def test_kept_maps_that_cannot_be_used(pairs, tmp_path, monkeypatch):
     listed, root = pairs
     task = objective(codes.learn(random_normals(100), 5, 0), sides=[80])
     made = cached(listed, root, task, tmp_path / "maps").maps.kept
-    assert "the maps of 4 images at 1 sizes, 0.00 GB are there" in made.notice()
+    assert "the maps of 4 images at 1 size, 0.00 GB are there" in made.notice()
     content = bytearray(pathlib.Path(made.path).read_bytes())
     content[-1] ^= 1
     pathlib.Path(made.path).write_bytes(content)
@@ -437,7 +437,7 @@ def test_kept_maps_that_cannot_be_used(pairs, tmp_path, monkeypatch):
     pathlib.Path(made.digests).unlink()
     full = types.SimpleNamespace(f_bavail=1, f_frsize=4096)
     monkeypatch.setattr(os, "statvfs", lambda folder: full)
-    message = "no room for the maps of 4 images at 1 sizes, .* are free: name a folder on a larger"
+    message = "no room for the maps of 4 images at 1 size, .* are free: name a folder on a larger"
     with pytest.raises(DataError, match=message):
         made.notice()
     nn.init.constant_(task.body.trunk.conv1[0].weight, 1e30)

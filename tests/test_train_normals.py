@@ -90,7 +90,7 @@ def test_kept_maps_and_given_codes(scratch):
     np.save(scratch / "walls.npy", np.float32([[-0.6, 0, 0.8], [0.6, 0, 0.8], [0, 0, 1]]))
     words = (*WORDS[:-1], "kept.pt", "--iterations", "2", "--codes", "walls.npy", "--flip")
     _out, err = tiny(scratch, "train-normals", *words, "--cache", "maps")
-    said = "the maps of 4 images at 1 sizes and their mirror images, 0.00 GB;"
+    said = "the maps of 4 images at 1 size and their mirror images, 0.00 GB;"
     assert said in err and "of which 3 codes are 0.3 degrees off" in err
     found, kept = content(scratch / "kept.pt"), sorted((scratch / "maps").iterdir())
     assert found["settings"]["cache"] is True and found["settings"]["codes_from"] == "walls"

@@ -59,7 +59,8 @@ class Cache(Kept):
             "root": streams.utf8(os.path.realpath(root)),
         }
         shapes = {size: self._shapes(*size) for size in set(sizes)}
-        each = f" at {len(recipe.sides)} sizes" + " and their mirror images" * recipe.flip
+        count = len(recipe.sides)
+        each = f" at {count} size{'s' * (count > 1)}" + " and their mirror images" * recipe.flip
         of_images = [shapes[size] for size in sizes]
         super().__init__(folder, pairs, of_images, fields, each, "give fewer --sides")
 
