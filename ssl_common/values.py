@@ -32,10 +32,14 @@ class Whole(click.IntRange):
 
 
 class WholeOrFile(Whole):
-    """A whole number from LEAST to MOST; or the name of a file, if it looks like none."""
+    """A whole number from LEAST to MOST, or the name of a file, which ends in one of ENDINGS."""
+
+    def __init__(self, least: int, most: int, endings: tuple[str, ...]) -> None:
+        super().__init__(least, most)
+        self.endings = endings
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and value and not COUNTED.fullmatch(value):
+        if isinstance(value, str) and value.endswith(self.endings):
             return value
         return super().convert(value, param, ctx)
 

@@ -15,7 +15,7 @@ from ssl_common.training import plan
 @cli.input_argument("pairs")
 @click.option(
     "--codes",
-    type=values.WholeOrFile(2, 1000),
+    type=values.WholeOrFile(2, 1000, (".npy", ".mat")),
     default=PAPER.codes,
     metavar="N|FILE",
     help="Normals to choose among: so many, learned from PAIRS; or those of FILE, .npy or .mat.",
