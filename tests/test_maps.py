@@ -13,6 +13,7 @@ from ssl_common.data import images
 from ssl_common.data.targets import ObjectList
 from ssl_common.evaluation.detection import cache, networks, showing
 from ssl_common.evaluation.detection.recipes import Design
+from ssl_common.evaluation.kept import LEFT
 from ssl_common.models import registry
 from ssl_common.streams import DataError
 
@@ -29,7 +30,7 @@ def kept(folder, size=64, seed=0):
 
 def making(one):
     one.notice()
-    one.make(torch.device("cpu"), 0, lambda *_: None)
+    one.fill(torch.device("cpu"), 0, lambda *_: None)
 
 
 def test_a_training_on_maps_is_that_on_images(folder):
@@ -54,7 +55,8 @@ def test_the_maps_are_the_bodys(folder):
     found = np.load(one.path, mmap_mode="r")
     assert (found.dtype, found.nbytes) == (np.float16, one.size)
     for line, each in enumerate(one.images):
-        both = found[one.places[line] : one.places[line + 1]].reshape(2, 64, *one.shapes[line])
+        both = found[one.places[2 * line] : one.places[2 * line + 2]]
+        both = both.reshape(2, *one.shapes[line][0])
         image = images.read(each.path, str(folder))
         for which, mirrored in enumerate((False, True)):
             how = showing.view(each.height, each.width, 64, 128, mirrored)
@@ -81,7 +83,7 @@ def test_what_changed_is_an_error_when_it_is_read(folder):
         stream.write(b"\0<")
     read = cache.Cached(one, 0, 3, 0)
     lines = [list(read[epoch, 6][3][0].shape) for epoch in range(4)]
-    assert lines == [[64, *one.shapes[6]]] * 4
+    assert lines == [list(one.shapes[6][0])] * 4
     with pytest.raises(DataError, match=r"maps-\w+.npy: map 8 is not what was written there"):
         for epoch in range(20):
             read[epoch, 7]
@@ -93,7 +95,7 @@ def test_what_changed_is_an_error_when_it_is_read(folder):
 
 def test_a_disk_that_is_too_small_is_told_before(folder, monkeypatch):
     one, status = kept(folder), os.statvfs(folder)
-    free = cache.LEFT + one.size
+    free = LEFT + one.size
 
     class Disk:
         f_bavail, f_frsize = free - 1, 1
