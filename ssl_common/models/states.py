@@ -24,9 +24,12 @@ def unfit(name: str, value: torch.Tensor) -> str | None:
     """Return why no trained network has VALUE as its tensor NAME, in words; None if it may."""
     if value.is_meta:
         return "has no numbers"
-    if not torch.isfinite(value).all():
+    if value.is_complex() or not value.numel():
+        return None if torch.isfinite(value).all() else "holds NaN or infinity"
+    least, most = value.aminmax()  # in one pass; NaN is both, if there is one
+    if not (torch.isfinite(least) and torch.isfinite(most)):
         return "holds NaN or infinity"
-    if name.endswith("running_var") and (value < 0).any():
+    if name.endswith("running_var") and least < 0:
         return "holds negative variances"
     return None
 

@@ -4,8 +4,6 @@ Nothing in them is run; what asks for more than tensors and arrays is kept by it
 """
 
 import io
-import json
-import math
 import re
 import struct
 import tarfile
@@ -17,7 +15,7 @@ import torch
 
 from ssl_common import streams
 from ssl_common.models import states
-from ssl_common.models.foreign import pickles
+from ssl_common.models.foreign import pickles, safetensors
 from ssl_common.models.foreign.pickles import Storage, Tensor
 from ssl_common.streams import DataError
 
@@ -39,13 +37,6 @@ OTHERS = (
 )
 MOST, DEEPEST = 1_000_000, 64  # names in a file, and dicts in one another
 ADVICE = "save model.state_dict() with torch.save"
-# safetensors' words for types of numbers
-TYPES = {
-    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "F16": "float16",
-    "BF16": "bfloat16", "I32": "int32", "U32": "uint32", "F32": "float32", "F64": "float64",
-    "I64": "int64", "U64": "uint64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
-    "C64": "complex64",
-}  # fmt: skip
 DAMAGED = (
     ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, EOFError,
     NotImplementedError, struct.error, tarfile.TarError, zipfile.BadZipFile,
@@ -140,8 +131,8 @@ def content(data: bytes, path: str) -> Any:
             return pickles.read_saved(io.BytesIO(data), path)
         if data[257:262] == b"ustar":
             return _of_tar(data, path)
-        if data[5:9] == b"\0\0\0{":  # after a length
-            return _of_safetensors(data)
+        if safetensors.is_one(data):
+            return safetensors.read(data)
         if data[:1] == b"\x80" or data[:1] in b"(}]cl" and data.endswith(b"."):
             return pickles.read(io.BytesIO(data), path)
     except DAMAGED as error:
@@ -166,7 +157,7 @@ def _of_zip(data: bytes, path: str) -> Any:
         raise DataError(f"{path}: a zip archive of {names} ...: unpack it")
     folder, checked = pickled.removesuffix("data.pkl"), any(m.CRC for m in members.values())
 
-    def member(name: str) -> bytes:
+    def member(name: str) -> memoryview:
         return _member(data, members[folder + name], checked)
 
     storages: dict[str, Storage] = {}
@@ -179,13 +170,16 @@ def _of_zip(data: bytes, path: str) -> Any:
     return whole
 
 
-def _member(data: bytes, member: zipfile.ZipInfo, checked: bool) -> bytes:
-    """Return the bytes of MEMBER of the zip archive DATA, by its checksum unless none was made."""
+def _member(data: bytes, member: zipfile.ZipInfo, checked: bool) -> memoryview:
+    """Return the part of the zip archive DATA that is MEMBER, by its checksum unless none was made.
+
+    No copy: a network has hundreds of megabytes.
+    """
     start = member.header_offset
     if data[start : start + 4] != b"PK\x03\x04" or member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{member.filename} is damaged, or packed")
     start += 30 + sum(struct.unpack_from("<HH", data, start + 26))  # behind its name
-    inside = data[start : start + member.file_size]
+    inside = memoryview(data)[start : start + member.file_size]
     if len(inside) < member.file_size or checked and zlib.crc32(inside) != member.CRC:
         raise ValueError(f"the checksum of {member.filename} is wrong")
     return inside
@@ -224,32 +218,3 @@ def _of_tar(data: bytes, path: str) -> Any:
         return saved[0] if isinstance(saved, tuple) else known[int(saved)]
 
     return pickles.read(pickled, path, persistent)
-
-
-# ---- safetensors --------------------------------------------------------------------------------
-
-
-def _of_safetensors(data: bytes) -> dict[str, Any]:
-    """Return {name: tensor} of a file of safetensors: a length, a JSON object, then the numbers."""
-    (length,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + length])
-    numbers, used = memoryview(data)[8 + length :], 0
-    values: dict[str, Any] = {}
-    for name, about in header.items():
-        if name == "__metadata__":
-            values[name] = about
-            continue
-        kind, shape, (first, last) = about["dtype"], about["shape"], about["data_offsets"]
-        if any(type(n) is not int or n < 0 for n in (first, last - first, *shape)):
-            raise ValueError(f"{name} of shape {shape} from {first} to {last}")
-        piece, used = numbers[first:last], used + last - first
-        if kind not in TYPES:
-            values[name] = pickles.foreign(f"numbers of type {kind}")()
-            continue
-        dtype = pickles.DTYPES[TYPES[kind]]
-        if len(piece) != dtype.itemsize * math.prod(shape):
-            raise ValueError(f"{name} of shape {shape} in {len(piece)} bytes")
-        values[name] = pickles.from_bytes(bytes(piece), dtype).reshape(shape)
-    if used != len(numbers):
-        raise ValueError(f"{used} bytes of numbers in its header, and {len(numbers)} behind it")
-    return values

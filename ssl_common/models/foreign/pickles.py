@@ -278,7 +278,8 @@ class Storage:
         if kind not in STORAGES or any(type(n) is not int or n < 0 for n in (count, start)):
             raise ValueError(f"{count} numbers of {name}")
         self.name, self.dtype, self.untyped = name, STORAGES[kind], kind == "Untyped"
-        self.count, self.start, self.whole, self.data = count, start, whole or self, b""
+        self.count, self.start, self.whole = count, start, whole or self
+        self.data: bytes | memoryview = b""
 
     def size(self) -> int:
         """Return how many bytes its numbers have."""
@@ -291,7 +292,7 @@ class Storage:
             raise ValueError(f"{self.count} numbers, but {count} in the file")
         self.take(stream.read(self.size()), swapped)
 
-    def take(self, data: bytes, swapped: bool) -> None:
+    def take(self, data: bytes | memoryview, swapped: bool) -> None:
         """Take its bytes, DATA; SWAPPED are those of a machine that begins with the highest."""
         if len(data) != self.size():
             raise ValueError(f"{self.size()} bytes of numbers, of which there are {len(data)}")
@@ -311,10 +312,15 @@ class Storage:
         return from_bytes(data[start : start + self.size()], dtype)
 
 
-def from_bytes(data: bytes, dtype: torch.dtype) -> torch.Tensor:
-    """Return the numbers of DTYPE whose bytes are DATA, as a tensor of one dimension."""
+def from_bytes(data: bytes | memoryview, dtype: torch.dtype) -> torch.Tensor:
+    """Return the numbers of DTYPE whose bytes are DATA, as a tensor of one dimension.
+
+    They share their memory, unless its address is one that no number of DTYPE may have.
+    """
     if not data:
         return torch.empty(0, dtype=dtype)
+    if np.frombuffer(data, np.uint8).ctypes.data % dtype.itemsize:
+        data = bytes(data)
     with warnings.catch_warnings(action="ignore"):  # that it cannot be written to: it never is
         return torch.frombuffer(data, dtype=dtype)
 
