@@ -203,6 +203,13 @@ def write_arrays(stream: BinaryIO, **arrays: Any) -> None:
 
 # ---- Tensors ------------------------------------------------------------------------------------
 
+SAFETENSORS_BEGIN = 9  # bytes: the length of a header below 4 GB, and its first character
+
+
+def is_safetensors(begin: bytes) -> bool:
+    """Tell whether a file that BEGINs so is one of safetensors."""
+    return begin[5:] == b"\0\0\0{"
+
 
 def read_tensors(path: str, kind: str) -> Any:
     """Return what torch.save wrote to the file PATH of ours, on the CPU; run no code.
@@ -212,6 +219,10 @@ def read_tensors(path: str, kind: str) -> Any:
     """
     import torch
 
+    with streams.regular(path) as stream:
+        if is_safetensors(stream.read(SAFETENSORS_BEGIN)):
+            message = f"safetensors, which holds a network alone, and not {kind}"
+            raise DataError(f"{streams.name(path)}: {message}")
     with streams.regular(path) as stream, understanding(path, kind), _archive(stream) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} is wrong")

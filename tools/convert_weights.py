@@ -10,9 +10,9 @@ from ssl_common import cli, streams
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["ssl-bench", "torchvision"]),
+    type=click.Choice(["ssl-bench", "torchvision", "timm", "detectron2", "safetensors", "hub-dir"]),
     default="ssl-bench",
-    help="A network for the other commands, or a state dict by torchvision's names.",
+    help="A network for the other commands, or a file or folder for those of others.",
 )
 @click.option("--inspect", is_flag=True, help="Print what FILE holds, and convert nothing.")
 @click.option(
@@ -27,22 +27,35 @@ from ssl_common import cli, streams
     show_default="bgr for Caffe2, else rgb",
     help="Order of the input channels that the network was trained with.",
 )
+@click.option(
+    "--results",
+    multiple=True,
+    metavar="FILE",
+    help="Records of eval-svm and so on, for the card of --to hub-dir; may be repeated.",
+)
 @cli.tag_option
 @cli.output_option
-def main(file, form, inspect, prefix, channels, tags, output):
+def main(file, form, inspect, prefix, channels, results, tags, output):
     """Convert a network trained elsewhere, for use by the other commands.
 
     \b
     convert-weights resnet50_jigsaw.pkl -o jigsaw.pt
     convert-weights --inspect checkpoint.pth.tar
+    convert-weights jigsaw.pt --to hub-dir --results results.jsonl -o jigsaw/
 
-    FILE is a Caffe2 pickle of the paper, a file of VISSL, or a ResNet-50 by torchvision's names:
-    a checkpoint of torch.save, or safetensors; the names in it show which. Nothing in it is run.
+    FILE is a network of ours, a Caffe2 pickle of the paper, a file of VISSL, or a ResNet-50 by the
+    names of torchvision, timm or detectron2: a checkpoint of torch.save, safetensors, or a folder
+    of the Hub; the names in it show which. Nothing in it is run.
     """
     if tags and (inspect or form == "torchvision"):
-        raise click.UsageError("--tag: only a network of ours has settings")
-    from ssl_common.models.foreign import conversion, inspection
+        raise click.UsageError("--tag: only a network that has settings takes it")
+    if results and (inspect or form != "hub-dir"):
+        raise click.UsageError("--results: it is for the card of --to hub-dir")
+    if output == "-" and form in ("detectron2", "hub-dir") and not inspect:
+        raise click.UsageError(f"--to {form}: name the output, -o NAME")
+    from ssl_common.models.foreign import inspection
     from ssl_common.models.foreign.weights import read
+    from ssl_common.reporting import cards
 
     weights = read(file, prefix, channels)
     if inspect:
@@ -50,9 +63,12 @@ def main(file, form, inspect, prefix, channels, tags, output):
             stream.writelines(f"{line}\n".encode() for line in inspection.lines(weights))
         taken = f"{len(weights.taken)} of {len(weights.values)}"
         cli.say(f"{weights.path}: {taken} names are of a trunk")
-    else:
-        report = conversion.convert(weights, output, form == "torchvision", tags)
-        cli.say(f"{weights.path}: {report}")
+        return
+    report, lines = cards.convert(weights, output, form, tags, results)
+    if lines:
+        with streams.writing("-", binary=False) as stream:
+            stream.write(lines.encode())
+    cli.say(f"{weights.path}: {report}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ssl_common.data.datasets import FingerprintedImages
 from ssl_common.data.images import read
 from ssl_common.data.manifest import Manifest
 from ssl_common.data.pixels import resize, resize_short
-from ssl_common.models import networks, registry
+from ssl_common.models import networks, registry, timm_backbones
 from ssl_common.models.foreign import conversion
 from ssl_common.models.trunk import Trunk
 from ssl_common.processes import Stopped, deferring_stop
@@ -52,9 +52,10 @@ class Warp:
 def network(model: str, seed: int) -> tuple[Trunk, dict[str, Any]]:
     """Return (trunk, settings) of MODEL, a word of the command line.
 
-    random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE has the weights of a state
-    dict, and "left_out" in its settings says what is not of the trunk; else it is a file of ours.
-    Raises DataError for a model that does not exist, and for weights that do not fit it.
+    random:ARCH is untrained and drawn from SEED; torchvision:ARCH:FILE and timm:NAME:FILE have the
+    weights of a file of others, and "left_out" in its settings says what is not of the trunk; else
+    it is a file of ours, or one that says itself what it is. Raises DataError for a model that does
+    not exist, and for weights that do not fit it.
     """
     if model.startswith(RANDOM):
         trunk = registry.build(model.removeprefix(RANDOM), seed)
@@ -62,6 +63,11 @@ def network(model: str, seed: int) -> tuple[Trunk, dict[str, Any]]:
     if model.startswith(TORCHVISION):
         arch, _colon, path = model.removeprefix(TORCHVISION).partition(":")
         return conversion.torchvision(arch, path)
+    if model.startswith(timm_backbones.THEIRS):
+        name, _colon, path = model.removeprefix(timm_backbones.THEIRS).partition(":")
+        return conversion.timm(name, path)
+    if conversion.speaks_for_itself(model):
+        return conversion.told(model)
     content = networks.load_network(model)
     settings = content["settings"]
     return registry.restored(settings, content["trunk"], model), settings

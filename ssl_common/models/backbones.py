@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ssl_common.data.pixels import MEAN, STD, standardize
+from ssl_common.data.pixels import MEAN, STD
 from ssl_common.models.trunk import Trunk
 from ssl_common.streams import DataError
 
@@ -61,6 +61,11 @@ def preprocessing(weights: Any) -> tuple[int, tuple[float, ...], tuple[float, ..
     return preset.crop_size[0], tuple(preset.mean), tuple(preset.std)
 
 
+def grid(channels: int, side: int) -> int:
+    """Return the places along a side of the grid that a map of CHANNELS x SIDE x SIDE becomes."""
+    return min(max(1, math.isqrt(FEATURES // channels)), side)
+
+
 class Backbone(Trunk):
     """torchvision's network NAME without its head: ARCH, or ARCH-WEIGHTS.
 
@@ -108,14 +113,8 @@ class Backbone(Trunk):
         }
         shapes = {name: maps[name].shape[1:] for name in maps if name in last.values()}
         return {
-            name: min(max(1, math.isqrt(FEATURES // channels)), side)
-            for name, (channels, side, _side) in shapes.items()
-            if side > 1
+            name: grid(channels, side) for name, (channels, side, _) in shapes.items() if side > 1
         }
-
-    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return PIXELS as Trunk says, by the mean and deviation of its weights."""
-        return standardize(pixels, self.mean, self.deviation)
 
     def maps(self, names: Collection[str], images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return {layer: its map} as Trunk says; the whole network runs."""

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
-from ssl_common.models import states
+from ssl_common.models import inputs, states, timm_backbones
 from ssl_common.models.alexnet import AlexNet, AlexNetLab, AlexNetStride4
 from ssl_common.models.backbones import Backbone
 from ssl_common.models.caffenet import CaffeNet
@@ -23,12 +24,39 @@ TRUNKS: dict[str, type[StagedTrunk]] = {
 def build(arch: str, seed: int, reads: str = "rgb") -> Trunk:
     """Return the untrained trunk ARCH, in its form that READS "rgb" or "lab", drawn from SEED.
 
-    What is none of TRUNKS is a network of torchvision, as Backbone takes it; torchvision-alexnet is
-    its alexnet. Raises DataError where there is none either.
+    What is none of TRUNKS is a network of timm, timm:NAME, or else of torchvision, as Backbone
+    takes it; torchvision-alexnet is its alexnet. After a ? it may say how images are taken; see
+    inputs. Raises DataError where there is no such network.
     """
     arch = arch if reads == "rgb" else f"{arch}-{reads}"
+    name, how = inputs.parsed(arch)
     with seeded(seed):
-        return TRUNKS[arch]() if arch in TRUNKS else Backbone(arch, taken=TRUNKS)
+        if name.startswith(timm_backbones.THEIRS):
+            return timm_backbones.TimmBackbone(arch)
+        trunk = TRUNKS[name]() if name in TRUNKS else Backbone(name, taken=TRUNKS)
+    try:
+        trunk.take(how)
+    except ValueError as error:
+        raise DataError(f"{arch}: {error}") from error
+    return trunk
+
+
+def blank(arch: str, reads: str = "rgb") -> Trunk:
+    """Return the trunk ARCH of ours, as build() does, at once: names and shapes without numbers."""
+    with torch.device("meta"):
+        return build(arch, 0, reads)
+
+
+def unset(arch: str, reads: str = "rgb") -> Trunk:
+    """Return the trunk ARCH of ours, as build() does, quickly: its weights are yet to be set.
+
+    Batch norm is as in a new network, since files may do without some of it.
+    """
+    trunk = blank(arch, reads).to_empty(device="cpu")
+    for module in trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    return trunk
 
 
 def restored(settings: Mapping[str, Any], state: Any, path: str) -> Trunk:

@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common import streams
+from ssl_common.data.pixels import MEAN, STD, standardize
 from ssl_common.models import states
+from ssl_common.models.inputs import Input
 from ssl_common.pretext.color import READERS
 
 Window = tuple[int, int, int]  # kernel, stride and padding of an average pooling, in places
@@ -21,7 +23,8 @@ class Trunk(nn.Module):
     A network says its `name`, by which registry.build() makes one like it; the `input_size` of the
     images that features are made of, in pixels; and `pooling`, {layer: how its map is averaged}, in
     the order of its layers. `reads` is what colours it is given: "rgb", or "lab", of which it reads
-    the lightness alone; it may then say the `head_width` of its ColorNet.
+    the lightness alone; it may then say the `head_width` of its ColorNet. `mean` and `deviation` are
+    those of the channels of RGB, from 0 to 1.
 
     Images go through it in three steps: prepare(), maps(), pooled().
     """
@@ -30,12 +33,30 @@ class Trunk(nn.Module):
     reads: str = "rgb"
     input_size: int
     pooling: Mapping[str, Any]
+    mean: tuple[float, ...] = MEAN
+    deviation: tuple[float, ...] = STD
+
+    def take(self, how: Input) -> None:
+        """Take images as HOW says from now on, and be named by it where that is not the usual way.
+
+        Raises ValueError where this network cannot.
+        """
+        if self.reads != "rgb" and any(how):
+            raise ValueError("it reads lightness, which has neither mean nor std of RGB")
+        if how.size not in (None, self.input_size):
+            raise ValueError(f"it takes images of {self.input_size} pixels")
+        mean, deviation = how.mean or self.mean, how.std or self.deviation
+        if (mean, deviation) != (self.mean, self.deviation):
+            self.name += str(Input(mean, deviation))
+            self.mean, self.deviation = mean, deviation
 
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return what the network reads of uint8 RGB PIXELS, N x 3 x H x W: float32 N x c x H x W.
 
         c is 3, or 1 where it reads lightness.
         """
+        if self.reads == "rgb":
+            return standardize(pixels, self.mean, self.deviation)
         return READERS[self.reads](pixels)
 
     def maps(self, names: Collection[str], images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -61,7 +82,9 @@ class Trunk(nn.Module):
 
     def _unusual(self) -> list[bytes]:
         """Return what its weights do not tell of how it takes images; nothing for the usual way."""
-        return []
+        if (self.mean, self.deviation) == (MEAN, STD):
+            return []
+        return [repr((self.mean, self.deviation)).encode()]
 
 
 class StagedTrunk(Trunk, nn.Sequential):

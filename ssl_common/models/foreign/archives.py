@@ -13,7 +13,7 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from ssl_common import streams
+from ssl_common import containers, streams
 from ssl_common.models import states
 from ssl_common.models.foreign import pickles, safetensors
 from ssl_common.models.foreign.pickles import Storage, Tensor
@@ -131,7 +131,7 @@ def content(data: bytes, path: str) -> Any:
             return pickles.read_saved(io.BytesIO(data), path)
         if data[257:262] == b"ustar":
             return _of_tar(data, path)
-        if safetensors.is_one(data):
+        if containers.is_safetensors(data[: containers.SAFETENSORS_BEGIN]):
             return safetensors.read(data)
         if data[:1] == b"\x80" or data[:1] in b"(}]cl" and data.endswith(b"."):
             return pickles.read(io.BytesIO(data), path)

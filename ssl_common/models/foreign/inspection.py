@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import torch
 
 from ssl_common import legible
-from ssl_common.models import states
+from ssl_common.models import inputs, states
 from ssl_common.models.foreign.recognition import Network
 from ssl_common.models.foreign.weights import PLAIN, Weights, blank
+from ssl_common.models.trunk import Trunk
 
 NAMED = 4  # names of what is left out in one line
 
@@ -57,18 +58,22 @@ def _about(weights: Weights) -> Iterator[tuple[object, ...]]:
         own = sum(weight.numel() for weight in trunk.parameters())
         if network.pretext and not network.certain:
             yield "inferred", "pretext"
+        if weights.prefix:
+            yield "prefix", weights.prefix
         if network.permutations is not None:
             yield "permutations", network.permutations
         yield "layers", " ".join(trunk.pooling)
-        yield "input", _input(network, weights.own)
+        yield "input", _input(weights, network, trunk)
     yield "parameters", f"{own} of the trunk, in a file of {count} numbers"
 
 
-def _input(network: Network, own: bool) -> str:
-    """Return what NETWORK reads of an image; OWN tells that it is in a file of pretrain."""
+def _input(weights: Weights, network: Network, trunk: Trunk) -> str:
+    """Return what NETWORK, whose TRUNK it is, of the file of WEIGHTS reads of an image."""
     if network.reads == "lab":
         return "L of CIE Lab, from -50 to 50"
     scale = "0 to 255, less the mean of ImageNet"
-    if network.arch != "caffenet" or own:
+    if network.arch != "caffenet" or weights.own or weights.said:
         scale = "0 to 1, less the mean of ImageNet, by its standard deviation"
+    if (trunk.mean, trunk.deviation) != inputs.usual()[:2]:
+        scale = f"0 to 1, less {list(trunk.mean)}, by {list(trunk.deviation)}"
     return f"{network.order.upper()}, {scale}"

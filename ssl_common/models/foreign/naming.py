@@ -1,4 +1,4 @@
-"""What others call the weights of our trunks: Caffe2 as the paper used it, VISSL, torchvision."""
+"""What others call the weights of our trunks: Caffe2 of the paper, VISSL, torchvision, detectron2."""
 
 import re
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ssl_common.models.backbones import Backbone
+from ssl_common.models.timm_backbones import TimmBackbone
 
 # how the names of ours begin -> how those of theirs do
 TORCHVISION = {
@@ -79,6 +80,17 @@ def _renamed(beginnings: Mapping[str, str]) -> Callable[[str], str]:
     return name
 
 
+def detectron2(ours: str) -> str:
+    """Return what detectron2's ResNet calls our weight, without what stands before its stages."""
+    layer, *inside, end = ours.split(".")
+    if layer == "conv1":
+        return f"stem.conv1.{'norm.' * (inside[0] == '1')}{end}"
+    block, part = inside[:2]
+    if part == "downsample":
+        return f"{layer}.{block}.shortcut.{'norm.' * (inside[2] == '1')}{end}"
+    return f"{layer}.{block}.conv{part[-1]}.{'norm.' * part.startswith('bn')}{end}"
+
+
 def _alexnet_blob(ours: str) -> str:
     layer, part, end = ours.split(".")
     return _blob(layer if part == "0" else f"{layer}_bn", end)
@@ -131,6 +143,13 @@ LAYOUTS = (
         re.compile(r"[01]\.\w+|[4-7]\..*"),
     ),
     Layout(
+        "detectron2",
+        "resnet50",
+        ("res5.2.conv3.norm.weight", "res2.0.conv3.norm.weight"),
+        detectron2,
+        re.compile(r"(stem|res\d)\..*"),
+    ),
+    Layout(
         "VISSL",
         "alexnet",
         ("_feature_blocks.6.0.weight", "_feature_blocks.4.0.weight"),
@@ -142,7 +161,7 @@ OWN = Layout("ssl-bench", "", (), str, re.compile(r"(conv|res)\d\..*"))
 torchvision = _renamed(TORCHVISION)
 
 
-def backbones(trunk: Backbone) -> Iterator[Layout]:
+def backbones(trunk: Backbone | TimmBackbone) -> Iterator[Layout]:
     """Yield the layouts of a file of the network of TRUNK.
 
     By its own names, and by those of nn.Sequential(*network.children()).
@@ -167,7 +186,8 @@ def backbones(trunk: Backbone) -> Iterator[Layout]:
             return rename(ours.removeprefix("network."))
 
         trunks = re.compile(rf"({'|'.join(parts)})(\..*)?")
-        yield Layout("PyTorch", trunk.arch, (anchor,), theirs, trunks)
+        kind = "PyTorch" if isinstance(trunk, Backbone) else "timm"
+        yield Layout(kind, trunk.arch, (anchor,), theirs, trunks)
 
 
 def _endings(name: str) -> list[str]:

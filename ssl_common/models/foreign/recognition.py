@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ssl_common.models import backbones, networks, registry
-from ssl_common.models.foreign import naming
+from ssl_common.models.foreign import methods, naming
 from ssl_common.models.foreign.naming import Layout
 from ssl_common.streams import DataError
 
@@ -41,12 +41,14 @@ class Contents:
     """What stands in a file of weights, by its names without the PREFIX of one network.
 
     `values` is {name: tensor or other value}; / stands before a name without the prefix that is
-    also one with it. `names` is {bare name, as of naming.bare(): name}.
+    also one with it. `names` is {bare name, as of naming.bare(): name}. `whole` is {whole name:
+    value}.
     """
 
     prefix: str
     values: Mapping[str, Any]
     names: Mapping[str, str]
+    whole: Mapping[str, Any]
 
     def value(self, bare: str) -> Any:
         """Return the value with the BARE name, None where there is none."""
@@ -73,7 +75,7 @@ def contents(path: str, values: Mapping[str, Any], prefix: str) -> Contents:
             raise DataError(f"{path}: both {other} and {name}: save one of them alone")
         if other is None or torch.is_tensor(value):
             names[bare] = name
-    return Contents(prefix, shorter, names)
+    return Contents(prefix, shorter, names, values)
 
 
 # ---- Where in the file it stands -----------------------------------------------------------------
@@ -90,7 +92,8 @@ def locate(
     """Return (layout, what stands before its names) of the network in VALUES, one of LAYOUTS.
 
     (None, "") where there is none. With PREFIX it is one before whose names stands what ends with
-    PREFIX. Raises DataError, with the WAY out, where PATH holds several.
+    PREFIX; without, of several, the one that the method that wrote them means. Raises DataError,
+    with the WAY out, where PATH holds several all the same.
     """
     tensors = [naming.plain(name) for name, value in values.items() if torch.is_tensor(value)]
     matches = {
@@ -100,16 +103,23 @@ def locate(
         for match in map(naming.ending(anchor).fullmatch, tensors)
         if match
     }
-    end = f".{prefix.strip('.')}." if prefix else ""
-    places = [
-        (layout, before)
-        for layout, before in matches
-        if any(f".{each}".endswith(end) for each in (before, naming.bare(before)))
-    ]
+    places = _ending(matches, prefix)
+    if len(places) > 1 and not prefix and (wrote := methods.method(values)[0]):
+        places = _ending(places, wrote.network) or places
     if len(places) > 1:
         which = " and ".join(before.strip(".") or "one bare" for _layout, before in places)
         raise DataError(f"{path}: {len(places)} networks, {which}: {way}")
     return places[0] if places else (None, "")
+
+
+def _ending(places: Iterable[tuple[Layout, str]], prefix: str) -> list[tuple[Layout, str]]:
+    """Return those of PLACES, (layout, what stands before), that end with PREFIX."""
+    end = f".{prefix.strip('.')}." if prefix else ""
+    return [
+        (layout, before)
+        for layout, before in places
+        if any(f".{each}".endswith(end) for each in (before, naming.bare(before)))
+    ]
 
 
 # ---- Which it is ---------------------------------------------------------------------------------
@@ -117,8 +127,8 @@ def locate(
 
 def recognise_ours(path: str, values: Mapping[str, Any]) -> Network:
     """Return the network of the file PATH of pretrain, whose VALUES, by whole names, say it."""
-    arch, reads = values["settings.arch"], values.get("settings.reads", "rgb")
-    if arch not in list(registry.TRUNKS) or reads not in ("rgb", "lab"):
+    arch, reads = values["settings.arch"], values.get("settings.reads") or "rgb"
+    if str(arch).partition("?")[0] not in registry.TRUNKS or reads not in ("rgb", "lab"):
         what = f"no network {arch} that reads {reads}"
         raise DataError(f"{path}: {what}: name one that pretrain wrote")
     pretext, permutations = (values.get(f"settings.{n}") for n in ("pretext", "permutations"))
@@ -133,6 +143,7 @@ def recognise(
     By its LAYOUT alone it is ARCH, trained with labels if that is CERTAIN. ORDER is that of its
     channels, if it is known.
     """
+    wrote, says_so = methods.method(file.whole)
     caffe2 = layout.kind == "Caffe2"
     shape = getattr(file.value(layout.name(FIRST)), "shape", ())
     reads = "lab" if shape[1:2] == (1,) else "rgb"
@@ -149,6 +160,8 @@ def recognise(
         pretext, absent = "jigsaw", ("conv1.1.", "conv2.1.")  # batch norm that theirs does without
     elif caffe2 and any(re.search(r"_s\d_", name) for name in file.values):
         pretext = "jigsaw"
+    elif wrote:
+        pretext, certain = wrote.pretext, says_so
     elif certain or "pred_w" in file.names or _classifies(file):
         pretext = "supervised"
     permutations = None
@@ -166,6 +179,28 @@ def _classifies(file: Contents) -> bool:
     """
     heads = re.compile(rf"({'|'.join(backbones.HEADS)})\.(.+\.)?weight")
     return not naming.bare(file.prefix) and any(map(heads.fullmatch, file.names))
+
+
+def remedy(values: Mapping[str, Any]) -> str | None:
+    """Return by which line VALUES, {name: tensor or other value}, can be read; None if none is known.
+
+    As far as their names tell: a vision transformer, or another ResNet than that of ours.
+    """
+    names = {naming.bare(name): value for name, value in values.items() if torch.is_tensor(value)}
+
+    def inside(end: str) -> list[Any]:
+        return [value for name, value in names.items() if f".{name}".endswith(f".{end}")]
+
+    if patches := inside("patch_embed.proj.weight"):
+        width, _channels, side, _side = (*patches[0].shape, 0, 0, 0, 0)[:4]
+        size = {192: "tiny", 384: "small", 768: "base", 1024: "large"}.get(width, "SIZE")
+        arch = f"vit_{size}_patch{side}_224"
+        return f"a transformer by timm's names: extract-features takes it as timm:{arch}:FILE"
+    if inside("embeddings.patch_embeddings.projection.weight"):
+        return "a transformer by the names of transformers: save it by those of timm"
+    if inside("layer1.0.conv2.weight") and inside("layer4.0.conv1.weight"):
+        return "another ResNet: extract-features takes it as torchvision:resnet18:FILE or so"
+    return "extract-features takes other networks as torchvision:ARCH:FILE or timm:NAME:FILE"
 
 
 # ---- Weights of torchvision ----------------------------------------------------------------------

@@ -27,11 +27,6 @@ TYPES = {
 WORDS = {pickles.DTYPES[name]: word for word, name in TYPES.items()}
 
 
-def is_one(data: bytes | memoryview) -> bool:
-    """Tell whether DATA begins as a file of safetensors: its header is below 4 GB."""
-    return bytes(data[5:9]) == b"\0\0\0{"  # after a length
-
-
 def read(data: bytes | memoryview) -> dict[str, Any]:
     """Return {name: tensor} of the file DATA, whose bytes they share; METADATA is {name: text}.
 
@@ -61,9 +56,7 @@ def read(data: bytes | memoryview) -> dict[str, Any]:
     return values
 
 
-def write(
-    stream: BinaryIO, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
-) -> None:
+def write(stream: BinaryIO, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     """Write STATE and METADATA to STREAM, tensor by tensor: the same bytes for the same.
 
     The widest numbers come first, as the library has them, so that each begins at a multiple of
@@ -86,4 +79,4 @@ def write(
     for name in order:
         flat = state[name].detach().cpu().contiguous().view(-1)
         if flat.numel():
-            stream.write(flat.view(torch.uint8).numpy())
+            stream.write(flat.view(torch.uint8).numpy().data)

@@ -6,18 +6,22 @@ Everything in a file is accounted for: it is taken, or it is listed as left out.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from ssl_common import streams
 from ssl_common.data.pixels import STD
-from ssl_common.models import backbones, registry, states
+from ssl_common.models import backbones, inputs, registry, states
 from ssl_common.models.backbones import Backbone
-from ssl_common.models.foreign import archives, naming, recognition
-from ssl_common.models.foreign.naming import COUNTS
+from ssl_common.models.foreign import archives, hub, metadata, naming, recognition
+from ssl_common.models.foreign.metadata import Said
+from ssl_common.models.foreign.naming import COUNTS, Layout
 from ssl_common.models.foreign.recognition import FIRST, Contents, Network
+from ssl_common.models.inputs import Input
+from ssl_common.models.timm_backbones import THEIRS as TIMM
+from ssl_common.models.timm_backbones import TimmBackbone
 from ssl_common.models.trunk import Trunk
 from ssl_common.streams import DataError
 
@@ -31,7 +35,9 @@ class Weights:
     `path` is what messages call the file. `values` is {name: tensor or other value}, by names
     without what stands before those of the network. `network` is None where none is known; else
     `taken` is {our name of a weight: theirs}, `wrong` says what stands between the file and the
-    trunk, and `unusual` what does not. `backbone` is the trunk of a network of torchvision.
+    trunk, and `unusual` what does not. `backbone` is the trunk of a network of torchvision or of
+    timm. `said` is what the file itself says of its network, where it does; `prefix` what
+    stands before the names of the network.
     """
 
     path: str
@@ -41,12 +47,14 @@ class Weights:
     taken: dict[str, str] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     unusual: list[str] = field(default_factory=list)
-    backbone: Backbone | None = None
+    backbone: Backbone | TimmBackbone | None = None
+    said: Said | None = None
+    prefix: str = ""
 
     @property
     def own(self) -> bool:
         """Whether this is a file of pretrain."""
-        return self.network is not None and self.network.layout is naming.OWN
+        return self.said is None and self.network is not None and self.network.layout is naming.OWN
 
     def tensors(self) -> list[str]:
         """Return the names of all tensors."""
@@ -64,10 +72,9 @@ class Weights:
         """Return the network; raise DataError where none is known."""
         if self.network is None:
             known = "ResNet-50 and the AlexNets of Caffe2 and VISSL, ResNet-50 of torchvision"
-            more = "extract-features takes any other network of torchvision"
-            more += ", as torchvision:ARCH:FILE"
             names = f"its weights are {self.first_names()}"
-            raise DataError(f"{self.path}: no network known here, {names}: {known}; {more}")
+            remedy = recognition.remedy(self.values)
+            raise DataError(f"{self.path}: no network known here, {names}: {remedy or known}")
         return self.network
 
     def first_names(self) -> str:
@@ -81,19 +88,24 @@ class Weights:
         which = f"{network.layout.kind}'s {network.arch}"
         if self.wrong:
             raise DataError(f"{self.path}: not the weights of {which}: {states.summed(self.wrong)}")
-        trunk = self.backbone or registry.build(network.arch, 0, network.reads)
+        trunk = self.backbone or registry.unset(network.arch, network.reads)
         state = trunk.state_dict()
         for ours, theirs in self.taken.items():
             state[ours] = self.values[theirs].to(state[ours].dtype)
         if network.reads == "rgb" and network.order == "bgr":
             state[FIRST] = state[FIRST].flip(1)
-        if network.arch == "caffenet" and not self.own:
+        if network.arch == "caffenet" and not self.own and not self.said:
             # Pixels of 0 to 255 less the mean are ours times this; nothing is padded at conv1.
             state[FIRST] = state[FIRST] * (255 * torch.tensor(STD)).view(1, 3, 1, 1)
         states.fill(trunk, state, self.path, which)
         for name, module in trunk.named_modules():
             if network.absent and f"{name}.".startswith(network.absent):
                 module.running_var.fill_(1 - module.eps)  # with the rest as it is: changes nothing
+        if self.said and not self.backbone and self.said.digest not in (None, trunk.digest()):
+            raise DataError(
+                f"{self.path}: damaged, or changed by hand: it is not what the digest in its"
+                " metadata tells"
+            )
         return trunk
 
 
@@ -104,21 +116,58 @@ def read(path: str, prefix: str = "", order: str | None = None) -> Weights:
     of conv1 stand in ORDER, "rgb" or "bgr", or as in others of its kind. Raises DataError for what
     is no file of weights.
     """
-    with streams.reading(path) as stream:
-        path = streams.name(path)
-        values, digest = archives.read(stream, path)
+    path, values, digest = _opened(path)
+    said = metadata.read(values, path)
+    if order and (said or recognition.is_ours(values)):
+        raise DataError(f"{path}: it says itself how its channels stand: leave out --channels")
     if recognition.is_ours(values):
         network = recognition.recognise_ours(path, values)
-        if order:
-            raise DataError(f"{path}: a network of ours: its channels are known")
-        file = recognition.contents(path, values, "trunk.")
-        return _matched(path, digest, file, network)
+        return _matched(path, digest, recognition.contents(path, values, "trunk."), network)
+    if said:
+        return _as_said(path, values, digest, said)
     layout, before = recognition.locate(path, values, naming.LAYOUTS, "choose by --prefix", prefix)
     file = recognition.contents(path, values, before)
     if layout is None:
         return Weights(path, digest, file.values)
+    if layout.kind == "detectron2" and order != "rgb":
+        raise DataError(
+            f"{path}: detectron2's names do not tell how it takes images: --channels rgb, if as"
+            " torchvision's does (0 to 1 by ImageNet's mean and deviation, its stride in the 3 x"
+            " 3); the Caffe2 networks of Detectron are others, which no network here is"
+        )
     network = recognition.recognise(file, layout, layout.arch, False, order)
     return _matched(path, digest, file, network)
+
+
+def _opened(path: str, operand: bool = True) -> tuple[str, dict[str, Any], str]:
+    """Return (what messages call it, {name: value}, digest) of the file of weights PATH.
+
+    Or of the weights in the folder PATH, as the Hub of Hugging Face has networks. An OPERAND may be
+    "-", or a pipe.
+    """
+    path, config = hub.weights_in(path)
+    with streams.reading(path) if operand else streams.regular(path) as stream:
+        path = streams.name(path)
+        values, digest = archives.read(stream, path)
+    if config:
+        hub.check(config, metadata.read(values, path), path)
+    return path, values, digest
+
+
+def _as_said(path: str, values: dict[str, Any], digest: str, said: Said) -> Weights:
+    """Return the weights in VALUES of the file PATH, of the network that they SAID to be."""
+    if said.names == naming.OWN.kind:
+        layout: Layout | None = naming.OWN
+        file = recognition.contents(path, values, "")
+    else:
+        layouts = [each for each in naming.LAYOUTS if each.kind in ("PyTorch", "detectron2")]
+        layout, before = recognition.locate(path, values, layouts, "save one of them alone")
+        file = recognition.contents(path, values, before)
+    if layout is None or layout.arch not in ("", said.arch.partition("?")[0]):
+        raise DataError(f"{path}: its metadata: its weights are not those of {said.arch}")
+    pretext, permutations = (said.settings.get(name) for name in ("pretext", "permutations"))
+    network = Network(layout, said.arch, said.reads, pretext, permutations, True, said.order)
+    return _matched(path, digest, file, network, said=said)
 
 
 def read_torchvision(arch: str, path: str) -> Weights:
@@ -129,9 +178,7 @@ def read_torchvision(arch: str, path: str) -> Weights:
     it is the usual way. Raises DataError for another file.
     """
     kind, _weights = backbones.named(arch)
-    with streams.regular(path) as stream:
-        path = streams.name(path)
-        values, digest = archives.read(stream, path)
+    path, values, digest = _opened(path, operand=False)
     wrong = f"{path}: not the weights of torchvision's {arch}"
     if recognition.is_ours(values):
         raise DataError(f"{wrong}, but a network of ours: name the file alone")
@@ -155,6 +202,47 @@ def read_torchvision(arch: str, path: str) -> Weights:
     network = recognition.recognise(file, layout, arch, published is not None, None)
     if network.reads != "rgb":
         raise DataError(f"{wrong}: it reads lightness: convert-weights makes it one of ours")
+    if (said := metadata.read(values, path)) and (said.arch, said.order) != (arch, "rgb"):
+        raise DataError(f"{wrong}: it says that it is {_way(said)}: name the file alone")
+    return _matched(path, digest, file, network, backbone)
+
+
+def _way(said: Said) -> str:
+    """Return what a file SAID of its network and its channels, in words."""
+    return f"{said.arch}, of {'L of CIE Lab' if said.reads == 'lab' else said.order.upper()}"
+
+
+def read_timm(name: str, path: str) -> Weights:
+    """Return the weights in the file PATH, a regular one, of timm's network NAME.
+
+    Or in a folder PATH as the Hub has it. Images are taken as NAME says, or else its file or folder
+    does, or else timm's configuration of it. Raises DataError for another file.
+    """
+    arch, how = inputs.parsed(name)
+    config = hub.weights_in(path)[1]
+    path, values, digest = _opened(path, operand=False)
+    wrong = f"{path}: not the weights of timm's {arch}"
+    if recognition.is_ours(values):
+        raise DataError(f"{wrong}, but a network of ours: name the file alone")
+    said = metadata.read(values, path)
+    if said and (said.arch.partition("?")[0], said.order) != (arch.partition(".")[0], "rgb"):
+        raise DataError(f"{wrong}: it says that it is {_way(said)}: name the file alone")
+    of_file = inputs.parsed(said.arch)[1] if said else hub.input_of(config, arch, path)
+    for word, asked, there in zip(Input._fields, how, of_file, strict=True):
+        if None not in (asked, there) and asked != there:
+            raise DataError(f"{wrong}: it says that {word} is {there}, not {asked}")
+    how = Input(how.mean or of_file.mean, how.std or of_file.std, how.size or of_file.size)
+    with registry.seeded(0):
+        backbone = TimmBackbone(f"{TIMM}{arch}{how}")
+    layouts = list(naming.backbones(backbone))
+    layout, before = recognition.locate(path, values, layouts, "save one of them alone")
+    file = recognition.contents(path, values, before)
+    if layout is None:
+        names = Weights(path, digest, file.values).first_names()
+        raise DataError(f"{wrong}: its weights are {names}{_instead(path, values)}")
+    network = recognition.recognise(file, layout, backbone.name, False, None)
+    if said:
+        network = replace(network, pretext=said.settings.get("pretext"), certain=True)
     return _matched(path, digest, file, network, backbone)
 
 
@@ -169,7 +257,12 @@ def _instead(path: str, values: Mapping[str, Any]) -> str:
 
 
 def _matched(
-    path: str, digest: str, file: Contents, network: Network, backbone: Backbone | None = None
+    path: str,
+    digest: str,
+    file: Contents,
+    network: Network,
+    backbone: Backbone | TimmBackbone | None = None,
+    said: Said | None = None,
 ) -> Weights:
     """Return the weights of NETWORK in FILE: each weight of its trunk is looked for by its name."""
     taken, wrong = {}, []
@@ -194,13 +287,14 @@ def _matched(
     ]
     wrong += _unfit(file.values, taken)
     unusual = list(_unusual(file.values, taken))
-    return Weights(path, digest, file.values, network, taken, wrong, unusual, backbone)
+    return Weights(
+        path, digest, file.values, network, taken, wrong, unusual, backbone, said, file.prefix
+    )
 
 
 def blank(network: Network) -> Trunk:
     """Return the trunk of NETWORK, one of ours, at once: names and shapes without numbers."""
-    with torch.device("meta"):
-        return registry.build(network.arch, 0, network.reads)
+    return registry.blank(network.arch, network.reads)
 
 
 def _is_like(value: Any, tensor: torch.Tensor, is_count: bool) -> bool:
