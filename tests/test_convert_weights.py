@@ -72,7 +72,7 @@ def converted(folder, blobs, name="w.pkl", **options):
     """Write BLOBS as Caffe2 does, convert them, and return the layers of the network."""
     caffe2.save(folder / name, blobs)
     found = weights.read(str(folder / name), **options)
-    conversion.convert(found, str(folder / "w.pt"), False, {})
+    conversion.convert(found, str(folder / "w.pt"), "ssl-bench", {})
     return features.Layers(str(folder / "w.pt"), [], 0)
 
 
@@ -160,15 +160,15 @@ def test_every_kind_of_file_gives_the_same_resnet(theirs, tmp_path):
 
 
 def test_round_trips_are_exact(theirs, tmp_path):
-    def convert(source, output, torchvision):
+    def convert(source, output, form):
         found = weights.read(str(tmp_path / source))
-        conversion.convert(found, str(tmp_path / output), torchvision, {})
+        conversion.convert(found, str(tmp_path / output), form, {})
 
     state = theirs.state_dict()
     torch.save(state, tmp_path / "a.pth")
-    convert("a.pth", "b.pt", False)
-    convert("b.pt", "c.pth", True)
-    convert("a.pth", "d.pth", True)
+    convert("a.pth", "b.pt", "ssl-bench")
+    convert("b.pt", "c.pth", "torchvision")
+    convert("a.pth", "d.pth", "torchvision")
     back = torch.load(tmp_path / "c.pth", weights_only=True)
     assert list(back) == [name for name in state if not name.startswith("fc.")]
     assert all(torch.equal(back[name], state[name]) for name in back)
@@ -176,7 +176,7 @@ def test_round_trips_are_exact(theirs, tmp_path):
     # torchvision takes it.
     missing = models.resnet50(num_classes=5).load_state_dict(back, strict=False)
     assert missing == (["fc.weight", "fc.bias"], [])
-    convert("c.pth", "e.pt", False)
+    convert("c.pth", "e.pt", "ssl-bench")
     first, again = (
         networks.load_network(str(tmp_path / name))["trunk"] for name in ("b.pt", "e.pt")
     )
@@ -235,7 +235,7 @@ def test_features_of_caffenet(tmp_path, pixels, npy):
     if npy:
         np.save(tmp_path / "w.npy", blobs, allow_pickle=True)
         found = weights.read(str(tmp_path / "w.npy"))
-        conversion.convert(found, str(tmp_path / "w.pt"), False, {})
+        conversion.convert(found, str(tmp_path / "w.pt"), "ssl-bench", {})
         found = features.Layers(str(tmp_path / "w.pt"), [], 0)(pixels)
     else:
         found = converted(tmp_path, blobs)(pixels)
@@ -330,7 +330,7 @@ def test_features_of_the_colorization_resnet(theirs, tmp_path, coloured):
     with torch.no_grad():
         want = resnet_maps(network.double().eval(), lightness - 50)
     assert want["res5"].shape == (2, 2048, 14, 14)
-    conversion.convert(found, str(tmp_path / "w.pt"), False, {})
+    conversion.convert(found, str(tmp_path / "w.pt"), "ssl-bench", {})
     found = features.Layers(str(tmp_path / "w.pt"), [], 0)(pixels)
     for layer, window in (RESNET | {"res5": (12, 2, 0)}).items():
         close(found[layer].numpy(), averages(want[layer], *window))
@@ -423,7 +423,7 @@ def test_oddities_are_told_and_what_no_network_has_is_refused(tmp_path):
     }
     assert "wrong\tconv3_s0_bn_riv holds negative variances" in list(inspection.lines(found))
     with pytest.raises(DataError, match="holds NaN or infinity, and 2 more like it$"):
-        conversion.convert(found, str(tmp_path / "w.pt"), False, {})
+        conversion.convert(found, str(tmp_path / "w.pt"), "ssl-bench", {})
     assert not (tmp_path / "w.pt").exists()
 
 
@@ -447,7 +447,7 @@ def test_what_stands_beside_the_weights_makes_no_file_that_we_refuse(tmp_path):
     odd |= {"of \ud800": torch.ones(2), "list": [1, 2], "objects": [object, {"a": 1}]}
     torch.save(BESIDE | odd | {"model_state_dict": state}, tmp_path / "w.torch")
     found = weights.read(str(tmp_path / "w.torch"))
-    conversion.convert(found, str(tmp_path / "w.pt"), False, {})
+    conversion.convert(found, str(tmp_path / "w.pt"), "ssl-bench", {})
     trunk, settings = features.network(str(tmp_path / "w.pt"), 0)
     assert trunk.digest() == found.trunk().digest()
     said = settings["converted"]["settings"]
@@ -476,7 +476,9 @@ def test_a_tag_wins_over_what_the_names_suggest(tmp_path, kind):
     ((names, layers),) = made().items()
     blobs = caffe2.alexnet(np.random.default_rng(0), names, layers)
     caffe2.save(tmp_path / "w.pkl", blobs | {"fc8_w": np.zeros((701, 4), np.float32)})
-    conversion.convert(weights.read(str(tmp_path / "w.pkl")), str(tmp_path / "w.pt"), False, tags)
+    conversion.convert(
+        weights.read(str(tmp_path / "w.pkl")), str(tmp_path / "w.pt"), "ssl-bench", tags
+    )
     settings = networks.load_network(str(tmp_path / "w.pt"))["settings"]
     assert (settings["pretext"], settings["permutations"]) == (pretext, permutations)
     assert settings.get("inferred") == (["pretext"] if inferred else None)
@@ -488,7 +490,7 @@ def test_a_tag_does_not_win_over_what_the_file_says(tmp_path, tag):
     blobs = caffe2.alexnet(np.random.default_rng(0), *names)
     caffe2.save(tmp_path / "w.pkl", blobs | {"fc8_w": np.zeros((701, 4), np.float32)})
     with pytest.raises(DataError, match=r"^--tag \w+=\w+: \S+w.pkl says \w+$"):
-        conversion.convert(weights.read(str(tmp_path / "w.pkl")), "-", False, tag)
+        conversion.convert(weights.read(str(tmp_path / "w.pkl")), "-", "ssl-bench", tag)
 
 
 def test_two_networks_of_which_one_is_bare(tmp_path):
@@ -515,7 +517,7 @@ def test_a_linear_probe_is_not_called_supervised(theirs, tmp_path):
     torch.save(content, tmp_path / "w.pth")
     for tags, pretext in (({}, None), ({"pretext": "moco"}, "moco")):
         found = weights.read(str(tmp_path / "w.pth"))
-        conversion.convert(found, str(tmp_path / "w.pt"), False, tags)
+        conversion.convert(found, str(tmp_path / "w.pt"), "ssl-bench", tags)
         settings = networks.load_network(str(tmp_path / "w.pt"))["settings"]
         assert settings["pretext"] == pretext and "inferred" not in settings
     trunk, settings = features.network(f"torchvision:resnet50:{tmp_path}/w.pth", 0)
@@ -567,10 +569,12 @@ def test_bad_files(bad):
     }
     for name, message in messages.items():
         with pytest.raises(DataError, match=message) as caught:
-            conversion.convert(weights.read(str(bad / name)), str(bad / "out.pt"), False, {})
+            conversion.convert(weights.read(str(bad / name)), str(bad / "out.pt"), "ssl-bench", {})
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="model.pt: torchvision has no alexnet like this one"):
-        conversion.convert(weights.read(str(bad / "model.pt")), str(bad / "out.pt"), True, {})
+        conversion.convert(
+            weights.read(str(bad / "model.pt")), str(bad / "out.pt"), "torchvision", {}
+        )
     assert not (bad / "out.pt").exists() and not (bad / "exploded").exists()
 
 

@@ -87,7 +87,7 @@ class TimmBackbone(Trunk):
         return grids | ({CLASS: 1} if self.has_class_token else {})
 
     def _pass(self, images: torch.Tensor, places: list[int] | None) -> tuple[torch.Tensor, Any]:
-        """Return (the last tokens or map, behind the norm; the maps of the stages PLACES or all)."""
+        """Return (the last tokens or map, behind the norm; maps of the stages PLACES, or all)."""
         network: Any = self.network
         return network.forward_intermediates(images, indices=places, output_fmt="NCHW")
 

@@ -23,8 +23,8 @@ class Trunk(nn.Module):
     A network says its `name`, by which registry.build() makes one like it; the `input_size` of the
     images that features are made of, in pixels; and `pooling`, {layer: how its map is averaged}, in
     the order of its layers. `reads` is what colours it is given: "rgb", or "lab", of which it reads
-    the lightness alone; it may then say the `head_width` of its ColorNet. `mean` and `deviation` are
-    those of the channels of RGB, from 0 to 1.
+    the lightness alone; it may then say the `head_width` of its ColorNet. `mean` and `deviation`
+    are those of the channels of RGB, from 0 to 1.
 
     Images go through it in three steps: prepare(), maps(), pooled().
     """

@@ -60,7 +60,7 @@ def _width(trunk: Trunk) -> int:
 
 
 def _rows(trunk: Trunk, results: Sequence[str]) -> list[Row]:
-    """Return the rows of the records in RESULTS that are of TRUNK; raise DataError where none is."""
+    """Return the rows of the records in RESULTS that are of TRUNK; DataError where none is."""
     if not results:
         return []
     digest = trunk.digest()

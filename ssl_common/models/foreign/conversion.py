@@ -7,7 +7,7 @@ from typing import Any
 
 from ssl_common import containers, legible, records, schema, streams
 from ssl_common.models import networks
-from ssl_common.models.foreign import hub, inspection, metadata, naming, safetensors, weights
+from ssl_common.models.foreign import inspection, metadata, naming, safetensors, weights
 from ssl_common.models.foreign.weights import Weights, read_timm, read_torchvision
 from ssl_common.models.trunk import Trunk
 from ssl_common.streams import DataError
@@ -70,7 +70,7 @@ def in_words(weights: Weights, settings: Mapping[str, Any]) -> str:
     return report + inspection.left_out(weights)
 
 
-# ---- What others read -----------------------------------------------------------------------------
+# ---- What others read ----------------------------------------------------------------------------
 
 
 def names_for_timm(trunk: Trunk) -> bool:
@@ -117,7 +117,7 @@ def detectron2_config(trunk: Trunk, path: str) -> str:
     )
 
 
-# ---- What is known of a network -------------------------------------------------------------------
+# ---- What is known of a network ------------------------------------------------------------------
 
 
 def settings_of(weights: Weights, tags: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _own(values: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-# ---- Models of the command line -------------------------------------------------------------------
+# ---- Models of the command line ------------------------------------------------------------------
 
 
 def torchvision(arch: str, path: str) -> tuple[Trunk, dict[str, Any]]:

@@ -75,5 +75,7 @@ def _input(weights: Weights, network: Network, trunk: Trunk) -> str:
     if network.arch != "caffenet" or weights.own or weights.said:
         scale = "0 to 1, less the mean of ImageNet, by its standard deviation"
     if (trunk.mean, trunk.deviation) != inputs.usual()[:2]:
-        scale = f"0 to 1, less {list(trunk.mean)}, by {list(trunk.deviation)}"
+        step = -1 if network.order == "bgr" else 1
+        mean, deviation = (list(each)[::step] for each in (trunk.mean, trunk.deviation))
+        scale = f"0 to 1, less {mean}, by {deviation}"
     return f"{network.order.upper()}, {scale}"

@@ -55,7 +55,8 @@ METHODS = (
            "online_network_state_dict.encoder"),
     Method("byol", _start("online_net", "target_net", "head"), (), "online_net.0"),
     Method(
-        "barlow-twins", (*_start("backbone", "projector"), r"(.*\.)?(?<!projector\.)bn\.running_mean"),
+        "barlow-twins",
+        (*_start("backbone", "projector"), r"(.*\.)?(?<!projector\.)bn\.running_mean"),
         _start("momentum_backbone"), "backbone",
     ),
 )  # fmt: skip

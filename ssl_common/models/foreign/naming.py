@@ -1,4 +1,4 @@
-"""What others call the weights of our trunks: Caffe2 of the paper, VISSL, torchvision, detectron2."""
+"""What others call the weights of our trunks: Caffe2, VISSL, torchvision, detectron2."""
 
 import re
 from collections import Counter

@@ -181,8 +181,8 @@ def _classifies(file: Contents) -> bool:
     return not naming.bare(file.prefix) and any(map(heads.fullmatch, file.names))
 
 
-def remedy(values: Mapping[str, Any]) -> str | None:
-    """Return by which line VALUES, {name: tensor or other value}, can be read; None if none is known.
+def remedy(values: Mapping[str, Any]) -> str:
+    """Return by which line VALUES, {name: tensor or other value}, can be read, in words.
 
     As far as their names tell: a vision transformer, or another ResNet than that of ours.
     """

@@ -74,7 +74,7 @@ class Weights:
             known = "ResNet-50 and the AlexNets of Caffe2 and VISSL, ResNet-50 of torchvision"
             names = f"its weights are {self.first_names()}"
             remedy = recognition.remedy(self.values)
-            raise DataError(f"{self.path}: no network known here, {names}: {remedy or known}")
+            raise DataError(f"{self.path}: no network known here, {names}: {known}; {remedy}")
         return self.network
 
     def first_names(self) -> str:
