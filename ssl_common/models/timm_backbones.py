@@ -55,6 +55,9 @@ class TimmBackbone(Trunk):
         size = self.input_size if self.input_size != usual[0] or how.size else None
         mean, std = (self.mean, self.deviation) if said else (None, None)
         self.name = f"{THEIRS}{arch}{Input(mean, std, size)}"
+        config: Any = self.network.pretrained_cfg
+        heads = config.get("classifier") or ()
+        self.heads = (heads,) if isinstance(heads, str) else tuple(heads)
         self.stages = [info["module"] for info in list(_infos(self.network))]
         self.has_class_token = _has_class_token(self.network)
         self.pooling = self._grids()

@@ -185,9 +185,16 @@ def backbones(trunk: Backbone | TimmBackbone) -> Iterator[Layout]:
         def theirs(ours: str, rename: Callable[[str], str] = rename) -> str:
             return rename(ours.removeprefix("network."))
 
-        trunks = re.compile(rf"({'|'.join(parts)})(\..*)?")
+        # timm has norms of the trunk and the classifier in one part, head.norm and head.fc.
+        heads = "|".join(re.escape(f"{rename(head)}.") for head in _heads(trunk))
+        trunks = re.compile(rf"{f'(?!{heads})' * bool(heads)}({'|'.join(parts)})(\..*)?")
         kind = "PyTorch" if isinstance(trunk, Backbone) else "timm"
         yield Layout(kind, trunk.arch, (anchor,), theirs, trunks)
+
+
+def _heads(trunk: Backbone | TimmBackbone) -> tuple[str, ...]:
+    """Return the names of the classifiers of TRUNK that stand among its own parts."""
+    return trunk.heads if isinstance(trunk, TimmBackbone) else ()
 
 
 def _endings(name: str) -> list[str]:

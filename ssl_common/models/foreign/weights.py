@@ -85,7 +85,7 @@ class Weights:
     def trunk(self) -> Trunk:
         """Return the trunk with the weights of the file; raise DataError where it cannot be."""
         network = self.known()
-        which = f"{network.layout.kind}'s {network.arch}"
+        which = f"{network.layout.kind}'s {network.arch.removeprefix(TIMM)}"
         if self.wrong:
             raise DataError(f"{self.path}: not the weights of {which}: {states.summed(self.wrong)}")
         trunk = self.backbone or registry.unset(network.arch, network.reads)
