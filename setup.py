@@ -62,6 +62,7 @@ setup(
         "nyuv2": ["h5py>=3.10"],
         "plot": ["matplotlib>=3.8"],
         "proposals": ["opencv-contrib-python-headless>=4.10.0.84"],
+        "timm": ["timm>=1.0.31"],
         "test": [
             "h5py>=3.10",
             "hypothesis>=6.100",
@@ -73,6 +74,7 @@ setup(
             "ruff>=0.9",
             "scikit-image>=0.22",
             "scipy>=1.11",
+            "timm>=1.0.31",
         ],
     },
     entry_points={

@@ -1,6 +1,7 @@
 """Networks of timm as models: their stages, their class token, their configuration, their files."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -85,7 +86,10 @@ def test_the_stages_of_a_convolutional_network_are_those_of_timm(tmp_path):
     torch.save({"state_dict": network.state_dict(), "epoch": 3}, tmp_path / "w.pth")
     layers = features.Layers(f"timm:{name}?size=64:{tmp_path}/w.pth")
     extractor = timm.create_model(name, features_only=True).eval()
-    kept = {key.replace("stages.", "stages_"): value for key, value in network.state_dict().items()}
+    kept = {  # by the names that timm gives them there
+        re.sub(r"^(stem|stages)\.(?=\d)", r"\1_", key): value
+        for key, value in network.state_dict().items()
+    }
     wanted = extractor.state_dict()
     extractor.load_state_dict({key: kept[key] for key in wanted})
     with torch.no_grad():
