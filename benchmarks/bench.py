@@ -362,6 +362,68 @@ torch.save({name: torch.from_numpy(blob) for name, blob in blobs.items()}, 'r.pt
     yield name, ours, theirs, theirs / ours
 
 
+EXCHANGE = """
+import os, resource, sys, time
+import torch
+torch.set_num_threads(1)
+from ssl_common.models import networks, registry
+from ssl_common.models.foreign import conversion, weights
+
+def convert(form):
+    source = 'r.pth' if form == 'ssl-bench' else 'r.pt'
+    conversion.convert(weights.read(source), f'r.{form}.out', form, {})
+
+def copy():
+    with open('r.pth', 'rb') as source, open('r.copy', 'wb') as target:
+        target.write(source.read())
+        target.flush()
+        os.fsync(target.fileno())
+
+def peak():
+    lines = open('/proc/self/status').read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) * 1024
+
+def taken(work, clock):
+    start = clock()
+    work()
+    return clock() - start
+
+trunk = registry.build('resnet50', 0)
+settings = {'arch': 'resnet50', 'pretext': 'jigsaw'}
+content = {'format': 1, 'settings': settings, 'trunk': trunk.state_dict(), 'head': {}}
+networks.save('r.pt', content)
+conversion.convert(weights.read('r.pt'), 'r.pth', 'torchvision', {})
+del trunk, content
+forms = ['ssl-bench', 'torchvision', 'timm', 'safetensors', 'detectron2']
+for clock in (time.perf_counter, time.process_time):
+    found = {form: [] for form in ['copy', *forms]}
+    for _ in range(5):  # in turn: what else the machine does falls on all
+        found['copy'].append(taken(copy, clock))
+        for form in forms:
+            found[form].append(taken(lambda: convert(form), clock))
+    for form in forms:
+        print(clock.__name__, form, min(found[form]), min(found['copy']))
+for form in forms:
+    open('/proc/self/clear_refs', 'w').write('5')
+    before = peak()
+    convert(form)
+    print('memory', form, peak() - before, os.path.getsize('r.pth'))
+"""
+
+
+def exchange(folder):
+    """A ResNet-50 to each form; theirs reads and writes as many bytes, to the disk."""
+    (folder / "exchange.py").write_text(EXCHANGE)
+    done = subprocess.run(
+        [BIN / "python", "exchange.py"], cwd=folder, check=True, capture_output=True, text=True
+    )
+    words = {"perf_counter": "s", "process_time": "s of a processor", "memory": "bytes"}
+    for line in done.stdout.splitlines():
+        kind, form, ours, theirs = line.split()
+        name = f"convert-weights --to {form}, ResNet-50 ({words[kind]}; theirs a copy)"
+        yield name, float(ours), float(theirs), float(theirs) / float(ours)
+
+
 def linear(folder):
     """Steps of train-linear on features that are kept; theirs run the network at every step."""
     rows = (folder / "scenes.tsv").read_text().splitlines()
@@ -873,6 +935,7 @@ MEASUREMENTS = [startup, permutations, listing, reading, colours, svms, floor, l
 MEASUREMENTS += [
     features,
     conversion,
+    exchange,
     linear,
     finetuning,
     detection,

@@ -97,6 +97,10 @@ def content(path):
         import torch
 
         return plain(torch.load(path, weights_only=True))
+    if path.suffix == ".safetensors":
+        from ssl_common.models.foreign import safetensors
+
+        return plain(safetensors.read(path.read_bytes()))
     if path.suffix in (".png", ".jpg"):
         return picture(path)
     if path.suffix == ".svg":

@@ -47,12 +47,12 @@ def blank(arch: str, reads: str = "rgb") -> Trunk:
         return build(arch, 0, reads)
 
 
-def unset(arch: str, reads: str = "rgb") -> Trunk:
-    """Return the trunk ARCH of ours, as build() does, quickly: its weights are yet to be set.
+def unset(trunk: Trunk) -> Trunk:
+    """Return the TRUNK of blank() with numbers: weights that are yet to be set.
 
     Batch norm is as in a new network, since files may do without some of it.
     """
-    trunk = blank(arch, reads).to_empty(device="cpu")
+    trunk = trunk.to_empty(device="cpu")
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()

@@ -111,7 +111,7 @@ def detectron2_config(trunk: Trunk, path: str) -> str:
     """
     mean, std = ([round(255 * each, 6) for each in v] for v in (trunk.mean, trunk.deviation))
     return (
-        f"MODEL:\n  WEIGHTS: {json.dumps(os.path.abspath(path), ensure_ascii=False)}\n"
+        f"MODEL:\n  WEIGHTS: {json.dumps(path, ensure_ascii=False)}\n"
         f"  PIXEL_MEAN: {mean}\n  PIXEL_STD: {std}\n"
         "  RESNETS:\n    DEPTH: 50\n    STRIDE_IN_1X1: False\nINPUT:\n  FORMAT: RGB\n"
     )

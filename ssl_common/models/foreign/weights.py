@@ -88,7 +88,7 @@ class Weights:
         which = f"{network.layout.kind}'s {network.arch.removeprefix(TIMM)}"
         if self.wrong:
             raise DataError(f"{self.path}: not the weights of {which}: {states.summed(self.wrong)}")
-        trunk = self.backbone or registry.unset(network.arch, network.reads)
+        trunk = self.backbone or registry.unset(blank(network))
         state = trunk.state_dict()
         for ours, theirs in self.taken.items():
             state[ours] = self.values[theirs].to(state[ours].dtype)
