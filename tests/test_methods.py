@@ -150,4 +150,6 @@ def test_what_cannot_be_read_is_named_with_its_remedy(tmp_path, kind):
     torch.save({"model": content, "args": ARGS}, tmp_path / "w.pth")
     with pytest.raises(DataError, match=message) as caught:
         weights.read(str(tmp_path / "w.pth")).trunk()
+    lines = list(inspection.lines(weights.read(str(tmp_path / "w.pth"))))
+    assert [line for line in lines if line.startswith("remedy\t") and message in line]
     assert str(caught.value).startswith(f"{tmp_path}/w.pth: no network known here, its weights ar")

@@ -5,9 +5,11 @@ import re
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ssl_common.evaluation import features
+from ssl_common.evaluation.detection.bodies import Body
 from ssl_common.models import registry, states
 from ssl_common.models.foreign import weights
 from ssl_common.streams import DataError
@@ -139,6 +141,21 @@ def test_a_folder_of_the_hub_says_how_its_network_is_fed(vit, tmp_path):
     }.items():
         with pytest.raises(DataError, match=message):
             features.network(f"{asked}:{tmp_path}", 0)
+
+
+def test_a_detector_is_made_of_a_plain_resnet():
+    """The stages of its body give what those of torchvision's, cut in the same way, give."""
+    trunk, other = registry.build("timm:resnet18", 0), registry.build("resnet18", 1)
+    states.fill(other, trunk.state_dict(), "a", "resnet18")
+    image = torch.randn(1, 3, 75, 98)
+    both = [Body(each.eval(), "model") for each in (trunk, other)]
+    assert both[0].stride == both[1].stride == 16 and list(both[0].stages) == list(both[1].stages)
+    with torch.no_grad():
+        found, want = (nn.Sequential(body.stages).eval()(image) for body in both)
+    close(found, want)
+    for later in ("timm:resnet18d", "timm:resnetblur18", "timm:convnext_atto"):
+        with pytest.raises(DataError, match="ours, torchvision's and plain ones of timm$"):
+            Body(registry.build(f"{later}?size=64", 0), later)
 
 
 REFUSED = {

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common.data.pixels import MEAN, STD
+from ssl_common.models.inputs import Input
 from ssl_common.models.trunk import Trunk
 from ssl_common.streams import DataError
 
@@ -100,6 +101,11 @@ class Backbone(Trunk):
             if hasattr(self.network, head):
                 setattr(self.network, head, nn.Identity())
         self.pooling = self._grids()
+
+    def take(self, how: Input) -> None:
+        """Take images as HOW says from now on; see Trunk."""
+        super().take(how)
+        self.input = (self.input_size, self.mean, self.deviation, self.input[-1])
 
     @torch.no_grad()
     def _grids(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ import torch
 
 from ssl_common import legible
 from ssl_common.models import inputs, states
+from ssl_common.models.foreign import recognition
 from ssl_common.models.foreign.recognition import Network
 from ssl_common.models.foreign.weights import PLAIN, Weights, blank
 from ssl_common.models.trunk import Trunk
@@ -53,6 +54,8 @@ def _about(weights: Weights) -> Iterator[tuple[object, ...]]:
     yield "format", network.layout.kind if network else "unknown"
     yield "network", network.arch if network else "unknown"
     yield "pretext", network.pretext or "unknown" if network else "unknown"
+    if network is None:
+        yield "remedy", recognition.remedy(weights.values)
     if network:
         trunk = weights.backbone or blank(network)
         own = sum(weight.numel() for weight in trunk.parameters())
