@@ -361,6 +361,9 @@ def test_safetensors_where_something_else_was_expected(small, tmp_path):
     safetensors.torch.save_file({"layer1.0.conv1.weight": torch.ones(2)}, tmp_path / "bare")
     with pytest.raises(DataError, match="bare: it does not say which network it is, nor how"):
         features.network(str(tmp_path / "bare"), 0)
+    trunk = registry.build("tiny", 0)
+    save(tmp_path / "n.safetensors", trunk)  # a file of pretrain by another name
+    assert features.network(str(tmp_path / "n.safetensors"), 0)[0].digest() == trunk.digest()
     # One that was put into a pickle under the other's name is read by what it is.
     torch.save({"ssl_bench": {}, "a": torch.ones(2)}, tmp_path / "a.safetensors")
     assert weights.read(str(tmp_path / "a.safetensors")).network is None
