@@ -45,8 +45,9 @@ def main(model, manifest, layers, output, show_layers, gpus, device, seed, **rea
     extract-features jigsaw.pt train.tsv -o train/      # train/conv1.npy ...
 
     MODEL is a file of pretrain or convert-weights; random:ARCH, untrained, its weights from --seed;
-    or torchvision:ARCH:FILE, a state dict. ARCH is alexnet, resnet50 or any classification network
-    of torchvision. A sidecar beside a named output, FILE.json, says what the features are.
+    or torchvision:ARCH:FILE or timm:NAME:FILE, weights of others. ARCH is alexnet, resnet50, any
+    classification network of torchvision, or timm:NAME. A sidecar beside a named output, FILE.json,
+    says what the features are.
     """
     if not show_layers and len(set(layers)) != 1 and not streams.is_folder(output):
         raise click.UsageError("a file takes one layer: give one --layer, or a folder, -o DIR/")
