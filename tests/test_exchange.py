@@ -90,8 +90,8 @@ def test_torchvision_and_timm_load_them_strictly_and_compute_the_same(forms, net
         hub = timm.create_model(f"local-dir:{files['hub-dir']}", pretrained=True).eval()
         assert torch.equal(hub(images), logits)
     config = timm.data.resolve_model_data_config(hub)
-    assert config["mean"] == (0.485, 0.456, 0.406) and config["crop_mode"] == "squash"
-    assert config["input_size"] == (3, 224, 224) and hub.num_features == 2048
+    assert tuple(config["mean"]) == (0.485, 0.456, 0.406) and config["crop_mode"] == "squash"
+    assert tuple(config["input_size"]) == (3, 224, 224) and hub.num_features == 2048
 
 
 def detectron2_names(prefix, last):

@@ -1,10 +1,12 @@
 """Rows of a report as Markdown, TSV or JSON."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from ssl_common import legible
 from ssl_common.reporting.rows import BEST, NO_LAYER, Row
 
+DIGITS = "0123456789"
 NETWORK_ORDER = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5"]
 NETWORK_ORDER += ["res2", "res3", "res4", "res5", "pool5", "fc6", "fc7"]
 
@@ -17,7 +19,14 @@ def columns(rows: Iterable[Row]) -> list[str]:
 def in_order(layers: set[str]) -> list[str]:
     """Return the set LAYERS in the order of the network, others by name, and NO_LAYER last."""
     known = [layer for layer in NETWORK_ORDER if layer in layers]
-    return known + sorted(layers - {*known, NO_LAYER}) + [NO_LAYER] * (NO_LAYER in layers)
+    others = sorted(layers - {*known, NO_LAYER}, key=_in_numbers)
+    return known + others + [NO_LAYER] * (NO_LAYER in layers)
+
+
+def _in_numbers(layer: str) -> list[tuple[bool, int, str]]:
+    """Return what sorts LAYER by name, but by its numbers: blocks.2 comes before blocks.10."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", layer)
+    return [(part[0] in DIGITS, int(part) if part[0] in DIGITS else 0, part) for part in parts]
 
 
 def markdown(rows: Sequence[Row]) -> str:
