@@ -504,3 +504,13 @@ def test_lines_that_are_no_json(tmp_path, line, said):
     with pytest.raises(DataError, match=re.escape("r.jsonl:2: not JSON (") + f".*{said}") as error:
         report.gather([str(path)])
     assert len(str(error.value)) < 300
+
+
+def test_layers_stand_in_the_order_of_their_numbers():
+    from ssl_common.reporting import tables
+
+    names = ["blocks.0", "blocks.2", "blocks.10", "cls", "layer1", "layer4"]
+    assert tables.in_order(set(names[::-1])) == names
+    assert tables.in_order({"conv5", "conv1", "features.9", "features.12"}) == [
+        "conv1", "conv5", "features.9", "features.12",
+    ]  # fmt: skip

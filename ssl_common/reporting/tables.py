@@ -23,10 +23,10 @@ def in_order(layers: set[str]) -> list[str]:
     return known + others + [NO_LAYER] * (NO_LAYER in layers)
 
 
-def _in_numbers(layer: str) -> list[tuple[bool, int, str]]:
+def _in_numbers(layer: str) -> list[tuple[int, str]]:
     """Return what sorts LAYER by name, but by its numbers: blocks.2 comes before blocks.10."""
     parts = re.findall(r"[0-9]+|[^0-9]+", layer)
-    return [(part[0] in DIGITS, int(part) if part[0] in DIGITS else 0, part) for part in parts]
+    return [(len(part) if part[0] in DIGITS else 0, part) for part in parts]
 
 
 def markdown(rows: Sequence[Row]) -> str:
