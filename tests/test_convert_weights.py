@@ -582,7 +582,7 @@ def test_bad_files(bad):
     ("name", "message"),
     [
         ("gone.pkl", "gone.pkl: No such file or directory"),
-        ("photos", "photos: Is a directory"),
+        ("photos", "photos: a folder without config.json and model.safetensors"),
         ("bomb.pkl", "bomb.pkl: a pickle that asks for posix.system"),
     ],
 )

@@ -124,8 +124,8 @@ REFUSED = {
         "two weights have the name a.b$",
     ),
     "two networks": (
-        lambda state: prefixed(state, "encoder_q.") | {"encoder_k": state},
-        "w.pth: 2 networks, encoder_q and encoder_k: convert-weights takes one, by --prefix$",
+        lambda state: prefixed(state, "first.") | {"second": state},
+        "w.pth: 2 networks, first and second: convert-weights takes one, by --prefix$",
     ),
     "of pretrain": (
         lambda state: {"format": 1, "settings": {"arch": "resnet50"}, "trunk": state},
@@ -224,7 +224,10 @@ def test_the_command_says_what_it_left_out(theirs, scratch, run):
         ("torchvision:resnet50:", "no file of weights: write torchvision:resnet50:FILE"),
         ("torchvision:resnet50", "no file of weights: write torchvision:resnet50:FILE"),
         ("torchvision:resnet50:fifo", "fifo: not a regular file"),
-        ("torchvision:resnet50:photos", "photos: Is a directory"),
+        (
+            "torchvision:resnet50:photos",
+            "photos: a folder without config.json and model.safetensors",
+        ),
         ("torchvision:resnet50:test.tsv", "test.tsv: not a file of weights, but text"),
         ("torchvision:resnet50:bomb.pt", "bomb.pt: a pickle that asks for posix.system"),
         ("torchvision:lenet:test.tsv", "lenet: no such network"),
