@@ -188,12 +188,13 @@ def gram(
     """
     scale = scale[rows].to(device)
     products = torch.zeros(len(scale), len(scale), dtype=torch.float64, device=device)
+    parts = [slice(at, at + BLOCK // 4) for at in range(0, len(scale), BLOCK // 4)]
     for part in _columns(features):
         some = tensor(features[rows, part], torch.float64, device)
-        for start in range(0, len(scale), BLOCK // 4):  # the half below the diagonal
-            below = slice(start, start + BLOCK // 4)
+        for below in parts:  # the half below the diagonal; the other is the same
             products[below, : below.stop].addmm_(some[below], some[: below.stop].T)
-    products.tril_().add_(products.tril(-1).T)
+    for below in parts:
+        products[: below.start, below] = products[below, : below.start].T
     return products.mul_(scale[:, None]).mul_(scale).add_(1)
 
 
