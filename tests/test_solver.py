@@ -7,7 +7,7 @@ from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
 from ssl_common import containers, threads
-from ssl_common.evaluation.svm import newton, solver
+from ssl_common.evaluation.svm import newton, solver, subspace
 from ssl_common.evaluation.svm.classifiers import COSTS as COSTS_OF_PAPER
 
 
@@ -58,6 +58,9 @@ def solved(space, signs, costs, start=None):
     if isinstance(space, newton.Columns):
         point, gaps = newton.solve(space, signs, costs, start)
         return point.images.clone(), gaps, point
+    if isinstance(space, solver.Rows):
+        solutions = subspace.solve(subspace.Preconditioner(space), signs, costs, start)
+        return solutions.images.clone(), solutions.gaps, solutions
     solutions = solver.solve(space, solver.Preconditioner(space), signs, costs, start)
     return solutions.images, solutions.gaps, solutions
 

@@ -15,7 +15,15 @@ from threadpoolctl import threadpool_limits
 
 from ssl_common import threads
 from ssl_common.evaluation.metrics import average_precision
-from ssl_common.evaluation.svm import backend, classifiers, liblinear, lowshot, newton, solver
+from ssl_common.evaluation.svm import (
+    backend,
+    classifiers,
+    liblinear,
+    lowshot,
+    newton,
+    solver,
+    subspace,
+)
 from ssl_common.evaluation.svm.examples import read_examples
 from ssl_common.streams import DataError
 
@@ -65,6 +73,7 @@ def test_unconverged_fits_are_counted_in_silence(tmp_path, monkeypatch):
 def test_exact_fits_that_stop_early_are_counted(tmp_path, monkeypatch, few):
     monkeypatch.setattr(newton, "FEW", few)
     monkeypatch.setattr(solver, "MAX_NEWTON", 1)
+    monkeypatch.setattr(subspace, "MAX_STEPS", 1)
     rows, signs = made()
     with on(rows, tmp_path, "exact") as solve:
         assert solve.fit(np.stack([signs, signs]), np.array([10.0, 100.0]), ignore)[1] == 2

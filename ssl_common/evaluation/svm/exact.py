@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_common import threads
-from ssl_common.evaluation.svm import newton, solver
+from ssl_common.evaluation.svm import newton, solver, subspace
 from ssl_common.evaluation.svm.backend import (
     FOLDS,
     Advance,
@@ -57,6 +57,20 @@ class Iterative(Problems):
         here = torch.from_numpy(costs).to(self.signs.device)
         self.last = solver.solve(self.products, self.preconditioner, self.signs, here, self.last)
         return self.last
+
+
+class Passing(Problems):
+    """Problems on many rows that subspace.solve solves, a pass over the rows a step."""
+
+    def __init__(self, preconditioner: subspace.Preconditioner, signs: Tensor) -> None:
+        super().__init__(preconditioner.space, signs)
+        self.preconditioner = preconditioner
+        self.last: subspace.Solutions | None = None
+
+    def solve(self, costs: np.ndarray) -> solver.Solutions:
+        here = torch.from_numpy(costs).to(self.signs.device)
+        self.last = subspace.solve(self.preconditioner, self.signs, here, self.last)
+        return solver.Solutions(*self.last[:3])
 
 
 class Direct(Problems):
@@ -112,6 +126,9 @@ def problems(space: solver.Space, seed: int) -> Callable[[np.ndarray], Problems]
     """
     if isinstance(space, newton.Columns):
         return lambda signs: Direct(space, torch.from_numpy(signs).to(space.device))
+    if isinstance(space, solver.Rows):
+        directions = subspace.Preconditioner(space, seed)
+        return lambda signs: Passing(directions, torch.from_numpy(signs).to(space.device))
     assert isinstance(space, solver.ProductSpace)
     preconditioner = solver.Preconditioner(space, seed)
     return lambda signs: Iterative(space, preconditioner, torch.from_numpy(signs).to(space.device))

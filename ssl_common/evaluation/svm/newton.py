@@ -66,8 +66,8 @@ class Columns(solver.Space):
     def _coordinates(self) -> Tensor:
         """Return R' (N, N) of the rows' transpose = QR, made of blocks of columns."""
         triangle = torch.ones(1, self.count, dtype=torch.float64, device=self.device)
-        for start in range(0, self.features.shape[1], solver.BLOCK // 4):
-            array = self.features[:, start : start + solver.BLOCK // 4]
+        for start in range(0, self.features.shape[1], solver.BLOCK // 2):
+            array = self.features[:, start : start + solver.BLOCK // 2]
             columns = solver.tensor(array, torch.float64, self.device) * self.scale[:, None]
             triangle = torch.linalg.qr(torch.cat([triangle, columns.T]), mode="r")[1]
         return triangle.T.contiguous()

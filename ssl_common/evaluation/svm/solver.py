@@ -18,9 +18,10 @@ float32 finds no further step, float64 does.
 """
 
 import abc
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +37,8 @@ ROUNDING = 1e-14  # of what is summed
 FORCING = 0.01, 0.1  # by which a Newton step reduces the gradient of its quadratic
 MAX_NEWTON, MAX_CG = 100, 500
 RANK = 64  # of the preconditioner
-BLOCK = 4096  # rows, or columns, of the features in memory at a time
+BLOCK = 2048  # rows, or half the columns, of the features in memory at a time
+HELD = 4 << 30  # bytes of rows in float32 that are kept, if memory is 4 times as large
 ALL = slice(None)
 
 Features = np.ndarray | Stored  # (N, D), any real type
@@ -118,27 +120,54 @@ class Rows(ProductSpace):
         """Take FEATURES (N, D) and SCALE (N,), by which the rows are multiplied."""
         self.features, self.scale, self.device = features, scale.to(device), torch.device(device)
         self.count, self.width = len(features), features.shape[1] + 1
+        self.held: list[tuple[slice, Tensor]] | None = None
+        size, memory = 4 * features.size, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if np.can_cast(features.dtype, np.float32) and size <= min(HELD, memory // 4):
+            self.held = [(part, rows.clone()) for part, rows in self._read(torch.float32)]
+
+    def _read(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        for part, rows in stored.blocks(self.features, BLOCK):
+            yield part, tensor(rows, dtype, self.device)
 
     def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        for part, rows in stored.blocks(self.features, BLOCK):
-            yield part, tensor(rows, dtype, self.device), self.scale[part].to(dtype)
+        """Yield (which, rows, their scale), of the type DTYPE, of all rows, some at a time."""
+        for part, rows in self.held or self._read(dtype):
+            yield part, rows.to(dtype), self.scale[part].to(dtype)
 
-    def image(self, weights: Tensor) -> Tensor:
+    def image(self, weights: Tensor, signs: Tensor | None = None) -> Tensor:
+        """Return the scores; where SIGNS (P, N) of a block of rows are all 0, 0 may stand for them.
+
+        A problem of a fold has a third of the rows held out, most of them in such blocks.
+        """
         self.check()
-        image = weights.new_empty(len(weights), self.count)
+        image = weights.new_zeros(len(weights), self.count)
         for part, rows, scale in self._blocks(weights.dtype):
-            image[:, part] = (weights[:, :-1] @ rows.T).mul_(scale).add_(weights[:, -1:])
+            some = ALL if signs is None else _present(signs[:, part])
+            scores = (weights[some, :-1] @ rows.T).mul_(scale).add_(weights[some, -1:])
+            image[some, part] = scores
         return image
 
     def combination(self, coefficients: Tensor) -> Tensor:
-        weights = coefficients.new_zeros(len(coefficients), self.width)
+        weights = coefficients.new_zeros(len(coefficients), self.width, dtype=torch.float64)
         for part, rows, scale in self._blocks(coefficients.dtype):
-            weights[:, :-1] += (coefficients[:, part] * scale) @ rows
-        weights[:, -1] = coefficients.sum(1)
-        return weights
+            some = _present(coefficients[:, part])
+            weights[some, :-1] += (coefficients[some, part] * scale) @ rows
+        weights[:, -1] = coefficients.sum(1, dtype=torch.float64)
+        return weights.to(coefficients.dtype)
+
+    def squares(self) -> float:
+        """Return the sum of |x_i|^2 over the rows."""
+        blocks = self._blocks(torch.float64)
+        return self.count + sum(((r * s[:, None]) ** 2).sum().item() for _, r, s in blocks)
 
     def dual(self, weights: Tensor, image: Tensor) -> Tensor:
         return weights
+
+
+def _present(block: Tensor) -> Any:
+    """Return which rows of BLOCK (P, n) are not all 0; a slice if none are."""
+    some = block.any(1)
+    return ALL if some.all() else some.nonzero()[:, 0]
 
 
 def tensor(array: np.ndarray, dtype: torch.dtype, device: str | torch.device) -> Tensor:
@@ -159,9 +188,13 @@ def gram(
     """
     scale = scale[rows].to(device)
     products = torch.zeros(len(scale), len(scale), dtype=torch.float64, device=device)
+    parts = [slice(at, at + BLOCK // 4) for at in range(0, len(scale), BLOCK // 4)]
     for part in _columns(features):
         some = tensor(features[rows, part], torch.float64, device)
-        products.addmm_(some, some.T)
+        for below in parts:  # the half below the diagonal; the other is the same
+            products[below, : below.stop].addmm_(some[below], some[: below.stop].T)
+    for below in parts:
+        products[: below.start, below] = products[below, : below.start].T
     return products.mul_(scale[:, None]).mul_(scale).add_(1)
 
 
@@ -186,8 +219,8 @@ def cross_gram(
 
 def _columns(features: Features) -> Iterator[slice]:
     """Yield the columns of FEATURES, some at a time."""
-    for start in range(0, features.shape[1], BLOCK // 4):
-        yield slice(start, start + BLOCK // 4)
+    for start in range(0, features.shape[1], BLOCK // 2):
+        yield slice(start, start + BLOCK // 2)
 
 
 class Preconditioner:
@@ -370,7 +403,7 @@ def allowed(
     spread: float,
     stiffness: Tensor,
     force: Tensor,
-    order: float = ORDER,
+    order: float | Tensor = ORDER,
 ) -> Tensor:
     """Return the gap, (P,), at which P(w) and the order of the scores are near enough.
 

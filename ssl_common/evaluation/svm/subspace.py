@@ -1,0 +1,348 @@
+"""Many linear SVMs over many rows, solved together: one pass over the rows a step, for all of them.
+
+The problems, the gap and the certificate are those of solver. A step goes to the least of P among
+w + y_1 p + y_2 m_1 + y_3 m_2: p is about H^-1 times the descent, m_1 and m_2 are the last two
+moves, as in conjugate gradients, but with the rows that have an error as they are in every point
+(so no linear system is solved for a set of rows that then changes). The images of all three are
+known, so that the least is found by Newton steps in y without the rows. A new cost starts at the
+least among the last solution and the last two moves from one cost to the next.
+
+Steps are made of products in float32, and judged in float64 at the end, from the rows as they are;
+what is found wanting goes on, in float64 if need be.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ssl_common.evaluation.svm import solver
+from ssl_common.evaluation.svm.solver import Rows
+
+LONGEST, EXACT = 256, 64  # directions of the preconditioner; those it takes with their products
+MAX_STEPS = 5000
+RENEWED = 30  # steps after which the preconditioner sees which rows have an error
+JUDGED = 8  # steps after which those that seem solved are judged, if others are not
+NEAR = 0.8  # of the gap allowed: float32 is not trusted to the last
+TRIALS, PATIENCE = 3, 20  # judgements that may fail in float32; that may be no better in float64
+NEWTON, HALVINGS = 5, 8
+ENOUGH = 0.02  # of what P has fallen by: a Newton step in y that would give less is not made
+RIDGE = {torch.float32: 1e-6, torch.float64: 1e-12}
+CACHED = 1 << 16  # scores of rows worked on at a time
+STRICT, BELOW = 0.2, 0.5  # of solver.ORDER at costs below: there a gap says little of the order
+
+
+class Preconditioner:
+    """About H^-1, from the directions in which the rows are longest.
+
+    H is taken as it is on the first EXACT of them, as if diagonal on the others, and as its mean on
+    what is left. `spread` is the variance of the rows in the direction in which they differ most.
+    """
+
+    def __init__(self, space: Rows, seed: int = 0) -> None:
+        """Find the directions of SPACE by subspace iteration from a random start of SEED."""
+        self.space = space
+        generator = torch.Generator().manual_seed(seed)
+        rank = min(LONGEST, space.width, space.count)
+        basis = torch.randn(rank, space.width, generator=generator).to(space.device)
+        for _ in range(4):
+            basis = torch.linalg.qr(space.combination(space.image(basis)).T)[0].T
+        basis = torch.linalg.qr(basis.double().T)[0].T
+        images = space.image(basis)
+        lengths, turn = torch.linalg.eigh(images @ images.T)
+        kept = (lengths > 1e-12 * lengths[-1]).flip(0)  # the longest first
+        turn, self.lengths = turn.flip(1).T[kept], lengths.flip(0)[kept]  # squared, (R,)
+        basis, images = turn @ basis, turn @ images
+        left = max(1, min(space.width, space.count) - len(basis))
+        self.rest = max(0.0, space.squares() - self.lengths.sum().item()) / left
+        start = torch.randn(1, space.width, generator=generator, dtype=torch.float64)
+        self.spread = solver.spread(space, start.to(space.device))
+        self.basis = {kind: basis.to(kind) for kind in RIDGE}  # (R, width)
+        self.exact = images[:EXACT].T.float().contiguous()  # (N, E)
+
+    def inverse(self, signs: Tensor, costs: Tensor, images: Tensor) -> "Inverse":
+        """Return about H^-1 of problems of SIGNS (P, N) and COSTS (P,) at IMAGES (P, N)."""
+        size = self.exact.shape[1]
+        means, products = [], []
+        for sign, cost, image in zip(signs, costs, images, strict=True):
+            active = ((sign != 0) & (sign * image < 1)).nonzero()[:, 0]
+            c = solver.curvature(sign[None, active], cost[None])[0].float()
+            rows = self.exact[active]
+            means.append(c.sum() / self.space.count)
+            products.append((rows.T * c) @ rows)
+        mean = torch.stack(means)[:, None].double()
+        one = torch.eye(size, dtype=torch.float64, device=images.device)
+        rest = 1 / (1 + mean * self.rest)
+        exact = torch.linalg.inv(torch.stack(products).double() + one) - rest[:, :, None] * one
+        others = 1 / (1 + mean * self.lengths[size:]) - rest
+        return Inverse(self.basis, rest, exact, others)
+
+
+@dataclass
+class Inverse:
+    """About H^-1 of P problems: REST everywhere, and EXACT and OTHERS more on the BASIS."""
+
+    basis: dict[torch.dtype, Tensor]  # (R, width)
+    rest: Tensor  # (P, 1)
+    exact: Tensor  # (P, E, E)
+    others: Tensor  # (P, R - E)
+
+    def apply(self, some: Tensor, weights: Tensor) -> Tensor:
+        """Return about H^-1 w, (L, width), for SOME of the problems, numbers (L,).
+
+        WEIGHTS are w (L, width), of the type in which all is done.
+        """
+        kind, size = weights.dtype, self.exact.shape[1]
+        inner = weights @ self.basis[kind].T
+        exact = self.exact[some].to(kind)
+        inner[:, :size] = torch.bmm(exact, inner[:, :size, None])[:, :, 0]
+        inner[:, size:] *= self.others[some].to(kind)
+        return torch.addmm(self.rest[some].to(kind) * weights, inner, self.basis[kind])
+
+
+class Moves:
+    """Three directions for each of P problems, 1 long: where to go next, and the last two moves."""
+
+    def __init__(self, space: Rows, count: int, kind: torch.dtype) -> None:
+        """Begin with no directions, for COUNT problems, in the type KIND."""
+        self.weights = torch.zeros(count, 3, space.width, dtype=kind, device=space.device)
+        self.images = torch.zeros(count, 3, space.count, dtype=kind, device=space.device)
+
+    def put(self, place: int, some: Tensor, weights: Tensor, images: Tensor) -> None:
+        """Take WEIGHTS (L, width) and their IMAGES (L, N) as direction PLACE of SOME (L,)."""
+        norm = weights.norm(dim=1, keepdim=True)
+        factor = torch.where(norm > 0, 1 / norm, 0)
+        self.weights[some, place] = (weights * factor).to(self.weights.dtype)
+        self.images[some, place] = (images * factor).to(self.images.dtype)
+
+    def append(self, some: Tensor, weights: Tensor, images: Tensor) -> None:
+        """Take WEIGHTS and IMAGES as the last move of SOME; the last is then the one before."""
+        self.weights[some, 2] = self.weights[some, 1]
+        self.images[some, 2] = self.images[some, 1]
+        self.put(1, some, weights, images)
+
+
+class Solutions(NamedTuple):
+    """As solver.Solutions, and the MOVES that led here from the solutions at other costs."""
+
+    weights: Tensor
+    images: Tensor
+    gaps: Tensor
+    moves: Moves
+
+
+class Search:
+    """P problems at weights that come nearer to the least of each P(w); `gaps` are as judged."""
+
+    def __init__(
+        self,
+        preconditioner: Preconditioner,
+        signs: Tensor,
+        costs: Tensor,
+        weights: Tensor,
+        images: Tensor,
+        kind: torch.dtype,
+    ) -> None:
+        """Begin at WEIGHTS and IMAGES, which are changed; steps are made in the type KIND."""
+        self.preconditioner, self.space, self.kind = preconditioner, preconditioner.space, kind
+        self.signs, self.costs, self.weights, self.images = signs, costs, weights, images
+        self.gaps = torch.full_like(costs, torch.inf)
+        self.moves = Moves(self.space, len(signs), kind)
+
+    def descend(self) -> None:
+        """Go down until all are solved, or no step of this type leads further down."""
+        exact = self.kind == torch.float64  # then each step is judged
+        live = torch.arange(len(self.signs), device=self.space.device)
+        ready = torch.full_like(live, exact, dtype=torch.bool)  # to be judged
+        failed = torch.zeros_like(live)
+        value, gap = torch.full_like(self.gaps, torch.inf), torch.full_like(self.gaps, torch.inf)
+        for step in range(MAX_STEPS):
+            if step % RENEWED == 0:
+                inverse = self.preconditioner.inverse(self.signs, self.costs, self.images)
+            judged, walking = live[ready[live]], live[~ready[live]]
+            going, ended = [], torch.zeros_like(ready)
+            if len(judged) and (not len(walking) or (step + 1) % JUDGED == 0):
+                descent, new = self.judge(judged)
+                here = self.gaps[judged]
+                failed[judged] += 1
+                if exact:
+                    better = (new < value[judged] * (1 - 1e-13)) | (here < gap[judged] / 2)
+                    failed[judged[better]] = 0
+                    value[judged[better]], gap[judged[better]] = new[better], here[better]
+                else:
+                    ready[judged], value[judged] = False, torch.inf
+                on = (here > 1) & (failed[judged] <= (PATIENCE if exact else TRIALS))
+                ended[judged[~on]] = True
+                going.append((judged[on], descent[on].to(self.kind)))
+            if len(walking):
+                force, new, allowed = self.force(walking, self.kind)
+                descent = (self.space.combination(force) - self.weights[walking]).to(self.kind)
+                near = (descent**2).sum(1) / 2 <= NEAR * allowed
+                on = ~near & (new < value[walking])
+                ended[walking[~near & ~on]] = True
+                ready[walking], value[walking] = near, new
+                going.append((walking[on], descent[on]))
+            live = live[~ended[live]]
+            if not len(live):
+                break
+            if going:
+                some, descents = (torch.cat(each) for each in zip(*going, strict=True))
+                if len(some):
+                    self.step(some, descents, inverse)
+
+    def judge(self, some: Tensor) -> tuple[Tensor, Tensor]:
+        """Return minus the gradient (L, width) and P(w) of SOME (L,), float64; set their gaps."""
+        self.images[some] = self.space.image(self.weights[some])
+        force, value, allowed = self.force(some, torch.float64)
+        descent = self.space.combination(force) - self.weights[some]
+        self.gaps[some] = (descent**2).sum(1) / 2 / allowed
+        return descent, value
+
+    def force(self, some: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a_i (L, N) in the type KIND, P(w) and the gap that is allowed, of SOME (L,)."""
+        force = torch.empty(len(some), self.space.count, dtype=kind, device=some.device)
+        value, allowed = torch.empty_like(self.gaps[some]), torch.empty_like(self.gaps[some])
+        for here, part in self._chunks(some):
+            sign, image = self.signs[part], self.images[part]
+            c = solver.curvature(sign, self.costs[part])
+            error = (1 - sign * image).clamp_(min=0)
+            pushed = c * error
+            force[here] = pushed * sign
+            value[here] = ((self.weights[part] ** 2).sum(1) + (pushed * error).sum(1)) / 2
+            allowed[here] = solver.allowed(
+                value[here],
+                image.var(1, correction=0),
+                self.preconditioner.spread,
+                (c * (error > 0)).sum(1),
+                pushed.sum(1),
+                torch.where(self.costs[part] < BELOW, STRICT * solver.ORDER, solver.ORDER),
+            )
+        return force, value, allowed
+
+    def step(self, some: Tensor, descents: Tensor, inverse: Inverse) -> None:
+        """Move SOME (L,), minus whose gradients are DESCENTS (L, width), by about INVERSE."""
+        step = inverse.apply(some, descents)
+        image = self.space.image(step, self.signs[some])
+        for here, part in self._chunks(some):
+            self.moves.put(0, part, step[here], image[here])
+            slopes = -(self.moves.weights[part] @ descents[here, :, None])[:, :, 0]
+            self.moves.append(part, *self._to_least(part, self.moves, slopes))
+
+    def extrapolate(self, moves: Moves) -> None:
+        """Go where P is least among the weights and the last two MOVES, from cost to cost."""
+        for _here, part in self._chunks(torch.arange(len(self.signs), device=self.space.device)):
+            weights, images = self.weights[part], self.images[part]
+            moves.put(0, part, weights, images)
+            force = solver.coefficients(self.signs[part], self.costs[part], images)
+            own = moves.weights[part] @ weights[:, :, None].to(self.kind)
+            others = moves.images[part] @ force[:, :, None].to(self.kind)
+            self._to_least(part, moves, (own - others)[:, :, 0])
+
+    def _to_least(self, part: Tensor, moves: Moves, slopes: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the problems PART (L,) where P is about least along the directions of MOVES.
+
+        SLOPES (L, 3) are the derivatives of P along them. Returns what is added to the weights
+        (L, width) and the images (L, N).
+        """
+        weights, images = moves.weights[part], moves.images[part]
+        products = weights @ weights.transpose(1, 2)
+        y = least(self.signs[part], self.costs[part], self.images[part], slopes, products, images)
+        step, change = (y[:, None] @ weights)[:, 0], (y[:, None] @ images)[:, 0]
+        self.weights[part] += step
+        self.images[part] += change
+        return step, change
+
+    def _chunks(self, some: Tensor) -> Iterable[tuple[slice, Tensor]]:
+        """Yield (which of them, their numbers) of the problems SOME (L,), a few at a time."""
+        size = max(1, CACHED // self.space.count)
+        for start in range(0, len(some), size):
+            yield slice(start, start + size), some[start : start + size]
+
+
+def least(
+    signs: Tensor,
+    costs: Tensor,
+    images: Tensor,
+    slopes: Tensor,
+    products: Tensor,
+    directions: Tensor,
+) -> Tensor:
+    """Return y (L, K), where P(w + sum_j y_j v_j) is about least, by damped Newton steps in y.
+
+    IMAGES (L, N) are those of w, of problems with SIGNS (L, N) and COSTS (L,). SLOPES (L, K) are
+    the derivatives of P by y at 0, PRODUCTS (L, K, K) v_i.v_j, DIRECTIONS (L, K, N) the images of
+    the v; all in the type of SLOPES. What P falls by is summed from differences: P is rounded.
+    """
+    kind = slopes.dtype
+    c, sign = solver.curvature(signs, costs).to(kind), signs.to(kind)
+    margin = (1 - signs * images).to(kind)
+    start = error = margin.clamp(min=0)
+    ridge = RIDGE[kind] * torch.eye(slopes.shape[1], dtype=kind, device=slopes.device)
+    y, fall, gradient = torch.zeros_like(slopes), torch.zeros_like(slopes[:, 0]), slopes
+    for _ in range(NEWTON):
+        bent = (directions * (c * (error > 0))[:, None]) @ directions.transpose(1, 2) + products
+        size = bent.diagonal(dim1=1, dim2=2).clamp(min=1e-30).rsqrt()
+        scaled = bent * size[:, :, None] * size[:, None] + ridge
+        step = -size * torch.linalg.solve(scaled, size * gradient)
+        done = -(step * gradient).sum(1) / 2 <= ENOUGH * fall  # of the problems, (L,)
+        if done.all():
+            break
+        for _ in range(HALVINGS):
+            new = torch.where(done[:, None], y, y + step)
+            change = sign * (new[:, None] @ directions)[:, 0]
+            error = (margin - change).clamp_(min=0)
+            bend = (products @ new[:, :, None])[:, :, 0]
+            terms = (error - start) * (error + start) + 2 * start * change
+            fallen = -((slopes + bend / 2) * new).sum(1) - (c * terms).sum(1) / 2
+            better = ~done & (fallen > fall)
+            y = torch.where(better[:, None], new, y)
+            fall = torch.where(better, fallen, fall)
+            done = done | better
+            if done.all():
+                break
+            step = step / 4
+        change = sign * (y[:, None] @ directions)[:, 0]
+        error = (margin - change).clamp_(min=0)
+        gradient = (
+            slopes
+            + (products @ y[:, :, None])[:, :, 0]
+            - (directions @ (c * sign * (error - start))[:, :, None])[:, :, 0]
+        )
+    return y
+
+
+def solve(
+    preconditioner: Preconditioner,
+    signs: Tensor,
+    costs: Tensor,
+    start: Solutions | None = None,
+) -> Solutions:
+    """Return the Solutions of the problems of SIGNS (P, N) int8 and COSTS (P,) float64.
+
+    START are those of the same problems at other costs; what it holds is written over. A gap
+    exceeds 1 where rounding or the limit of steps came first. Raises Halted if the space is.
+    """
+    space, count = preconditioner.space, len(signs)
+    if start is None:
+        weights = torch.zeros(count, space.width, dtype=torch.float64, device=space.device)
+        images = torch.zeros(count, space.count, dtype=torch.float64, device=space.device)
+        moves = Moves(space, count, torch.float32)
+    else:
+        weights, images, moves = start.weights.clone(), start.images.clone(), start.moves
+    search = Search(preconditioner, signs, costs, weights, images, torch.float32)
+    if start:
+        search.extrapolate(moves)
+    search.descend()
+    left = (search.gaps > 1).nonzero()[:, 0]
+    if len(left):
+        some = weights[left], images[left]
+        exact = Search(preconditioner, signs[left], costs[left], *some, torch.float64)
+        exact.descend()
+        weights[left], images[left], search.gaps[left] = *some, exact.gaps
+    if start:
+        for p in range(count):
+            change = weights[p] - start.weights[p], images[p] - start.images[p]
+            moves.append(torch.tensor([p], device=space.device), *(each[None] for each in change))
+    return Solutions(weights, images, search.gaps, moves)
