@@ -12,7 +12,7 @@ RUN := $(VENV)/bin
 OUTSIDE := $(PATH)
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help setup demo demo-detection demo-normals evidence bench test golden test-slow test-all lint clean voc07
+.PHONY: help setup demo demo-detection demo-normals evidence scaling bench test golden test-slow test-all lint clean voc07
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^# ----/ { print "" } /^[a-z0-9%.-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' \
@@ -149,6 +149,10 @@ demo/normals.png: demo/jigsaw-normals.jsonl
 
 evidence: $(STAMP) ## Pretexts, labels and no training compared on generated scenes, 3 seeds (40 minutes).
 	benchmarks/evidence
+
+scaling: $(STAMP) ## Curves over images, network and |P| (2 hours; HOURS=8, PHOTOS=folder, VOC=folder).
+	@$(MAKE) --no-print-directory -f benchmarks/scaling.mk all || { $(MAKE) -f benchmarks/scaling.mk page; exit 1; }
+	@$(MAKE) --no-print-directory -f benchmarks/scaling.mk page
 
 bench: $(STAMP) ## Our speed, what else one would use, and their ratio (15 minutes; nothing else running).
 	$(RUN)/python benchmarks/bench.py

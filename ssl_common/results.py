@@ -64,13 +64,15 @@ MEASUREMENT = (
 )
 # Where a record comes from, and which of its fields are inferred; time_* are of it too.
 PROVENANCE = table({TEXTS: "argv inferred", TEXT: "version time_utc"})
+# What the network took to train, as --tag says it: neither measured here nor part of what decides.
+COST = table({POSITIVE: "hours", TEXT: "hardware"})
 # What a command finds in its input, or its options decide.
 CONDITIONS = tasks.OTHER.conditions | table({
     TEXT: "task metric train_manifest train_labels dtype test_manifest",
     COUNT: "train_images test_images seen",
     DIGESTS: "inputs",
 })  # fmt: skip
-FIELDS = SUBJECT | SETTINGS | MEASUREMENT | PROVENANCE | CONDITIONS
+FIELDS = SUBJECT | SETTINGS | MEASUREMENT | PROVENANCE | COST | CONDITIONS
 # What --tag cannot set: that, and what is of a file rather than of a result.
 COMMANDS_OWN = {*MEASUREMENT, *PROVENANCE, *CONDITIONS, "format", "converted", "left_out", "drawn"}
 
@@ -96,14 +98,14 @@ def check(record: Record, where: str) -> None:
 def identity(record: Record) -> dict[str, Any]:
     """Return {field: value} of what decided the value of RECORD, a null as if it were not there.
 
-    That is all but the measurement itself, as its task declares it, and where the record comes
-    from. A field of an object is one by itself, inputs.svm.
+    That is all but the measurement itself, as its task declares it, what the network took to train,
+    and where the record comes from. A field of an object is one by itself, inputs.svm.
     """
     measured, fields = tasks.find(record.get("task")).measured, {}
     for name, value in record.items():
         if name in MEASUREMENT or name in measured:
             continue
-        if name in PROVENANCE or name.startswith("time_"):
+        if name in PROVENANCE or name in COST or name.startswith("time_"):
             continue
         inner = value if isinstance(value, dict) else {"": value}
         for key, each in inner.items():

@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from ssl_common.models import inputs, states, timm_backbones
-from ssl_common.models.alexnet import AlexNet, AlexNetLab, AlexNetStride4
+from ssl_common.models.alexnet import (
+    AlexNet,
+    AlexNetHalf,
+    AlexNetHalfLab,
+    AlexNetLab,
+    AlexNetStride4,
+)
 from ssl_common.models.backbones import Backbone
 from ssl_common.models.caffenet import CaffeNet
 from ssl_common.models.resnet import ResNet50, ResNet50Lab
@@ -17,7 +23,10 @@ from ssl_common.streams import DataError
 
 TRUNKS: dict[str, type[StagedTrunk]] = {
     kind.name: kind
-    for kind in (AlexNet, AlexNetStride4, AlexNetLab, CaffeNet, ResNet50, ResNet50Lab)
+    for kind in (
+        *(AlexNet, AlexNetStride4, AlexNetLab, AlexNetHalf, AlexNetHalfLab),
+        *(CaffeNet, ResNet50, ResNet50Lab),
+    )
 }
 
 
