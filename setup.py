@@ -34,6 +34,7 @@ COMMANDS = [
     "train-normals",
     "eval-normals",
     "show-normals",
+    "fit-scaling",
     "report",
 ]
 

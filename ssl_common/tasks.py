@@ -23,7 +23,7 @@ from ssl_common.fields import (
     Record,
     Unit,
 )
-from ssl_common.schema import Mapping, integers, numbers
+from ssl_common.schema import Mapping, display, integers, numbers
 
 UNKNOWN = "?"  # in tables, for what a record does not say
 LAYER = ("layer", "shape")  # fields of any task that differ from layer to layer
@@ -100,6 +100,8 @@ class Task:
     OF_A_LAYER are the fields that differ from layer to layer of one network.
     TRUTH are the fields that say what was measured against; they are shown with the data set, and
     values that differ in one are never compared.
+    RULES {field: usual value} are other fields that change what is measured, as the pixels or who
+    chose the cost: no more are values compared that differ in one; what is unusual is shown.
     MINOR are the fields that a label shows last, if other fields do not tell two rows apart.
     COMPANIONS {field: fields} change along with a field that a plot has as its axis.
     """
@@ -113,12 +115,19 @@ class Task:
     of_a_seed: tuple[str, ...] = ()
     of_a_layer: tuple[str, ...] = LAYER
     truth: tuple[str, ...] = ()
+    rules: Map[str, object] = field(default_factory=dict)
     minor: tuple[str, ...] = ()
     companions: Map[str, tuple[str, ...]] = field(default_factory=dict)
 
     def data(self, record: Record) -> str:
-        """Return the data set of RECORD and what it was measured against: nyuv2, ladicky."""
+        """Return the data set of RECORD and what it was measured against: nyuv2, ladicky.
+
+        And by what rule, where that is not the usual one: voc2007, cost_from=test.
+        """
         truths = [str(record[name]) for name in self.truth if record.get(name)]
+        for name, usual in self.rules.items():
+            if record.get(name) not in (None, usual):
+                truths.append(f"{name}={display(record[name])}")
         return ", ".join([str(record.get("data_set") or UNKNOWN), *truths])
 
     def metric(self, name: str) -> Metric:
@@ -179,6 +188,7 @@ SVM = Task(
     measured=_FITS | fields.table({COUNT: "bootstrap", INDEX: "bootstrap_left_out bootstrap_seed"}),
     seeds=("seed", "svm_seed"),
     of_a_layer=_FILES_OF_A_LAYER,
+    rules={"cost_from": "folds"},
     minor=("train_dtype",),
 )
 
@@ -197,6 +207,7 @@ LOW_SHOT = Task(
     seeds=("seed", "svm_seed", "sample_seed"),
     of_a_seed=("samples_digest",),
     of_a_layer=_FILES_OF_A_LAYER,
+    rules={"cost_from": "test"},  # the paper's
     minor=("train_dtype",),
     companions={"k": ("samples",)},
 )
@@ -208,6 +219,7 @@ LINEAR = Task(
     measured={"top_5": PERCENT.entry()},
     seeds=("seed", "linear_seed"),
     of_a_seed=("inputs.model",),
+    rules={"warp": False},
 )
 
 
@@ -302,6 +314,7 @@ def _union(tasks: Collection[Task]) -> Task:
         of_a_seed=_names(task.of_a_seed for task in tasks),
         of_a_layer=_names(task.of_a_layer for task in tasks),
         truth=_names(task.truth for task in tasks),
+        rules={},
         minor=_names(task.minor for task in tasks),
         companions={k: v for task in tasks for k, v in task.companions.items()},
     )

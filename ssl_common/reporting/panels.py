@@ -23,7 +23,11 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
     "batch": ("micro_batch", "steps", "warm_up"),
     "train_images": ("train_manifest", "train_labels"),
     "test_images": ("test_manifest", "inputs.manifest"),
+    "visits": ("steps", "batch", "micro_batch", "epochs", "warm_up"),
+    "hours": ("steps", "batch", "micro_batch", "epochs", "warm_up"),
 }
+NAMED = ("arch",)  # fields that a plot may be against though they hold names
+OF_THE_NETWORK = ("svm", "low-shot")  # whose steps and batch are those of the pre-training
 
 Place = Any  # of a point on the x axis: the name of a layer, or a number
 Points = Mapping[Place, Sequence[float]]  # {place: a value for each seed}
@@ -33,7 +37,9 @@ Intervals = dict[Place, tuple[float, float]]  # {place: (least, most) that a val
 class Line(NamedTuple):
     """A line of a panel: the POINTS of a network, and the published ones, PAPER, beside them.
 
-    INTERVALS are those of 95% of the points of a single seed whose records have one.
+    INTERVALS are those of 95% of the points of a single seed whose records have one. SETTING is
+    what all its points have in common of what decided them, PLACES are where the records of each
+    stand.
     """
 
     label: str
@@ -41,6 +47,8 @@ class Line(NamedTuple):
     paper_label: str
     paper: Points
     intervals: Intervals
+    setting: Mapping[str, Any] = {}
+    places: Mapping[Place, Sequence[str]] = {}
 
     @property
     def means(self) -> dict[Place, float]:
@@ -93,12 +101,25 @@ def _members(rows: Iterable[Row], against: str | None) -> tuple[list[_Member], i
         values = {
             layer: value
             for layer, value in row.values.items()
-            if not against or number(row.records[layer].get(against)) is not None
+            if not against or place_of(row.records[layer], against) is not None
         }
         left_out += len(row.values) - len(values)
         if values:
             members.append(_Member(row._replace(values=values), paper_row(row)))
     return members, left_out
+
+
+def place_of(record: Record, against: str) -> Place | None:
+    """Return where RECORD stands on an axis of AGAINST, None where it does not say.
+
+    The image visits of a network are its steps times the images of each.
+    """
+    if against in NAMED:
+        return record.get(against)
+    if against == "visits" and record.get("task") in OF_THE_NETWORK:
+        steps, batch = number(record.get("steps")), number(record.get("batch"))
+        return steps * batch if steps and batch else number(record.get(against))
+    return number(record.get(against))
 
 
 def number(value: Any) -> float | None:
@@ -147,7 +168,7 @@ def _seedless(row: Row, against: str | None) -> dict[str, Any]:
 def _point(row: Row, against: str | None) -> tuple:
     """Return where in a line ROW stands, and for which seeds."""
     record = _best_record(row)
-    x = number(record.get(against)) if against else None
+    x = place_of(record, against) if against else None
     return x, *map(record.get, tasks.find(row.task).seeds)
 
 
@@ -178,12 +199,13 @@ def _panel(groups: Sequence[Sequence[_Member]], against: str | None) -> Panel:
     common = [_common([member.row for member in group], against) for group in groups]
     labels = told_apart([label(each) for each in common], common, tasks.find(row.task))
     lines = []
-    for group, text in zip(groups, labels, strict=True):
+    for group, text, setting in zip(groups, labels, common, strict=True):
         papers = [member.paper for member in group if member.paper]
         paper_label = f"paper: {label(_common(papers, against))}" if papers else ""
         points, paper = line_of(group, against)
         known = _intervals([member.row for member in group], points, against)
-        lines.append(Line(text + _seeds(points), points, paper_label, paper, known))
+        where = _places([member.row for member in group], against)
+        lines.append(Line(text + _seeds(points), points, paper_label, paper, known, setting, where))
     return Panel(row.task, row.data_set, row.measure, lines)
 
 
@@ -193,9 +215,19 @@ def _intervals(rows: Iterable[Row], points: Points, against: str | None) -> Inte
     for row in rows:
         layers = [row.best()[0]] if against else list(row.values)
         for layer in layers:
-            place = number(_best_record(row)[against]) if against else layer
+            place = place_of(_best_record(row), against) if against else layer
             if (interval := row.interval(layer)) and len(points[place]) == 1:
                 found[place] = interval
+    return found
+
+
+def _places(rows: Iterable[Row], against: str | None) -> dict[Place, list[str]]:
+    """Return {place of a point: where the records of its values stand} of ROWS."""
+    found: dict[Place, list[str]] = {}
+    for row in rows:
+        for layer in [row.best()[0]] if against else list(row.values):
+            place = place_of(_best_record(row), against) if against else layer
+            found.setdefault(place, []).append(row.place(layer))
     return found
 
 
@@ -216,7 +248,7 @@ def _line_by_field(members: Iterable[_Member], against: str) -> tuple[Points, Po
     points: dict[Place, list[float]] = {}
     paper: dict[Place, list[float]] = {}
     for row, published in members:
-        x = number(_best_record(row)[against])
+        x = place_of(_best_record(row), against)
         points.setdefault(x, []).append(row.best()[1])
         if published:  # its own number: 1,281,167 images where ours are a few less
             paper[_best_record(published).get(against, x)] = [published.best()[1]]

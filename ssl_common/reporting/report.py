@@ -119,6 +119,7 @@ def _row(places: Mapping[str, Place]) -> Row:
         identity={"seen": 0}
         | results.identity(first)
         | {"version": first.get("version"), "where": where},
+        places={layer: place for layer, (_record, place) in places.items()},
     )
 
 

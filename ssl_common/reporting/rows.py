@@ -15,6 +15,7 @@ UNKNOWN = tasks.UNKNOWN
 class Row(NamedTuple):
     """A row of the report: VALUES {layer: number}, RECORDS {layer: the record it was taken from}.
 
+    PLACES {layer: file:line} are where those stand.
     IDENTITY is what decided the values, with the version and where the first record stands. A
     published row has a SOURCE, where it was read; its records and identity are its setting.
     """
@@ -27,6 +28,7 @@ class Row(NamedTuple):
     records: Mapping[str, Record]
     identity: Mapping[str, Any]
     source: str | None = None
+    places: Mapping[str, str] = {}
 
     @property
     def measure(self) -> Metric:
@@ -54,6 +56,10 @@ class Row(NamedTuple):
         """Return the 95% interval of the value of LAYER, None where its record has none."""
         found = self.records.get(layer or NO_LAYER, {}).get("interval")
         return tuple(found) if found else None
+
+    def place(self, layer: str | None) -> str:
+        """Return where the record of LAYER stands, "" where that is not known."""
+        return self.places.get(layer or NO_LAYER, "")
 
     def beats(self, layer: str | None, other: "Row") -> bool:
         """Tell whether the value of LAYER is better than the best of OTHER, beyond the intervals.

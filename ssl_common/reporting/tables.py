@@ -38,20 +38,14 @@ def markdown(rows: Sequence[Row]) -> str:
     layers, sources = columns(rows), dict[str, int]()
     lines = [["task", "data set", "metric", "model", *map(legible.cell, layers), "best"]]
     lines.append(["---"] * 4 + ["---:"] * (len(layers) + 1))
-    untrained: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        if row.untrained:
-            untrained.setdefault(row.panel, []).append(row)
+    bold = standing_out(rows)
     for row in rows:
         best, value = row.best()
-        stands_out = len(row.values) > 1 and all(
-            row.beats(best, each) for each in untrained.get(row.panel, ())
-        )
         label = row.label
         if row.source:
             label += f" [{sources.setdefault(row.source, len(sources) + 1)}]"
         cells = [
-            _cell(row, layer, stands_out and layer == best) if layer in row.values else ""
+            _cell(row, layer, id(row) in bold and layer == best) if layer in row.values else ""
             for layer in layers
         ]
         names = row.task, row.data_set, row.measure.caption(), label
@@ -59,6 +53,25 @@ def markdown(rows: Sequence[Row]) -> str:
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     notes = "".join(f"{i}. {legible.cell(source)}\n" for source, i in sources.items())
     return table + (f"\n{notes}" if notes else "")
+
+
+def standing_out(rows: Iterable[Row]) -> set[int]:
+    """Return the id() of those of ROWS whose best layer is to be bold: what may be chance is not.
+
+    It is the best of several, and better than the best of each untrained network of the same panel,
+    beyond both intervals.
+    """
+    rows = list(rows)
+    untrained: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if row.untrained:
+            untrained.setdefault(row.panel, []).append(row)
+    return {
+        id(row)
+        for row in rows
+        if len(row.values) > 1
+        and all(row.beats(row.best()[0], each) for each in untrained.get(row.panel, ()))
+    }
 
 
 def tsv(rows: Sequence[Row]) -> str:
