@@ -1,5 +1,6 @@
 """report: results as a table of tasks by layers, and as a plot."""
 
+import contextlib
 import os
 
 import click
@@ -35,13 +36,16 @@ def _known_suffix(_ctx, _param, path):
     metavar="FIELD",
     help="Plot the best layer against this field of the records instead, as images.",
 )
+@click.option("--html", metavar="FILE", help="Also write a page of tables, curves and laws.")
+@click.option("--log", "logs", multiple=True, metavar="FILE", help="A log of pretrain, for --html.")
+@click.option("--picture", "pictures", multiple=True, metavar="FILE", help="A picture, for --html.")
 @cli.output_option
-def main(results, form, plot, against, output):
+def main(results, form, plot, against, html, logs, pictures, output):
     """Make a table of the records in RESULTS: one row a network, one column a layer.
 
     \b
     report results.jsonl
-    report results.jsonl --plot layers.png
+    report results.jsonl --html report.html
     report results.jsonl --plot scaling.png --against images
 
     If the paper published a number for a setting, it stands below the last row of that setting.
@@ -49,24 +53,24 @@ def main(results, form, plot, against, output):
     """
     if against and not plot:
         raise click.UsageError("--against is for --plot")
-    if plot and os.path.realpath(plot) == os.path.realpath(output):
-        raise click.UsageError("--plot and -o name the same file")
-    from ssl_common.reporting import plots, report, tables
+    if (logs or pictures) and not html:
+        raise click.UsageError("--log and --picture are for --html")
+    named: dict[str, str] = {}
+    for option, path in (("--plot", plot), ("--html", html), ("-o", output)):
+        if path and named.setdefault(os.path.realpath(path), option) != option:
+            first = named[os.path.realpath(path)]
+            raise click.UsageError(f"{first} and {option} name the same file")
+    from ssl_common.reporting import report
 
     with streams.writing(output, binary=False) as stream:
         rows, summary = report.gather(results or ("-",))
-        table = tables.FORMATS[form](rows).encode()
-        if plot:
-            picture, left_out = plots.render(rows, plot, against)
-            summary += f"; {plot}"
-            summary += f" without {left_out} that lack {against}" if left_out else ""
-            with streams.writing(plot) as plot_stream:
-                plot_stream.write(picture)
-                stream.write(table)
-                stream.flush()  # a full disk leaves the plot that was there
-        else:
-            stream.write(table)
-    cli.say(summary)
+        files, told = report.files(rows, summary, plot, against, html, logs, pictures)
+        with contextlib.ExitStack() as stack:
+            for path, content in files.items():
+                stack.enter_context(streams.writing(path)).write(content)
+            stream.write(report.table(rows, form).encode())
+            stream.flush()  # a full disk leaves the files that were there
+    cli.say(told)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,38 @@ def tabulate(*paths: str, form: str = "markdown") -> str:
     return tables.FORMATS[form](gather(paths)[0])
 
 
+def table(rows: Sequence[Row], form: str) -> str:
+    """Return the table of ROWS, as report --format FORM writes it."""
+    return tables.FORMATS[form](rows)
+
+
+def files(
+    rows: Sequence[Row],
+    summary: str,
+    plot: str | None,
+    against: str | None,
+    html: str | None,
+    logs: Sequence[str],
+    pictures: Sequence[str],
+) -> tuple[dict[str, bytes], str]:
+    """Return ({path: its bytes} of the files PLOT and HTML, the line about all).
+
+    SUMMARY is that about the records; LOGS and PICTURES are for the page. Raises DataError as
+    plots.render() and page.page() do.
+    """
+    from ssl_common.reporting import page, plots  # they use the rows of this module
+
+    made, told = {}, summary
+    if plot:
+        made[plot], left_out = plots.render(rows, plot, against)
+        told += f"; {plot}"
+        told += f" without {left_out} that lack {against}" if left_out else ""
+    if html:
+        made[html] = page.page(rows, summary, logs, pictures).encode()
+        told += f"; {html}"
+    return made, told
+
+
 def _check(record: Record, where: str) -> None:
     """Raise DataError, naming WHERE, if RECORD is not a result."""
     if not isinstance(record.get("task"), str) or record.get("value") is None:

@@ -156,7 +156,8 @@ def _drawn(
         scale = np.sqrt(noise.freedom / rng.chisquare(noise.freedom, draws))
     drawn = best.at(sizes) + scale[:, None] * rng.normal(0, deviations, (draws, len(sizes)))
     fitted = laws.fit(sizes, np.maximum(drawn, LEAST), deviations)
-    return _Drawn(best, fitted, float(best.at([ahead])[0, 0]), fitted.at([ahead])[:, 0])
+    there = np.array([ahead])
+    return _Drawn(best, fitted, float(best.at(there)[0, 0]), fitted.at(there)[:, 0])
 
 
 def _error(metric: Metric, value: float) -> float:
