@@ -31,7 +31,7 @@ $(STAMP): setup.py
 
 # Each step of the demo is a file: a rerun makes what is missing, and an interrupted one goes on.
 demo: $(STAMP) ## A puzzle learned on generated scenes, a table and two pictures (3 minutes).
-	@$(MAKE) --silent --no-print-directory demo/results.png demo/puzzles.png
+	@$(MAKE) --silent --no-print-directory demo/results.png demo/report.html
 	@echo
 	@report -q demo/random.jsonl demo/jigsaw.jsonl
 	@echo
@@ -54,7 +54,7 @@ demo/train.tsv demo/test.tsv &: demo/scenes.tsv
 demo/jigsaw.pt: demo/train.tsv demo/p20.npy
 	@echo '3. AlexNet learns to name the shuffle; labels are not used (1 to 2 minutes)'
 	@pretrain -q jigsaw $< --permutations demo/p20.npy --batch 25 --epochs 9 -o $@ \
-		| docs/demo-bar
+		| tee demo/jigsaw.log.jsonl | docs/demo-bar
 
 demo/jigsaw.jsonl: demo/jigsaw.pt demo/test.tsv demo/train.tsv
 	$(call measure,$<,jigsaw)
@@ -80,6 +80,10 @@ demo/results.png: demo/jigsaw.jsonl demo/random.jsonl
 
 demo/puzzles.png: demo/jigsaw.pt demo/test.tsv
 	@show-pretext -q jigsaw demo/jigsaw.pt $$(head -n 3 demo/test.tsv | cut -f 1) -o $@
+
+demo/report.html: demo/random.jsonl demo/jigsaw.jsonl demo/puzzles.png
+	@report -q demo/random.jsonl demo/jigsaw.jsonl --html $@ --log demo/jigsaw.log.jsonl \
+		--picture demo/puzzles.png > /dev/null
 
 # Detection on the same scenes: 100 to learn from, 50 to measure on, by Faster R-CNN with a small head.
 demo-detection: $(STAMP) ## Boxes: Faster R-CNN on the untrained network and on the puzzle's (10 minutes).
@@ -151,7 +155,7 @@ evidence: $(STAMP) ## Pretexts, labels and no training compared on generated sce
 	benchmarks/evidence
 
 scaling: $(STAMP) ## Curves over images, network and |P| (2 hours; HOURS=8, PHOTOS=folder, VOC=folder).
-	@$(MAKE) --no-print-directory -f benchmarks/scaling.mk all || { $(MAKE) -f benchmarks/scaling.mk page; exit 1; }
+	@$(MAKE) --no-print-directory -f benchmarks/scaling.mk all
 	@$(MAKE) --no-print-directory -f benchmarks/scaling.mk page
 
 bench: $(STAMP) ## Our speed, what else one would use, and their ratio (15 minutes; nothing else running).

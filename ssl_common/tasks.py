@@ -127,7 +127,8 @@ class Task:
         truths = [str(record[name]) for name in self.truth if record.get(name)]
         for name, usual in self.rules.items():
             if record.get(name) not in (None, usual):
-                truths.append(f"{name}={display(record[name])}")
+                value = record[name]
+                truths.append(f"{name}={value if isinstance(value, str) else display(value)}")
         return ", ".join([str(record.get("data_set") or UNKNOWN), *truths])
 
     def metric(self, name: str) -> Metric:

@@ -32,7 +32,9 @@ def test_every_line_of_the_demo_s_end_fits_a_terminal_and_names_what_make_makes(
     text = said("demo-next")
     makefile = (CHECKOUT / "Makefile").read_text()
     named = set(re.findall(r"demo/[\w.]+\.\w+", text))
-    assert named == {"demo/jigsaw.pt", "demo/results.png", "demo/puzzles.png", "demo/p20.npy"}
+    files = "jigsaw.pt results.png puzzles.png p20.npy report.html"
+    assert named == {f"demo/{name}" for name in files.split()}
+    assert text.splitlines()[-1].endswith(" demo/report.html")
     assert all(f"{path}:" in makefile for path in named)
 
 

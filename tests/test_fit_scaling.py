@@ -49,7 +49,7 @@ def test_a_law_without_noise_is_found(limit, exponent):
 def test_the_fit_is_that_of_an_optimiser_from_many_starts():
     rng = np.random.default_rng(0)
     sizes, noise = np.array([1.0, 4, 16, 64, 256]), np.array([0.4, 0.4, 0.8, 0.4, 0.6])
-    for _case in range(8):
+    for _case in range(5):
         errors = law(sizes, 20, 15, rng.uniform(0.1, 1)) + rng.normal(0, noise)
         middle = np.exp(np.log(errors).mean())
 
@@ -61,7 +61,7 @@ def test_the_fit_is_that_of_an_optimiser_from_many_starts():
             return np.where(away <= 3, away**2 / 2, 3 * (away - 1.5)).sum()
 
         bounds = [1e-9, 1e-9, 0.01], [100, 100, 4.5]
-        starts = [[e, 10, a] for e in (1e-3, 10, 20, 30) for a in (0.02, 0.1, 0.3, 1, 3)]
+        starts = [[e, 10, a] for e in (1e-3, 15, 30) for a in (0.05, 0.3, 1.5)]
         best = min(
             loss(least_squares(off, start, bounds=bounds, loss="linear").fun) for start in starts
         )

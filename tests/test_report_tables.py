@@ -124,6 +124,7 @@ DOES_NOT = {
     "objects_ignored": 1, "detections": 9, "detections_left_out": 1,
     **dict.fromkeys(tasks.NORMALS.measured, 9), **dict.fromkeys(tasks.FINETUNE.measured, 9),
     "unseen": ["cow"], "seen_by": "paths", "fits": 9, "unconverged": 9, "argv": ["eval-svm"],
+    "hours": 9, "hardware": "8 x V100",
     "version": "9", "inferred": ["seed"], "time_utc": "now", "time_of_day": "noon",
 }  # fmt: skip
 

@@ -13,7 +13,9 @@ from ssl_common.training import plan
 @click.argument("pretext", type=click.Choice(list(OPTIONS)))
 @cli.input_argument("manifest")
 @cli.declared_by_kind(OPTIONS, by="pretext", name="pretext_options")
-@click.option("--arch", default="alexnet", help="Network to train: alexnet or resnet50.")
+@click.option(
+    "--arch", default="alexnet", help="Network to train: alexnet, resnet50 or alexnet-half."
+)
 @click.option(
     "--recipe",
     type=click.Choice(NAMES),
