@@ -88,6 +88,7 @@ def test_what_rises_has_a_flat_law():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     "sizes", [[1, 10, 50, 100], [1, 3, 10, 30, 100]], ids=["4 sizes", "5 sizes"]
 )

@@ -34,7 +34,7 @@ FITTED = 8  # curves whose laws are fitted for a page; the rest is fit-scaling's
 DRAWS = 1000
 CHARTS = 60  # of one axis
 POINTS = 60  # of a training curve
-PICTURES = 90_000  # pixels, of all pictures
+PICTURES = 120_000  # pixels, of all pictures
 Laws = dict[tuple[tuple[str, str, str], str], dict[str, Any]]  # of (panel, label of a line)
 FIGURE_SPACE = "\u2007"  # as wide as a digit: it stands in for a right alignment
 # Fields of a record that its entry shows elsewhere, or that are long.

@@ -1,5 +1,6 @@
 """A row of the report: the values of a network on a task and data set, by layer."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +11,12 @@ from ssl_common.tasks import Metric
 NO_LAYER = "-"  # the column of a value that belongs to no layer
 BEST = "best"  # where a published row gives only the best layer
 UNKNOWN = tasks.UNKNOWN
+
+
+@functools.cache
+def _measure(task: str, metric: str) -> Metric:
+    """Return METRIC of TASK: a report asks it for every number."""
+    return tasks.find(task).metric(metric)
 
 
 class Row(NamedTuple):
@@ -33,7 +40,7 @@ class Row(NamedTuple):
     @property
     def measure(self) -> Metric:
         """The metric, with its unit and direction."""
-        return tasks.find(self.task).metric(self.metric)
+        return _measure(self.task, self.metric)
 
     @property
     def panel(self) -> tuple[str, str, str]:
