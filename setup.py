@@ -66,6 +66,7 @@ setup(
         "timm": ["timm>=1.0.31"],
         "test": [
             "h5py>=3.10",
+            "html5lib>=1.1",
             "hypothesis>=6.100",
             "mypy>=1.15",
             "pycocotools>=2.0.8",

@@ -31,7 +31,7 @@ jigsaw = $(foreach n,$(1),$(foreach a,alexnet alexnet-half,$(foreach p,20 200,ji
 colour = $(foreach n,$(1),colorization.alexnet-half.10.$(n).$(2))
 untrained = $(foreach a,alexnet alexnet-half alexnet-half-lab,random.$(a).0.0.$(1))
 ENDS := 8 1
-POINTS := $(call jigsaw,$(ENDS),0) $(call colour,$(ENDS),0) $(call untrained,0) \
+POINTS := $(call jigsaw,$(ENDS),0) $(call untrained,0) $(call colour,$(ENDS),0) \
 	$(call jigsaw,2 4,0) $(call colour,4,0) \
 	$(foreach s,$(SEEDS),$(call jigsaw,$(ENDS),$(s)) $(call colour,$(ENDS),$(s)) $(call untrained,$(s)))
 
