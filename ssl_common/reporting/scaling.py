@@ -69,7 +69,7 @@ def of_line(
         "seeds": [len(line.points[size]) for size in sizes],
     }
     if len(sizes) < FEWEST or sizes[0] <= 0:
-        few = f"{len(sizes)} sizes: a law needs {FEWEST}"
+        few = f"{len(sizes)} size{'s' * (len(sizes) > 1)}: a law needs {FEWEST}"
         return found | {"text": few if sizes[0] > 0 else "a size of 0 has no law"}
     if panel.metric.unit is None and panel.metric.better == "higher":
         return found | {"text": f"{panel.metric.name} has no best value: no error, no law"}
