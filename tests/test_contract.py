@@ -90,7 +90,7 @@ EXAMPLES = {
     ),
     "eval-normals": Example("normals.pt -j 0 views-test.tsv", "views-test.tsv"),
     "show-normals": Example("normals.pt -n 1 views-test.tsv", "views-test.tsv", binary=True),
-    "fit-scaling": Example("results.jsonl", "results.jsonl"),
+    "fit-scaling": Example("results.jsonl --against seed", "results.jsonl"),
     "report": Example("results.jsonl", "results.jsonl"),
 }
 
