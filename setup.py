@@ -34,6 +34,9 @@ COMMANDS = [
     "train-normals",
     "eval-normals",
     "show-normals",
+    "record-navigation",
+    "train-navigator",
+    "eval-navigator",
     "report",
 ]
 
@@ -59,6 +62,7 @@ setup(
     ],
     extras_require={
         "coco": ["faster-coco-eval>=1.7"],
+        "navigation": ["gymnasium>=1.0", "stable-baselines3>=2.6", "vizdoom>=1.3"],
         "nyuv2": ["h5py>=3.10"],
         "plot": ["matplotlib>=3.8"],
         "proposals": ["opencv-contrib-python-headless>=4.10.0.84"],
