@@ -584,6 +584,34 @@ NORMALS = Format(
     limits={"K": (2, 1000)},
 )
 
+NAVIGATOR = Format(
+    "a navigator",
+    "name a finished one, or train it again with train-navigator",
+    _tensors("train-navigator"),
+    {
+        "format": Version(1),
+        "actions": Texts("A", **LABELS),
+        "settings": Table(
+            SETTINGS
+            | {
+                "arch": Texts(),
+                "model": Texts(),
+                "method": Texts(of=("cloning", "ppo")),
+                "seed": integers(least=0),
+                "side": integers(least=1),
+                "runs": integers(least=1),
+                "actions": integers(letter="A"),
+            }
+        ),
+        "policies": State(),
+        "frozen": State(),
+        "about": Table(SIDECAR.entries),
+        "paths": integers("N", "int64", maybe=True),
+        "places": integers("N", "int64", maybe=True),
+    },
+    limits={"A": (2, 1000)},
+)
+
 CHECKPOINT = Format(
     "a checkpoint",
     "it is none that a run can go on from",

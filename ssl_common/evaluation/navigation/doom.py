@@ -178,9 +178,9 @@ class Doom:
         self.length += math.dist(place, self.place)
         self.place = place
         found: dict[str, Any] = {"path_length": self.length}
-        if self.guide and (terminated or truncated):
-            found["success"] = terminated and not truncated and not self.game.is_player_dead()
-        elif self.guide:
+        if self.guide:
+            found["success"] = terminated and not self.game.is_player_dead()
+        if self.guide and not (terminated or truncated):
             found["expert"] = self._expert(self.guide.turn(place, angle))
         return found
 

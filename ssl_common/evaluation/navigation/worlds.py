@@ -218,7 +218,7 @@ class World:
                 raise self._error(f"a reply of more than {LONGEST:,} bytes without an end of line")
             self._read()
         try:
-            said = containers.json_object(self._bytes(end + 1), "a reply")
+            said = containers.json_object(bytes(self._bytes(end + 1)), "a reply")
             if isinstance(said.get("error"), str):
                 raise self._error(said["error"])
             return formats.REPLY.check(said, "a reply")
@@ -241,11 +241,11 @@ class World:
         except OSError:
             raise self._ended() from None
 
-    def _bytes(self, count: int) -> bytes:
+    def _bytes(self, count: int) -> bytearray:
         """Return the next COUNT bytes of its output."""
         while len(self.data) < count:
             self._read()
-        taken = bytes(self.data[:count])
+        taken = self.data[:count]
         del self.data[:count]
         return taken
 
