@@ -3,7 +3,7 @@
 import click
 
 from ssl_common import cli, records, streams, values
-from ssl_common.evaluation.navigation.worlds import WorldOptions
+from ssl_common.evaluation.navigation.options import WorldOptions
 
 
 @cli.command("eval-navigator")

@@ -5,7 +5,7 @@ import contextlib
 import click
 
 from ssl_common import cli, streams, values
-from ssl_common.evaluation.navigation.worlds import WorldOptions
+from ssl_common.evaluation.navigation.options import WorldOptions
 
 
 @cli.command("record-navigation")

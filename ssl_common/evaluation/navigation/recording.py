@@ -13,7 +13,8 @@ from ssl_common import legible, records
 from ssl_common.data.manifest import Row
 from ssl_common.data.order import draws
 from ssl_common.evaluation.navigation import worlds
-from ssl_common.evaluation.navigation.worlds import RECORDING, Seen, World, WorldOptions
+from ssl_common.evaluation.navigation.options import WorldOptions
+from ssl_common.evaluation.navigation.worlds import RECORDING, Seen, World
 from ssl_common.progress import Progress
 from ssl_common.streams import DataError
 

@@ -14,7 +14,8 @@ from ssl_common.evaluation.navigation import eyes, worlds
 from ssl_common.evaluation.navigation.eyes import Eye
 from ssl_common.evaluation.navigation.intervals import interquartile_mean, interval
 from ssl_common.evaluation.navigation.policies import FRAMES, Policies, policy
-from ssl_common.evaluation.navigation.worlds import TESTING, World, WorldOptions
+from ssl_common.evaluation.navigation.options import WorldOptions
+from ssl_common.evaluation.navigation.worlds import TESTING, World
 from ssl_common.models import networks, states
 from ssl_common.progress import Progress
 from ssl_common.ranks import devices

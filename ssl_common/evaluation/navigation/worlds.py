@@ -5,13 +5,11 @@ frame out.
 """
 
 import contextlib
-import json
 import os
 import select
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ssl_common import containers, formats, legible, streams
+from ssl_common import containers, formats, legible
 from ssl_common.data.order import draws
-from ssl_common.options import OptionError, option, shared
+from ssl_common.evaluation.navigation.options import WorldOptions
 from ssl_common.processes import die_with_parent, heed
 from ssl_common.streams import DataError
 
@@ -32,65 +30,6 @@ PIECE = 1 << 16
 WAIT = 500  # milliseconds after which a signal that fell between two calls is heard
 RECORDING, TESTING, TRAINING = 1, 2, 3  # purposes, whose episodes are others
 SEEDS = 2**31  # of an episode: what every environment takes
-
-
-@dataclass(frozen=True)
-class WorldOptions:
-    """The options that say which world, and when an episode is over."""
-
-    env: str | None = option(
-        "Environment of gymnasium, imported from MODULE; or my-way-home, of ViZDoom.",
-        metavar="MODULE:ID",
-    )
-    env_args: Any = shared("env-arg")
-    obs_key: str | None = option("Observation that is the frame, of a dict.", metavar="KEY")
-    env_command: str | None = option(
-        "Program that is the world, instead: it reads actions and writes frames.", metavar="CMD"
-    )
-    max_steps: int = option(
-        "Steps after which an episode is cut off.", 400, least=1, most=1_000_000, metavar="N"
-    )
-
-    def check(self) -> None:
-        """Raise OptionError unless exactly one world is named."""
-        if bool(self.env) == bool(self.env_command):
-            raise OptionError("give --env or --env-command, one of them")
-        if self.env_command and (self.env_args or self.obs_key):
-            raise OptionError("--env-arg, --obs-key: they are of --env")
-        if self.env_command:
-            try:
-                words = shlex.split(self.env_command)
-            except ValueError as error:
-                raise OptionError(f"--env-command: {error}") from error
-            if not words:
-                raise OptionError("--env-command: no program is named")
-
-    @property
-    def name(self) -> str:
-        """What records call the world: the name of its environment, or its command."""
-        return str(self.env).rpartition(":")[2] if self.env else str(self.env_command)
-
-    def identity(self) -> str:
-        """Return the digest of all that says which world it is."""
-        said = [self.env, sorted(dict(self.env_args or {}).items()), self.obs_key]
-        said += [self.env_command, self.max_steps]
-        return streams.digest(json.dumps(said).encode())
-
-    def argv(self) -> list[str]:
-        """Return the command line of its process."""
-        if self.env_command:
-            return shlex.split(self.env_command)
-        arguments = {key: _value(text) for key, text in dict(self.env_args or {}).items()}
-        spec = {"env": self.env, "args": arguments, "obs_key": self.obs_key}
-        module = "ssl_common.evaluation.navigation.gyms"
-        return [sys.executable, "-P", "-m", module, json.dumps(spec)]
-
-
-def _value(text: str) -> Any:
-    """Return what an argument TEXT says: as JSON, or else the text."""
-    with contextlib.suppress(ValueError):
-        return containers.parse(text)
-    return text
 
 
 def episode_seed(seed: int, purpose: int, episode: int) -> int:
