@@ -67,6 +67,7 @@ setup(
         "plot": ["matplotlib>=3.8"],
         "proposals": ["opencv-contrib-python-headless>=4.10.0.84"],
         "test": [
+            "gymnasium>=1.0",
             "h5py>=3.10",
             "hypothesis>=6.100",
             "mypy>=1.15",
@@ -77,6 +78,7 @@ setup(
             "ruff>=0.9",
             "scikit-image>=0.22",
             "scipy>=1.11",
+            "stable-baselines3>=2.6",
         ],
     },
     entry_points={

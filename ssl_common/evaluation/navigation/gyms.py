@@ -104,8 +104,10 @@ class Gym:
         try:
             self.env = gymnasium.make(name, **arguments)
         except ModuleNotFoundError as error:
-            advice = INSTALL if error.name == "vizdoom" else "install it, or see PYTHONPATH"
-            raise WorldError(f"no module {error.name}: {advice}") from error
+            module = error.name or name.partition(":")[0]  # gymnasium makes an error of its own
+            known = module.partition(".")[0] == "vizdoom"
+            advice = INSTALL if known else "install it, or see PYTHONPATH"
+            raise WorldError(f"no module {module}: {advice}") from error
         space = self.env.action_space
         if not hasattr(space, "n"):
             raise WorldError(f"an action is no choice among a few, but {space}")

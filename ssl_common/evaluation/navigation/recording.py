@@ -67,7 +67,8 @@ class Summary:
         self.succeeded += bool(episode.last.success)
 
     def __str__(self) -> str:
-        said = f"{self.episodes:,} episodes, {self.frames:,} frames, {len(self.actions)} actions"
+        actions = f"{len(self.actions)} action" + "s" * (len(self.actions) != 1)
+        said = f"{self.episodes:,} episodes, {self.frames:,} frames, {actions}"
         if self.judged:
             said += f"; the expert succeeds in {self.succeeded:,} of {self.judged:,}"
         return said
