@@ -6,14 +6,13 @@
 import json
 import sys
 
-wrong, steps = (*sys.argv[1:], "nothing")[0], 0
-for line in sys.stdin:
+wrong = (*sys.argv[1:], "nothing")[0]
+for steps, line in enumerate(sys.stdin, 1):
     word, number = line.split()
     if word == "reset":
         at, goal, walked = 1 + int(number) % 4, 5 * (int(number) // 8 % 2), 0
     else:
         at, walked = min(5, max(0, at + (1 if int(number) else -1))), walked + 1
-    steps += 1
     reply = {"shape": [12, 16, 3], "reward": 1.0 if at == goal else -0.125}
     reply |= {"terminated": at == goal, "success": at == goal}
     reply |= {"distance_to_goal": abs(goal - at), "path_length": walked}

@@ -98,9 +98,7 @@ EXAMPLES = {
         "frames.tsv",
         product="new.pt",
     ),
-    "eval-navigator": Example(
-        "navigator.pt --env-command 'python corridor.py' -n 1 --max-steps 9"
-    ),
+    "eval-navigator": Example("navigator.pt --env-command 'python corridor.py' -n 1 --max-steps 9"),
     "report": Example("results.jsonl", "results.jsonl"),
 }
 

@@ -62,8 +62,10 @@ def test_every_figure(scratch, run, greedy):
     assert record["rewards"] == pytest.approx(rewards.mean(1).tolist())
     assert record["success_rates"] == pytest.approx((100 * successes.mean(1)).tolist())
     assert record["mean_reward"] == pytest.approx(stats.trim_mean(rewards.mean(1), 0.25))
-    assert record["value"] == record["success_rate"] == pytest.approx(
-        stats.trim_mean(100 * successes.mean(1), 0.25)
+    assert (
+        record["value"]
+        == record["success_rate"]
+        == pytest.approx(stats.trim_mean(100 * successes.mean(1), 0.25))
     )
     means = [np.nanmean(each) for each in ratios if not np.isnan(each).all()]
     assert record.get("path_ratios", []) == pytest.approx(means)

@@ -293,15 +293,16 @@ def test_an_environment_by_name(tmp_path, monkeypatch):
         ("nowhere:House-v0", "nowhere:House-v0: no module nowhere: install it, or see PYTHONPATH"),
         ("myhouse:House-v1", "myhouse:House-v1: .*"),
     ):
-        with worlds.several(WorldOptions(env=name), 1) as (world,), pytest.raises(
-            DataError, match=message
+        with (
+            worlds.several(WorldOptions(env=name), 1) as (world,),
+            pytest.raises(DataError, match=message),
         ):
             world.reset(0)
 
 
 @pytest.mark.skipif(not THERE("vizdoom") or not THERE("gymnasium"), reason="no vizdoom")
 def test_the_expert_finds_home_in_vizdoom():
-    """Every start of My Way Home; the way is no shorter than the straight line, and not far longer."""
+    """Two worlds show the same; the way of the expert is about as long as the shortest."""
     from ssl_common.evaluation.navigation import worlds
     from ssl_common.evaluation.navigation.options import WorldOptions
 

@@ -1,4 +1,4 @@
-"""train-navigator as a real process: it learns, resumes, repeats, and refuses what it cannot use."""
+"""train-navigator as a real process: it learns, resumes, repeats, and refuses what it cannot do."""
 
 import importlib.util
 import json
@@ -115,7 +115,7 @@ def test_what_cannot_be(scratch, run, words, status, message):
 def test_the_budget_is_told_before(scratch, run):
     """By what 64 frames take, for as many as repay it."""
     frames = (scratch / "frames.tsv").read_text().splitlines()
-    (scratch / "many.tsv").write_text("".join(f"{line}\n" for line in frames * 90)[: 40_000])
+    (scratch / "many.tsv").write_text("".join(f"{line}\n" for line in frames * 90)[:40_000])
     lines = (scratch / "many.tsv").read_text().splitlines()
     (scratch / "many.tsv").write_text("".join(f"{line}\n" for line in lines[:1280]))
     done = run(

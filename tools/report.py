@@ -4,7 +4,7 @@ import os
 
 import click
 
-from ssl_common import cli, streams
+from ssl_common import cli
 
 
 def _known_suffix(_ctx, _param, path):
@@ -35,38 +35,38 @@ def _known_suffix(_ctx, _param, path):
     metavar="FIELD",
     help="Plot the best layer against this field of the records instead, as images.",
 )
+@click.option(
+    "--curves",
+    metavar="FILE",
+    callback=_known_suffix,
+    help="Instead draw the rewards in RESULTS, logs of train-navigator, to such a file.",
+)
 @cli.output_option
-def main(results, form, plot, against, output):
+def main(results, form, plot, against, curves, output):
     """Make a table of the records in RESULTS: one row a network, one column a layer.
 
     \b
     report results.jsonl
     report results.jsonl --plot layers.png
     report results.jsonl --plot scaling.png --against images
+    report jigsaw.log.jsonl random.log.jsonl --curves rewards.png
 
     If the paper published a number for a setting, it stands below the last row of that setting.
     Of several records of the same measurement the last one counts.
     """
     if against and not plot:
         raise click.UsageError("--against is for --plot")
-    if plot and os.path.realpath(plot) == os.path.realpath(output):
-        raise click.UsageError("--plot and -o name the same file")
-    from ssl_common.reporting import plots, report, tables
+    if curves and (plot or form != "markdown"):
+        raise click.UsageError("--curves: it is of logs, and --plot and --format of records")
+    if (picture := plot or curves) and os.path.realpath(picture) == os.path.realpath(output):
+        raise click.UsageError(f"--{'plot' if plot else 'curves'} and -o name the same file")
+    from ssl_common.reporting import report, rewards
 
-    with streams.writing(output, binary=False) as stream:
-        rows, summary = report.gather(results or ("-",))
-        table = tables.FORMATS[form](rows).encode()
-        if plot:
-            picture, left_out = plots.render(rows, plot, against)
-            summary += f"; {plot}"
-            summary += f" without {left_out} that lack {against}" if left_out else ""
-            with streams.writing(plot) as plot_stream:
-                plot_stream.write(picture)
-                stream.write(table)
-                stream.flush()  # a full disk leaves the plot that was there
-        else:
-            stream.write(table)
-    cli.say(summary)
+    paths = results or ("-",)
+    if curves:
+        cli.say(rewards.write(paths, curves, output))
+    else:
+        cli.say(report.write(paths, form, plot, against, output))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def main(model, recording, method, layer, side, runs, options):
     train-navigator jigsaw.pt --method ppo --env my-way-home -o navigator.pt > log.jsonl
 
     RECORDING is a list of frames, as record-navigation writes it. MODEL is as extract-features
-    takes it, or blind, thumbnail or scratch, to compare it with. The log goes to standard output. A run that was stopped resumes when the same command is given again.
+    takes it, or blind, thumbnail or scratch, to compare it with. The log goes to standard output.
+    A run that was stopped resumes when the same command is given again.
     """
     if method == "cloning":
         plan.pieces(options, CLONING)  # a wrong one is told before torch is imported

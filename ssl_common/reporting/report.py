@@ -49,6 +49,31 @@ def gather(paths: Sequence[str]) -> tuple[list[Row], str]:
     return rows, summary
 
 
+def write(
+    paths: Sequence[str], form: str, plot: str | None, against: str | None, output: str
+) -> str:
+    """Write the table in FORM of the records in PATHS to OUTPUT; return what was done, in words.
+
+    And a picture of them to the file PLOT, if given, AGAINST a field or by layer.
+    """
+    from ssl_common.reporting import plots  # here: it is made of what stands in this module
+
+    with streams.writing(output, binary=False) as stream:
+        rows, summary = gather(paths)
+        table = tables.FORMATS[form](rows).encode()
+        if not plot:
+            stream.write(table)
+            return summary
+        picture, left_out = plots.render(rows, plot, against)
+        summary += f"; {plot}"
+        summary += f" without {left_out} that lack {against}" if left_out else ""
+        with streams.writing(plot) as plot_stream:
+            plot_stream.write(picture)
+            stream.write(table)
+            stream.flush()  # a full disk leaves the plot that was there
+    return summary
+
+
 def tabulate(*paths: str, form: str = "markdown") -> str:
     """Return the table of the records in the files PATHS, as report --format FORM writes it."""
     return tables.FORMATS[form](gather(paths)[0])

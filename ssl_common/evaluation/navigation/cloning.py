@@ -48,9 +48,7 @@ class Cloning(Objective):
     def __init__(self, actions: int, runs: int) -> None:
         self.chance = runs * math.log(actions)
 
-    def score(
-        self, network: nn.Module, batch: Any, draws: Any, lines: torch.Tensor
-    ) -> Score:
+    def score(self, network: nn.Module, batch: Any, draws: Any, lines: torch.Tensor) -> Score:
         """Return the Score of NETWORK, Policies."""
         seen, actions = batch
         scores = network(seen).float()

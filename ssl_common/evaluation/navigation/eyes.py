@@ -76,9 +76,7 @@ class NetworkEye(Eye):
         self.about = features.of_the_model(trunk, settings)
         self._open(trunk, layer or _usual(trunk), seed, runs, side or trunk.input_size, model)
 
-    def _open(
-        self, trunk: Trunk, layer: str, seed: int, runs: int, side: int, model: str
-    ) -> None:
+    def _open(self, trunk: Trunk, layer: str, seed: int, runs: int, side: int, model: str) -> None:
         self.trunk, self.layer, self.side = trunk, layer, side
         if layer not in trunk.pooling:
             raise DataError(f"{model} has no layer {layer}: it has {', '.join(trunk.pooling)}")
@@ -200,9 +198,5 @@ def restored(content: Mapping[str, Any], path: str) -> Eye:
     eye = NetworkEye.__new__(NetworkEye)
     eye.about = dict(content["about"])
     trunk = registry.unchanged(content, path, "train it again")
-    eye._open(
-        trunk, settings["layer"], settings["seed"], settings["runs"], settings["side"], path
-    )
+    eye._open(trunk, settings["layer"], settings["seed"], settings["runs"], settings["side"], path)
     return eye
-
-

@@ -59,19 +59,16 @@ def layout(space: Any, key: str | None) -> Callable[[Any], np.ndarray]:
         raise WorldError(f"the observation is no picture, but {space}")
     shape = tuple(space.shape)
     first = len(shape) == 3 and shape[2] not in CHANNELS  # channels come first
-    if space.dtype == np.uint8:
-        scaled: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels
-    else:
-        low, high = float(np.min(space.low)), float(np.max(space.high))
-        if not (np.isfinite([low, high]).all() and low < high):
-            raise WorldError(f"the observation has no bounds to scale it by: {space}")
-
-        def scaled(pixels: np.ndarray) -> np.ndarray:
-            part = (np.asarray(pixels, np.float64) - low) / (high - low)
-            return np.rint(255 * part.clip(0, 1)).astype(np.uint8)
+    whole = np.dtype(space.dtype) == np.uint8
+    low, high = float(np.min(space.low)), float(np.max(space.high))
+    if not whole and not (np.isfinite([low, high]).all() and low < high):
+        raise WorldError(f"the observation has no bounds to scale it by: {space}")
 
     def frame(observation: Any) -> np.ndarray:
-        pixels = scaled(np.asarray(observation))
+        pixels = np.asarray(observation)
+        if not whole:
+            part = (pixels.astype(np.float64) - low) / (high - low)
+            pixels = np.rint(255 * part.clip(0, 1)).astype(np.uint8)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         pixels = np.moveaxis(pixels, 0, 2) if first else pixels
         pixels = np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels[..., :3]

@@ -127,4 +127,6 @@ def _stacked(layers: Sequence[nn.Module]) -> _Stack | None:
         join = torch.stack
     else:
         return None
-    return _Stack(*(join([getattr(each, n).detach() for each in layers]) for n in ("weight", "bias")))
+    return _Stack(
+        *(join([getattr(each, n).detach() for each in layers]) for n in ("weight", "bias"))
+    )

@@ -167,7 +167,7 @@ def _environment(side: Side, actions: int, stopping: Any) -> Any:
 def learner(
     side: Side, actions: int, recipe: PpoRecipe, device: torch.device, stopping: Any
 ) -> Any:
-    """Return stable-baselines3's PPO by RECIPE for SIDE, with policies.policy() for so many ACTIONS.
+    """Return stable-baselines3's PPO by RECIPE for SIDE, with policy() for so many ACTIONS.
 
     Its weights are drawn from torch's own generator.
     """
@@ -362,9 +362,7 @@ class _Training:
         """Train run NUMBER from STEP to its end, by STATE where it was begun; return the step."""
         torch.manual_seed(self.options.seed + number)
         np.random.seed((self.options.seed + number) % LIMIT)
-        made = learner(
-            side, len(self.actions), self.recipe, self.device, self.talk.stopping
-        )
+        made = learner(side, len(self.actions), self.recipe, self.device, self.talk.stopping)
         if state:
             self._fill(state, run)
         if state and step % self.updates:
@@ -453,5 +451,3 @@ class _Training:
         frames = (self.updates * self.runs - step) * self.each
         measured = pace.of(rounds * len(self.opened))
         self.talk.say(budget(f"{frames:,} frames, without the updates", frames, measured))
-
-

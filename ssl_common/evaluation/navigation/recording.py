@@ -101,9 +101,7 @@ def record(
         while written < count:
             for world in opened:
                 if world not in playing and begun < count:
-                    playing[world] = Episode(
-                        begun, worlds.episode_seed(seed, RECORDING, begun)
-                    )
+                    playing[world] = Episode(begun, worlds.episode_seed(seed, RECORDING, begun))
                     os.mkdir(os.path.join(folder, _name(begun)))
                     world.ask_reset(playing[world].seed)
                     begun += 1
@@ -132,7 +130,7 @@ def record(
 
 
 def _follow(world: World, seen: Seen, episode: Episode, noise: float, seed: int) -> int:
-    """Return the action of the expert in WORLD, or one at random in the share NOISE of the steps."""
+    """Return the action of the expert in WORLD, or, in the share NOISE of steps, a random one."""
     if seen.expert is None:
         name, step = legible.text(world.name), len(episode.expert)
         message = f"{name}: no expert at step {step} of episode {episode.number}"

@@ -13,8 +13,8 @@ from ssl_common.data.order import draws
 from ssl_common.evaluation.navigation import eyes, worlds
 from ssl_common.evaluation.navigation.eyes import Eye
 from ssl_common.evaluation.navigation.intervals import interquartile_mean, interval
-from ssl_common.evaluation.navigation.policies import FRAMES, Policies, policy
 from ssl_common.evaluation.navigation.options import WorldOptions
+from ssl_common.evaluation.navigation.policies import FRAMES, Policies, policy
 from ssl_common.evaluation.navigation.worlds import TESTING, World
 from ssl_common.models import networks, states
 from ssl_common.progress import Progress
@@ -56,10 +56,8 @@ class Navigator:
         return [seen[min(run, len(seen) - 1)][place] for place, run in enumerate(runs)]
 
     @torch.inference_mode()
-    def probabilities(
-        self, stacks: Sequence[torch.Tensor], runs: Sequence[int]
-    ) -> np.ndarray:
-        """Return those of the actions, float64 N x actions, that RUNS give for STACKS (4C x h x w)."""
+    def probabilities(self, stacks: Sequence[torch.Tensor], runs: Sequence[int]) -> np.ndarray:
+        """Return those of the actions, float64 N x actions, that RUNS give for STACKS, 4C x h x w."""
         found = np.empty((len(stacks), len(self.actions)))
         for run in sorted(set(runs)):
             places = [place for place, each in enumerate(runs) if each == run]
