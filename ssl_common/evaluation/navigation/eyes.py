@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ssl_common import streams
 from ssl_common.data.pixels import resize
 from ssl_common.evaluation import features
-from ssl_common.models import registry, states
+from ssl_common.models import registry
 from ssl_common.models.trunk import Trunk
 from ssl_common.streams import DataError
 
@@ -145,11 +146,15 @@ def compressed(found: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     return functional.instance_norm(functional.relu(functional.conv2d(at_size, filters, padding=1)))
 
 
-class _Pixels(nn.Module):
-    """Stands where an eye has no network: nothing is frozen."""
+class _Nothing(nn.Module):
+    """Stands where an eye, of a KIND, has no network: nothing is frozen."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
 
     def digest(self) -> str:
-        return states.digest(self)
+        return streams.digest(self.kind.encode())
 
 
 class PlainEye(Eye):
@@ -165,7 +170,7 @@ class PlainEye(Eye):
         channels = 1 if kind == "blind" else 3
         self.shapes = {"frame": (channels, self.side, self.side)}
         self.design = "atari" if kind == "scratch" else "embedding"
-        self.trunk: Any = _Pixels()
+        self.trunk: Any = _Nothing(kind)
         empty = dict.fromkeys(features.OF_THE_MODEL)
         self.about = {"format": 1, "model": self.trunk.digest(), **empty, "arch": kind}
         self.of_the_model = self.about
