@@ -57,7 +57,7 @@ class Navigator:
 
     @torch.inference_mode()
     def probabilities(self, stacks: Sequence[torch.Tensor], runs: Sequence[int]) -> np.ndarray:
-        """Return those of the actions, float64 N x actions, that RUNS give for STACKS, 4C x h x w."""
+        """Return those of the actions, float64 N x actions, by RUNS for STACKS, 4C x h x w each."""
         found = np.empty((len(stacks), len(self.actions)))
         for run in sorted(set(runs)):
             places = [place for place, each in enumerate(runs) if each == run]
