@@ -49,7 +49,7 @@ def test_what_is_recorded(scratch, run):
         way = range(start, goal, 1 if goal else -1)
         assert episode == {
             "episode": number, "seed": episode["seed"], "frames": len(way),
-            "reward": 1.0 - 0.125 * len(way), "success": True,
+            "reward": 1.0 - 0.125 * (len(way) - 1), "success": True,
             "distance_to_goal": len(way), "path_length": len(way),
         }  # fmt: skip
         for step, at in enumerate(way):

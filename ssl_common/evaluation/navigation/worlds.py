@@ -123,7 +123,7 @@ class World:
         truncated = bool(reply.get("truncated")) or self.steps >= self.options.max_steps
         return Seen(
             frame,
-            float(reply.get("reward") or 0.0),
+            float(reply.get("reward") or 0.0) if self.asked == "step" else 0.0,
             terminated,
             truncated and not terminated,
             reply.get("success"),
