@@ -90,9 +90,17 @@ def test_a_frozen_network_stays_and_a_killed_run_goes_on(scratch, run):
 @pytest.mark.parametrize(
     "words, status, message",
     [
-        (("blind", "frames.tsv", "--layer", "conv1"), 1, "--layer conv1: blind has no network"),
-        (("random:alexnet", "frames.tsv", "--layer", "conv9"), 1, "has no layer conv9"),
-        (("nothing.pt", "frames.tsv"), 1, "nothing.pt: No such file or directory"),
+        (
+            ("blind", "frames.tsv", "--batch", "4", "--layer", "conv1"),
+            1,
+            "--layer conv1: blind has no network",
+        ),
+        (
+            ("random:alexnet", "frames.tsv", "--batch", "4", "--layer", "conv9"),
+            1,
+            "has no layer conv9",
+        ),
+        (("nothing.pt", "frames.tsv", "--batch", "4"), 1, "nothing.pt: No such file or directory"),
         (("blind", "nothing.tsv"), 1, "nothing.tsv: No such file or directory"),
         (("blind", "frames.tsv", "--batch", "999"), 1, "are less than one batch of 999"),
         (("blind", "one.tsv", "--batch", "2"), 1, "one.tsv: the expert does on alone: record more"),
