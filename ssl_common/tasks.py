@@ -314,8 +314,7 @@ NAVIGATION = Task(
 )  # fmt: skip
 
 TASKS = {
-    task.name: task
-    for task in (SVM, LOW_SHOT, LINEAR, FINETUNE, DETECTION, NORMALS, NAVIGATION)
+    task.name: task for task in (SVM, LOW_SHOT, LINEAR, FINETUNE, DETECTION, NORMALS, NAVIGATION)
 }
 
 

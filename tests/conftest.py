@@ -369,7 +369,6 @@ def make_views(folder):
 
 def make_by_commands(folder):
     """Write what the commands themselves make: svm.npz, results.jsonl, linear.pt, tuned.pt ..."""
-    """Write what the commands themselves make: svm.npz, results.jsonl, linear.pt and so on."""
 
     def make(*argv, output=None):
         with open(folder / output, "wb") if output else contextlib.nullcontext() as stdout:

@@ -249,6 +249,8 @@ def tuned_file():
     about = {"format": 1, "model": "0" * 16, "arch": "tiny", "pretext": "jigsaw", "seed": 0}
     return {"format": 1, "settings": settings, "classes": ["a", "b"], "trunk": TRUNK, "head": head,
             "about": about, "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
+
+
 def navigator():
     plan = resolve(CLONING, "cloning", images=512)
     settings = settings_of(**plan.settings()) | {"model": "0" * 16, "labels": "0" * 16}
