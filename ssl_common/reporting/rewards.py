@@ -54,11 +54,11 @@ def read(path: str) -> Curve:
             raise DataError(f"{where}: no log of train-navigator --method ppo: name one")
         if number == 1:
             continue
-        run, frames, reward = (record.get(name) for name in ("run", "frames", "reward"))
-        right = fields.INDEX.holds(run) and fields.COUNT.holds(frames)
-        if not right or None in (run, frames) or not fields.NUMBER.holds(reward):
+        run, at, reward = (record.get(name) for name in ("run", "frames", "reward"))
+        right = fields.INDEX.holds(run) and fields.COUNT.holds(at)
+        if not right or run is None or at is None or not fields.NUMBER.holds(reward):
             raise DataError(f"{where}:{number}: not a line of such a log: delete it")
-        found.setdefault(int(run), {})[int(frames)] = math.nan if reward is None else float(reward)
+        found.setdefault(int(run), {})[int(at)] = math.nan if reward is None else float(reward)
     frames = sorted({place for each in found.values() for place in each})
     if not frames:
         raise DataError(f"{where}: no update so far: wait for one")

@@ -179,7 +179,9 @@ class CloningTraining:
             return None
         self.eye.to(device)
         pace = self.eye.frames_per_second()
-        return pace and budget(f"{count:,} frames pass the network once", count, pace)
+        if pace is None:
+            return None
+        return budget(f"{count:,} frames pass the network once", count, pace)
 
     def network(self) -> nn.Module:
         return Policies(

@@ -50,7 +50,7 @@ class WorldOptions:
 
     def identity(self) -> str:
         """Return the digest of all that says which world it is."""
-        said = [self.env, sorted(dict(self.env_args or {}).items()), self.obs_key]
+        said: list[Any] = [self.env, sorted(dict(self.env_args or {}).items()), self.obs_key]
         said += [self.env_command, self.max_steps]
         return streams.digest(json.dumps(said).encode())
 

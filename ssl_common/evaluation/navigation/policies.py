@@ -1,8 +1,8 @@
 """Policies: from what is seen of the last four frames to the scores of actions; many at once."""
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -70,9 +70,9 @@ class Policies(nn.Module):
                 each.append(policy(design, shape, actions))
         self.runs = runs
         self.strides = [stride for _filters, _kernel, stride in DESIGNS[design].convolutions]
-        layers = [_stacked(list(same)) for same in zip(*each, strict=True)]
-        self.convolutions = nn.ModuleList(x for x in layers if x and x.weight.dim() == 4)
-        self.full = nn.ModuleList(x for x in layers if x and x.weight.dim() == 3)
+        layers: list[Any] = [_stacked(list(same)) for same in zip(*each, strict=True)]
+        self.convolutions: Any = nn.ModuleList(x for x in layers if x and x.weight.dim() == 4)
+        self.full: Any = nn.ModuleList(x for x in layers if x and x.weight.dim() == 3)
 
     def forward(self, seen: torch.Tensor) -> torch.Tensor:
         runs, count = seen.shape[:2]
@@ -122,7 +122,7 @@ def _stacked(layers: Sequence[nn.Module]) -> _Stack | None:
     """Return the LAYERS of all runs, of one kind, as a stack; None where they have no weights."""
     first = layers[0]
     if isinstance(first, nn.Conv2d):  # of a convolution in groups, one after the other
-        join = functools.partial(torch.cat, dim=0)
+        join: Any = torch.cat
     elif isinstance(first, nn.Linear):
         join = torch.stack
     else:

@@ -232,9 +232,14 @@ def _own_random_numbers() -> Iterator[None]:
 
 def _random_state() -> dict[str, Any]:
     _kind, keys, position, _has, _gauss = np.random.get_state()
-    keys = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    numbers = torch.from_numpy(np.asarray(keys).astype(np.int64))
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": gpus, "numpy": keys, "position": int(position)}
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": gpus,
+        "numpy": numbers,
+        "position": int(position),
+    }
 
 
 def _set_random_state(state: dict[str, Any]) -> None:

@@ -26,7 +26,16 @@ CALLED = {"seed": "navigation_seed", "images": "train_images", "data": "train_ma
 CALLED |= {"labels": "train_labels"}
 ELSEWHERE = ("task", "arch", "model", "data_name", "max_steps", "world", "ppo")
 # What two records have in common that can be compared, whatever they see by.
-ALIKE = ("task", "data_set", "metric", "world", "world_seed", "episodes", "max_steps", "greedy")
+ALIKE: tuple[str, ...] = (
+    "task",
+    "data_set",
+    "metric",
+    "world",
+    "world_seed",
+    "episodes",
+    "max_steps",
+    "greedy",
+)
 ALIKE += ("method", "train_manifest", "frames")
 
 
