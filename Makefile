@@ -180,7 +180,7 @@ lint: $(STAMP) ## Check the code, the man pages and the scripts.
 	@command -v mandoc > /dev/null || \
 		{ echo 'make lint: no mandoc: apt-get install mandoc' >&2; exit 1; }
 	mandoc -Tlint -W warning man/*.[157]
-	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence benchmarks/oldest docs/demo-*; fi
+	if command -v shellcheck > /dev/null; then shellcheck .ci/run benchmarks/evidence benchmarks/navigation benchmarks/oldest docs/demo-*; fi
 
 clean: ## Remove the environment, the demo, and what the tests and builds left.
 	rm -rf $(VENV) demo build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -35,6 +35,9 @@ COMMANDS = [
     "eval-normals",
     "show-normals",
     "fit-scaling",
+    "record-navigation",
+    "train-navigator",
+    "eval-navigator",
     "report",
 ]
 
@@ -60,11 +63,13 @@ setup(
     ],
     extras_require={
         "coco": ["faster-coco-eval>=1.7"],
+        "navigation": ["gymnasium>=1.0", "stable-baselines3>=2.6", "vizdoom>=1.3"],
         "nyuv2": ["h5py>=3.10"],
         "plot": ["matplotlib>=3.8"],
         "proposals": ["opencv-contrib-python-headless>=4.10.0.84"],
         "timm": ["timm>=1.0.31"],
         "test": [
+            "gymnasium>=1.0",
             "h5py>=3.10",
             "html5lib>=1.1",
             "hypothesis>=6.100",
@@ -77,6 +82,7 @@ setup(
             "scikit-image>=0.22",
             "scipy>=1.11",
             "timm>=1.0.31",
+            "stable-baselines3>=2.6",
         ],
     },
     entry_points={

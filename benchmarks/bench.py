@@ -2,7 +2,7 @@
 
 One line a measurement on standard output: name<TAB>ours<TAB>theirs<TAB>ratio, where a ratio above 1
 says that ours is better. Names carry the unit. `make bench` runs it; RESULTS.md keeps what it said.
-Names of functions as arguments run those alone, and coco, which is not among the others.
+Names of functions as arguments run those alone; coco and navigation are not among the others.
 """
 
 import contextlib
@@ -929,6 +929,48 @@ def peak(argv, folder):
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, argv)
     return used.ru_maxrss
+
+
+def navigation(folder):
+    """Recording and embedding, by frames/s of the trunk alone; five runs at once, one by one.
+
+    Needs the extra [navigation].
+    """
+    import torch
+
+    from ssl_common.data.manifest import Manifest
+    from ssl_common.evaluation import features
+    from ssl_common.evaluation.linear.cache import Cache
+    from ssl_common.evaluation.navigation import eyes
+
+    recording = "record-navigation --env my-way-home -n 6 -j 2 -o frames > frames.tsv"
+    took = seconds(lambda: shell(recording, folder))
+    frames = Manifest(str(folder / "frames.tsv"))
+    eye = eyes.make("random:alexnet", "conv5", 0, 5, 128)
+    pixels = torch.randint(0, 256, (64, 3, 128, 128), dtype=torch.uint8)
+    whole = len(frames) // 64
+    alone = 64 / seconds(lambda: features.maps(eye.trunk, ["conv5"], pixels), 5)
+    yield (
+        "frames recorded beside the trunk (frames/s)",
+        len(frames) / took,
+        alone,
+        (len(frames) / took / alone),
+    )
+    places = itertools.count()
+    reading = features.Reading(str(folder), 64, "float32", 1)
+
+    def embed():
+        cache = Cache(str(folder / f"cache{next(places)}"), eye, frames, {})
+        cache.make(eye.frame, torch.device("cpu"), reading)
+
+    ours = len(frames) / seconds(embed, 3)
+    yield f"frames embedded, {whole} batches (frames/s)", ours, alone, ours / alone
+
+    words = "train-navigator -q random:alexnet frames.tsv --side 128 --epochs 2 -j 1"
+    together = seconds(lambda: shell(f"{words} --runs 5 -o all.pt", folder))
+    single = (f"{words} --runs 1 --seed {seed} -o {seed}.pt" for seed in range(5))
+    one_by_one = seconds(lambda: shell("; ".join(single), folder))
+    yield "cloning of 5 runs (s)", together, one_by_one, one_by_one / together
 
 
 MEASUREMENTS = [startup, permutations, listing, reading, colours, svms, floor, low_shot]

@@ -9,6 +9,7 @@ from typing import Any
 from ssl_common import containers, fields, results, tasks
 from ssl_common.schema import (
     Each,
+    Either,
     Flag,
     Format,
     Json,
@@ -204,6 +205,35 @@ COCO_RESULT = Format(
         ),
     ),
     others=PLAIN,
+)
+
+# ---- Replies of a world that a policy moves in ---------------------------------------------------
+
+
+def _a_frame(reply):
+    """See that the frame is RGB, and of a size that one has."""
+    height, width, channels = reply["shape"]
+    if channels != 3 or height * width > 1 << 24:
+        return f"shape is {[height, width, channels]}, not height, width, 3"
+    return None
+
+
+DISTANCE = numbers(least=0, maybe=True)
+REPLY = Format(
+    "a reply of a world",
+    "see ssl-formats(5)",
+    containers.read_json,  # a line, before the bytes of its frame
+    {
+        "shape": integers("3", least=1),
+        "actions": Either((integers(least=2, most=1000), Texts("A", **LABELS)), maybe=True),
+        "reward": fields.NUMBER,
+        **dict.fromkeys(("terminated", "truncated", "success"), fields.FLAG),
+        **dict.fromkeys(("distance_to_goal", "path_length"), DISTANCE),
+        "expert": fields.INDEX,
+    },
+    checks=(_a_frame,),
+    others=PLAIN,
+    limits={"A": (2, 1000)},
 )
 
 # ---- Bins ---------------------------------------------------------------------------------------
@@ -552,6 +582,34 @@ NORMALS = Format(
         "places": integers("N", "int64", maybe=True),
     },
     limits={"K": (2, 1000)},
+)
+
+NAVIGATOR = Format(
+    "a navigator",
+    "name a finished one, or train it again with train-navigator",
+    _tensors("train-navigator"),
+    {
+        "format": Version(1),
+        "actions": Texts("A", **LABELS),
+        "settings": Table(
+            SETTINGS
+            | {
+                "arch": Texts(),
+                "model": Texts(),
+                "method": Texts(of=("cloning", "ppo")),
+                "seed": integers(least=0),
+                "side": integers(least=1),
+                "runs": integers(least=1),
+                "actions": integers(letter="A"),
+            }
+        ),
+        "policies": State(),
+        "frozen": State(),
+        "about": Table(SIDECAR.entries),
+        "paths": integers("N", "int64", maybe=True),
+        "places": integers("N", "int64", maybe=True),
+    },
+    limits={"A": (2, 1000)},
 )
 
 CHECKPOINT = Format(

@@ -14,11 +14,13 @@ from ssl_common import fields
 from ssl_common.fields import (
     COUNT,
     DEGREES,
+    FLAG,
     INDEX,
     NUMBER,
     PERCENT,
     POSITIVE,
     TEXT,
+    TEXTS,
     Fields,
     Record,
     Unit,
@@ -295,7 +297,38 @@ NORMALS = Task(
     truth=("ground_truth", "rule"),
 )  # fmt: skip
 
-TASKS = {task.name: task for task in (SVM, LOW_SHOT, LINEAR, FINETUNE, DETECTION, NORMALS)}
+SUCCESS_RATE, REWARD = Metric("success rate", PERCENT), Metric("reward")
+
+
+def _method(record: Record) -> str:
+    return f"by {record['method']}" if record.get("method") else ""
+
+
+NAVIGATION = Task(
+    "navigation",
+    (SUCCESS_RATE, REWARD),
+    conditions=fields.table({
+        TEXT: "method world",
+        INDEX: "navigation_seed world_seed",
+        COUNT: "runs side actions episodes max_steps frames worlds",
+        FLAG: "greedy",
+    }),
+    measured={"success_rate": PERCENT.entry(), "success_interval": PERCENT.entry("*"),
+              "success_rates": PERCENT.entry("*")}
+    | fields.table({
+        NUMBER: "mean_reward path_ratio",
+        numbers("*", maybe=True): "rewards path_ratios reward_interval path_ratio_interval",
+        TEXTS: "not_above",
+    }),
+    label=(Part(("method",), _method),),
+    seeds=("seed", "navigation_seed"),
+    of_a_seed=("inputs.model",),
+    minor=("side",),
+)  # fmt: skip
+
+TASKS = {
+    task.name: task for task in (SVM, LOW_SHOT, LINEAR, FINETUNE, DETECTION, NORMALS, NAVIGATION)
+}
 
 
 def _names(tuples: Iterable[tuple]) -> tuple:

@@ -403,6 +403,12 @@ def make_by_commands(folder):
         words = ["random:caffenet", "views.tsv", "--sides", "80", "--test-side", "80", "--codes"]
         words += ["2", "--batch", "4", "--iterations", "1", "-j", "0", "-o", "normals.pt"]
         make("train-normals", *words)
+    shutil.copy(CHECKOUT / "tests/corridor.py", folder)
+    if "record_navigation" in written:
+        words = ["--env-command", "python corridor.py", "-n", "6", "--noise", "40%", "-j", "0"]
+        make("record-navigation", *words, "-o", "frames", output="frames.tsv")
+        words = ["thumbnail", "frames.tsv", "--runs", "2", "--batch", "4", "--iterations", "8"]
+        make("train-navigator", *words, "-j", "0", "-o", "navigator.pt")
 
 
 @pytest.fixture(scope="session")

@@ -91,6 +91,15 @@ EXAMPLES = {
     "eval-normals": Example("normals.pt -j 0 views-test.tsv", "views-test.tsv"),
     "show-normals": Example("normals.pt -n 1 views-test.tsv", "views-test.tsv", binary=True),
     "fit-scaling": Example("results.jsonl --against seed", "results.jsonl"),
+    "record-navigation": Example(
+        "--env-command 'python corridor.py' -n 2 -j 0 -o new", product="new"
+    ),
+    "train-navigator": Example(
+        "thumbnail --runs 1 --iterations 1 --batch 4 -j 0 -o new.pt frames.tsv",
+        "frames.tsv",
+        product="new.pt",
+    ),
+    "eval-navigator": Example("navigator.pt --env-command 'python corridor.py' -n 1 --max-steps 9"),
     "report": Example("results.jsonl", "results.jsonl"),
 }
 

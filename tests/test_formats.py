@@ -27,6 +27,7 @@ from ssl_common.evaluation.detection.recipes import Design
 from ssl_common.evaluation.finetuning.recipes import RECIPES as FINETUNING
 from ssl_common.evaluation.linear import recipes
 from ssl_common.evaluation.linear.heads import Heads
+from ssl_common.evaluation.navigation.recipes import CLONING
 from ssl_common.evaluation.normals.recipes import PAPER
 from ssl_common.evaluation.svm import classifiers, lowshot, scoring
 from ssl_common.models import networks, registry
@@ -250,6 +251,17 @@ def tuned_file():
             "about": about, "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
 
 
+def navigator():
+    plan = resolve(CLONING, "cloning", images=512)
+    settings = settings_of(**plan.settings()) | {"model": "0" * 16, "labels": "0" * 16}
+    settings |= {"task": "navigation", "method": "cloning", "layer": "conv1", "side": 64}
+    settings |= {"runs": 2, "actions": 3}
+    about = {"format": 1, "model": "0" * 16, "arch": "tiny", "pretext": "random", "seed": 0}
+    return {"format": 1, "settings": settings, "actions": ["left", "on", "right"],
+            "policies": TRUNK, "frozen": TRUNK, "about": about,
+            "paths": torch.from_numpy(PATHS.view(np.int64))}  # fmt: skip
+
+
 def tensors(content, read, use=lambda folder, path: None, loose=()):
     return Case(saved(content), content, saved, read, ".pt", use=use, loose=loose)
 
@@ -284,6 +296,9 @@ PROPOSALS = {"format": 1, "paths": np.frombuffer(b"a.jpg\nb c.jpg", np.uint8),
 DETECTIONS = {"path": "a/1.jpg", "width": 20, "height": 10, "labels": ["cat", "dog"],
               "boxes": [[0, 0, 20, 10], [-1, 2, 3, 4.5]], "scores": [0.5, 0.25]}  # fmt: skip
 COCO_RESULT = {"image_id": 7, "category_id": 3, "bbox": [1, 2, 3.5, 4], "score": 0.5}
+REPLY = {"shape": [120, 160, 3], "actions": ["left", "on"], "reward": -0.5, "terminated": False,
+         "truncated": False, "success": True, "distance_to_goal": 3.5, "path_length": 2,
+         "expert": 1}  # fmt: skip
 DRAWN = {"format": 1, "seed": 3, "digests": {"sample1_k2.npy": "0" * 16}}
 
 
@@ -340,6 +355,9 @@ CASES = {
     "detector": tensors(detector(), networks.load_detector),
     "normals": tensors(normals_file(), networks.load_normals),
     "tuned": tensors(tuned_file(), networks.load_tuned),
+    "navigator": tensors(navigator(), networks.load_navigator, loose=("paths",)),
+    "reply": Case(json_text(REPLY), REPLY, json_text, formats.REPLY.read, ".json",
+                  loose=tuple(REPLY.keys() - {"shape"})),
     "sample": one_array("sample", np.array([[1, 0], [0, 1], [-1, -1], [-1, -1]], np.int8), sample),
 }  # fmt: skip
 
@@ -783,6 +801,7 @@ KINDS = {
     "linear": ("linear classifiers", ("network", "checkpoint", "normals")),
     "detector": ("a detector", ("network", "checkpoint", "linear")),
     "normals": ("a predictor of normals", ("network", "checkpoint", "linear")),
+    "navigator": ("a navigator", ("network", "checkpoint", "normals")),
     "svm": ("classifiers of train-svm", ("low-shot", "bins")),
     "low-shot": ("low-shot classifiers of train-svm", ("svm", "bins")),
     "bins": ("colour bins", ("svm", "low-shot")),

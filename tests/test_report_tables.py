@@ -364,7 +364,7 @@ def test_published_numbers():
     found = {json.dumps(row["setting"], sort_keys=True): row for row in every}
     assert len(found) == len(every) == 98  # no setting twice
     for row in found.values():
-        assert row["how"] in ("read", "slide", "digitised") and row["source"]
+        assert row["how"] in ("read", "slide", "digitised", "eye") and row["source"]
         assert all(0 < value < 100 for value in row["values"].values())
         layers = {"best"}, {"-"}, {"res5"}, {"conv1", "res2", "res3", "res4", "res5"}
         assert set(row["values"]) in layers

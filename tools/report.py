@@ -1,11 +1,10 @@
 """report: results as a table of tasks by layers, and as a plot."""
 
-import contextlib
 import os
 
 import click
 
-from ssl_common import cli, streams
+from ssl_common import cli
 
 
 def _known_suffix(_ctx, _param, path):
@@ -31,22 +30,25 @@ def _known_suffix(_ctx, _param, path):
     callback=_known_suffix,
     help="Also plot the rows by layer, to a .png, .svg or .pdf file.",
 )
-@click.option(
-    "--against",
-    metavar="FIELD",
-    help="Plot the best layer against this field of the records instead, as images.",
-)
+@click.option("--against", metavar="FIELD", help="Plot the best layer against it, as images.")
 @click.option("--html", metavar="FILE", help="Also write a page of tables, curves and laws.")
 @click.option("--log", "logs", multiple=True, metavar="FILE", help="A log of pretrain, for --html.")
 @click.option("--picture", "pictures", multiple=True, metavar="FILE", help="A picture, for --html.")
+@click.option(
+    "--curves",
+    metavar="FILE",
+    callback=_known_suffix,
+    help="Instead draw the rewards in RESULTS, logs of train-navigator, to such a file.",
+)
 @cli.output_option
-def main(results, form, plot, against, html, logs, pictures, output):
+def main(results, form, plot, against, html, logs, pictures, curves, output):
     """Make a table of the records in RESULTS: one row a network, one column a layer.
 
     \b
     report results.jsonl
     report results.jsonl --html report.html
     report results.jsonl --plot scaling.png --against images
+    report jigsaw.log.jsonl random.log.jsonl --curves rewards.png
 
     If the paper published a number for a setting, it stands below the last row of that setting.
     Of several records of the same measurement the last one counts.
@@ -56,21 +58,19 @@ def main(results, form, plot, against, html, logs, pictures, output):
     if (logs or pictures) and not html:
         raise click.UsageError("--log and --picture are for --html")
     named: dict[str, str] = {}
-    for option, path in (("--plot", plot), ("--html", html), ("-o", output)):
+    for option, path in (("--plot", plot), ("--html", html), ("--curves", curves), ("-o", output)):
         if path and named.setdefault(os.path.realpath(path), option) != option:
             first = named[os.path.realpath(path)]
             raise click.UsageError(f"{first} and {option} name the same file")
-    from ssl_common.reporting import report
+    if curves and (plot or html or form != "markdown"):
+        raise click.UsageError("--curves is of logs; --plot, --html and --format are of records")
+    from ssl_common.reporting import report, rewards
 
-    with streams.writing(output, binary=False) as stream:
-        rows, summary = report.gather(results or ("-",))
-        files, told = report.files(rows, summary, plot, against, html, logs, pictures)
-        with contextlib.ExitStack() as stack:
-            for path, content in files.items():
-                stack.enter_context(streams.writing(path)).write(content)
-            stream.write(report.table(rows, form).encode())
-            stream.flush()  # a full disk leaves the files that were there
-    cli.say(told)
+    paths = results or ("-",)
+    if curves:
+        cli.say(rewards.write(paths, curves, output))
+    else:
+        cli.say(report.write(paths, form, plot, against, html, logs, pictures, output))
 
 
 if __name__ == "__main__":

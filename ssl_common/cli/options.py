@@ -100,6 +100,17 @@ tag_option = click.option(
 )
 
 
+env_arg_option = click.option(
+    "--env-arg",
+    "env_args",
+    type=values.Tag(),
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_once_each,
+    help="Argument that the environment is made with, as frame_skip=4; may be repeated.",
+)
+
+
 allow_seen_option = click.option(
     "--allow-seen",
     is_flag=True,
@@ -117,6 +128,7 @@ def input_argument(name: str, **extra: Any) -> Decorator:
 SHARED: dict[str, Decorator] = {
     "checkpoint-every": checkpoint_option,
     "device": device_option,
+    "env-arg": env_arg_option,
     "gpus": gpus_option,
     "index-dir": index_option,
     "max-bad": max_bad("1%", "Share of images that may be unreadable; more stop the run."),

@@ -16,6 +16,7 @@ FINISHED = {  # what each writes
     "train-detector": formats.DETECTOR,
     "train-normals": formats.NORMALS,
     "finetune": formats.TUNED,
+    "train-navigator": formats.NAVIGATOR,
 }
 
 
@@ -72,6 +73,11 @@ def load_detector(path: str) -> dict[str, Any]:
 def load_normals(path: str) -> dict[str, Any]:
     """Return the predictor of normals that PATH holds; see load()."""
     return formats.NORMALS.check(_content(path, "train-normals"), path)
+
+
+def load_navigator(path: str) -> dict[str, Any]:
+    """Return the navigator that PATH holds; see load()."""
+    return formats.NAVIGATOR.check(_content(path, "train-navigator"), path)
 
 
 def load_checkpoint(path: str, command: str) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import re
 import statistics
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -50,6 +50,7 @@ STYLE: dict[str, Any] = {
     **{"svg.fonttype": "none", "svg.hashsalt": "ssl-bench", "pdf.fonttype": 42},
 }
 
+T = TypeVar("T")
 Style = dict[str, Any]  # how a line is drawn: colour and marker
 
 
@@ -317,6 +318,14 @@ def render(rows: Iterable[Row], path: str, against: str | None = None) -> tuple[
 
     Raises DataError where there is no matplotlib, and as panels() does.
     """
+    return drawn(path, lambda: figure(rows, against))
+
+
+def drawn(path: str, draw: Callable[[], "tuple[Figure, T]"]) -> tuple[bytes, T]:
+    """Return (the picture that DRAW() gives, in the form of the suffix of PATH, what else it does).
+
+    Raises DataError where there is no matplotlib.
+    """
     matplotlib = _matplotlib()
     suffix = os.path.splitext(path)[1].lower()
     stream = io.BytesIO()
@@ -324,6 +333,6 @@ def render(rows: Iterable[Row], path: str, against: str | None = None) -> tuple[
         warnings.simplefilter("ignore")  # a name in letters that the font lacks
         matplotlib.rcdefaults()  # whatever a matplotlibrc says
         matplotlib.rcParams.update(STYLE)
-        sheet, left_out = figure(rows, against)
+        sheet, said = draw()
         sheet.savefig(stream, format=suffix[1:], metadata=FORMS[suffix])
-    return stream.getvalue(), left_out
+    return stream.getvalue(), said

@@ -1,5 +1,6 @@
 """Records gathered into rows, one for each network and task, with the paper's rows."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -49,17 +50,37 @@ def gather(paths: Sequence[str]) -> tuple[list[Row], str]:
     return rows, summary
 
 
+def write(
+    paths: Sequence[str],
+    form: str,
+    plot: str | None,
+    against: str | None,
+    html: str | None,
+    logs: Sequence[str],
+    pictures: Sequence[str],
+    output: str,
+) -> str:
+    """Write the table in FORM of the records in PATHS to OUTPUT; return what was done, in words.
+
+    And a picture of them to the file PLOT, if given, AGAINST a field or by layer; and a page with
+    LOGS and PICTURES to the file HTML. Raises DataError as plots.render() and page.page() do.
+    """
+    with streams.writing(output, binary=False) as stream, contextlib.ExitStack() as stack:
+        rows, summary = gather(paths)
+        made, told = _files(rows, summary, plot, against, html, logs, pictures)
+        for path, content in made.items():
+            stack.enter_context(streams.writing(path)).write(content)
+        stream.write(tables.FORMATS[form](rows).encode())
+        stream.flush()  # a full disk leaves the files that were there
+    return told
+
+
 def tabulate(*paths: str, form: str = "markdown") -> str:
     """Return the table of the records in the files PATHS, as report --format FORM writes it."""
     return tables.FORMATS[form](gather(paths)[0])
 
 
-def table(rows: Sequence[Row], form: str) -> str:
-    """Return the table of ROWS, as report --format FORM writes it."""
-    return tables.FORMATS[form](rows)
-
-
-def files(
+def _files(
     rows: Sequence[Row],
     summary: str,
     plot: str | None,
