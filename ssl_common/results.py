@@ -47,12 +47,13 @@ SETTINGS = table({
 })  # fmt: skip
 
 
-def in_unit(unit: Unit) -> Fields:
+def in_unit(unit: Unit | None) -> Fields:
     """Return {field: type} of the fields that are in UNIT, that of the metric, as `value` is."""
+    one, several = (unit.entry(), unit.entry("*")) if unit else (NUMBER, numbers("*", maybe=True))
     return {
-        **dict.fromkeys(("min", "max", "std"), unit.entry()),
-        "per_class": Mapping(unit.entry(), maybe=True),
-        "interval": unit.entry("*"),
+        **dict.fromkeys(("min", "max", "std"), one),
+        "per_class": Mapping(one, maybe=True),
+        "interval": several,
     }
 
 
@@ -78,17 +79,18 @@ COMMANDS_OWN = {*MEASUREMENT, *PROVENANCE, *CONDITIONS, "format", "converted", "
 
 
 @functools.cache
-def _types(unit: Unit) -> Table:
-    """Return the types of the fields of a record whose metric is in UNIT."""
+def _types(unit: Unit | None) -> Table:
+    """Return the types of the fields of a record whose metric is in UNIT, or has none."""
     return Table(FIELDS | in_unit(unit))
 
 
 def check(record: Record, where: str) -> None:
     """Raise DataError, naming WHERE, for a field of RECORD that is not of its type; null is."""
     task, metric = record.get("task"), record.get("metric")
-    unit = PERCENT
+    unit: Unit | None = PERCENT
     if isinstance(task, str) and isinstance(metric, str):
-        unit = tasks.find(task).metric(metric).unit or PERCENT
+        known = (*tasks.find(task).metrics, *tasks.OTHER.metrics)
+        unit = next((each.unit for each in known if each.name == metric), PERCENT)
     try:
         _types(unit).read("", record, Letters(), {})
     except Wrong as wrong:

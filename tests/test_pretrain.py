@@ -318,7 +318,7 @@ def test_bad_input(scratch, what, message):
 
 def test_a_network_that_is_for_measuring_alone(scratch):
     _, err = finish(start(scratch, "model.pt", "--arch", "caffenet"), 1)
-    assert err == "pretrain: --arch caffenet: choose from alexnet, resnet50, tiny\n"
+    assert err == "pretrain: --arch caffenet: choose from alexnet, alexnet-half, resnet50, tiny\n"
     assert not (scratch / "model.pt.state").exists()
 
 

@@ -113,7 +113,9 @@ DECIDES = {
     "test_side": 300, "longest": 800, "power": 0.5, "codes_from": "vocab40",
     "loss": "softmax", "update_rule": "paper", "crops": 10, "fc": 64, "stride": 4,
     "finetune_seed": 1, "crop_seed": 1, "bias_rate": 2.0, "init_std": 0.02, "bn_decay": 0.1,
-    "crop_area": [0.1, 0.5],
+    "crop_area": [0.1, 0.5], "method": "ppo", "world": "my-way-home", "navigation_seed": 1,
+    "world_seed": 1, "runs": 4, "side": 64, "actions": 5, "episodes": 9, "max_steps": 9,
+    "frames": 9, "worlds": 9, "greedy": True,
     "shape": [1, 1, 1], "note": "my own", "list": [1, {"a": 2}],
 }  # fmt: skip
 DOES_NOT = {
@@ -122,6 +124,8 @@ DOES_NOT = {
     "cost": 0.5, "classes": 9, "ap50_area": 9, "ap75": 9, "ap50_95": 9, "coco_ap": 9,
     "coco_ap50": 9, "coco_ap75": 9, "per_class_area": {"cat": 9.0}, "objects": 9,
     "objects_ignored": 1, "detections": 9, "detections_left_out": 1,
+    **{name: 9 if name in ("success_rate", "mean_reward", "path_ratio") else [1, 2]
+       for name in tasks.NAVIGATION.measured}, "not_above": ["blind"],
     **dict.fromkeys(tasks.NORMALS.measured, 9), **dict.fromkeys(tasks.FINETUNE.measured, 9),
     "unseen": ["cow"], "seen_by": "paths", "fits": 9, "unconverged": 9, "argv": ["eval-svm"],
     "hours": 9, "hardware": "8 x V100",
@@ -144,7 +148,15 @@ def test_what_makes_another_measurement(tmp_path, field, before):
         first, more = first | some, more | some
         kinds = {int: 3, float: 0.25, bool: not other, list: [2], dict: {"svm": "some"}}
         first[field] = kinds.get(type(other), "svm" if field == "task" else "some")
-        if field in ("per_class", "per_class_area", "argv", "unseen", "drops", "inferred"):
+        if field in (
+            "per_class",
+            "per_class_area",
+            "argv",
+            "unseen",
+            "drops",
+            "inferred",
+            "not_above",
+        ):
             cat = {"cat": 8.0}
             others = {"per_class": cat, "per_class_area": cat, "drops": [[0.25, 0.1]]}
             first[field] = others.get(field, ["some"])
@@ -362,11 +374,17 @@ def test_published_numbers():
     """Where two sources printed the same number, and the best layers that are quoted elsewhere."""
     every = [row for some in published.publication().entries.values() for row in some]
     found = {json.dumps(row["setting"], sort_keys=True): row for row in every}
-    assert len(found) == len(every) == 98  # no setting twice
+    assert len(found) == len(every) == 102  # no setting twice
     for row in found.values():
         assert row["how"] in ("read", "slide", "digitised", "eye") and row["source"]
         assert all(0 < value < 100 for value in row["values"].values())
-        layers = {"best"}, {"-"}, {"res5"}, {"conv1", "res2", "res3", "res4", "res5"}
+        layers = (
+            {"best"},
+            {"-"},
+            {"res5"},
+            {"res3", "res4", "res5"},
+            {"conv1", "res2", "res3", "res4", "res5"},
+        )
         assert set(row["values"]) in layers
 
     def best(**fields):

@@ -37,7 +37,7 @@ def main(model, world, episodes, worlds, greedy, metric, baselines, tags, output
 
     \b
     eval-navigator blind.pt --env my-way-home >> blind.jsonl
-    eval-navigator navigator.pt --env my-way-home --baselines blind.jsonl >> results.jsonl
+    eval-navigator n.pt --env my-way-home --baselines blind.jsonl >> results.jsonl
 
     Its value is the interquartile mean over the runs of the share of episodes that reach the goal.
     Rewards, and paths by the shortest ones, stand beside it, each with its interval.

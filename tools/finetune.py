@@ -15,6 +15,7 @@ from ssl_common.training import plan
 @click.option(
     "--recipe",
     type=click.Choice(list(RECIPES)),
+    metavar="NAME",
     show_default="that of the network",
     help="Network whose recipe in the paper gives the head, the schedule and the augmentation.",
 )

@@ -14,6 +14,7 @@ from ssl_common.training import plan
 @click.option(
     "--recipe",
     type=click.Choice(list(RECIPES)),
+    metavar="NAME",
     show_default="that of the network, or of resnet50",
     help="Network whose recipe in the paper gives the schedule and how images are shown.",
 )

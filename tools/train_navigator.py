@@ -36,7 +36,7 @@ def main(model, recording, method, layer, side, runs, options):
 
     \b
     train-navigator jigsaw.pt frames.tsv -o navigator.pt > log.jsonl
-    train-navigator jigsaw.pt --method ppo --env my-way-home -o navigator.pt > log.jsonl
+    train-navigator jigsaw.pt --method ppo --env my-way-home -o n.pt > log.jsonl
 
     RECORDING is a list of frames, as record-navigation writes it. MODEL is as extract-features
     takes it, or blind, thumbnail or scratch, to compare it with. The log goes to standard output.
