@@ -171,7 +171,7 @@ def test_a_killed_run_of_ppo_goes_on_to_the_same_weights(scratch, run):
 def test_ppo_finds_the_optimum_of_a_tabular_world(scratch, run):
     """That of value iteration, over all states: the reward of the best way from each start."""
     done = run(*PPO, "--frames", "60000", "--runs", "1", "--lr", "1e-3", check=0)
-    best = {0: 0.0, 5: 0.0}
+    best = dict.fromkeys(range(6), 0.0)
     for _sweep in range(10):  # the goal at place 5, by symmetry that at 0
         for at in range(5):
             to = (max(0, at - 1), at + 1)
