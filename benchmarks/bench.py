@@ -903,7 +903,7 @@ def normals_steps(folder, arch, side):
     network = Pyramid(body.top, body.channels, len(book)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.train().parameters(), 0.01, 0.9)
     kept = cache.Cache(str(folder / f"maps-{arch}"), body, recipe, pairs, root, arch)
-    kept.fill(torch.device("cpu"), 0, silent)
+    kept.make(torch.device("cpu"), 0, silent)
     tasks = [training.Normals(body, book, recipe, cached) for cached in (True, False)]
     sets = cache.Cached(kept, book, 0), training.Shuffled(pairs, root, tasks[1], 0)
 

@@ -30,7 +30,7 @@ def kept(folder, size=64, seed=0):
 
 def making(one):
     one.notice()
-    one.fill(torch.device("cpu"), 0, lambda *_: None)
+    one.make(torch.device("cpu"), 0, lambda *_: None)
 
 
 def test_a_training_on_maps_is_that_on_images(folder):

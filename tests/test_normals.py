@@ -346,7 +346,7 @@ def cached(listed, root, task, folder, seed=0):
     """Return the Cached maps of LISTED for the objective TASK, made in FOLDER."""
     made = cache.Cache(str(folder), task.body, task.recipe, listed, str(root), "a digest")
     if not made.there():
-        made.fill(torch.device("cpu"), 0, silent)
+        made.make(torch.device("cpu"), 0, silent)
     return cache.Cached(made, task.book, seed)
 
 

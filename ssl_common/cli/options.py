@@ -89,25 +89,27 @@ def _once_each(_ctx: click.Context, _param: click.Parameter, tags: Any) -> dict[
     return dict(tags)
 
 
-tag_option = click.option(
+def _pairs(option: str, name: str, text: str) -> Any:
+    return click.option(
+        option,
+        name,
+        type=values.Tag(),
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_once_each,
+        help=text,
+    )
+
+
+tag_option = _pairs(
     "--tag",
     "tags",
-    type=values.Tag(),
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=_once_each,
-    help="Set a field of the record that the inputs lack, as images=1000000; may be repeated.",
+    "Set a field of the record that the inputs lack, as images=1000000; may be repeated.",
 )
-
-
-env_arg_option = click.option(
+env_arg_option = _pairs(
     "--env-arg",
     "env_args",
-    type=values.Tag(),
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=_once_each,
-    help="Argument that the environment is made with, as frame_skip=4; may be repeated.",
+    "Argument that the environment is made with, as frame_skip=4; may be repeated.",
 )
 
 

@@ -95,6 +95,16 @@ def places(manifest: Lines[Any], root: str) -> np.ndarray:
     return _fingerprints((place.removeprefix(current) for place in places), len(manifest))
 
 
+def unseen(
+    manifest: Lines[Any], root: str, content: Mapping[str, Any], source: str, allowed: bool
+) -> dict[str, object]:
+    """Return what check_unseen() does of the images of MANIFEST, which lie below ROOT.
+
+    Those that SOURCE was trained on are in its CONTENT, as of_tensors() reads them.
+    """
+    return check_unseen(manifest, of_list(manifest, root), of_tensors(content), source, allowed)
+
+
 def check_unseen(
     manifest: Lines[Any], ours: Images, theirs: Images, source: str, allowed: bool = False
 ) -> dict[str, object]:

@@ -6,6 +6,7 @@ takes it as it is. A digest of each block, by which it is known again when a run
 stands in a file beside it.
 """
 
+import abc
 import contextlib
 import math
 import os
@@ -30,7 +31,7 @@ Shape = tuple[int, ...]
 Blocks = Generator[tuple[int, Sequence[np.ndarray]], None, None]  # (line from 0, those of it)
 
 
-class Kept:
+class Kept(abc.ABC):
     """Blocks of numbers in FOLDER, several for each of IMAGES, of SHAPES; what FIELDS say they are.
 
     SHAPES has those of each image, as many for all. What the blocks of an image are together is
@@ -79,13 +80,17 @@ class Kept:
             raise DataError(f"--cache {self.folder}: no room for {both}: {advice}")
         return f"{self.path}: {both}"
 
-    def make(self, blocks: Blocks, progress: Progress) -> None:
-        """Write BLOCKS, those of this rank, on all ranks; PROGRESS is told how many images.
+    @abc.abstractmethod
+    def maps(self, device: torch.device, workers: int) -> Blocks:
+        """Yield the blocks of the images of this rank; WORKERS read, the network is on DEVICE."""
+
+    def make(self, device: torch.device, workers: int, progress: Progress) -> None:
+        """Write all blocks, on all ranks, from maps(); PROGRESS is told how many images.
 
         Raises Stopped on all ranks where PROGRESS does on any, and DataError for numbers that
         float16 does not hold.
         """
-        with contextlib.closing(blocks):
+        with contextlib.closing(self.maps(device, workers)) as blocks:
             features.fill(self._reserve, lambda arrays: self._write(arrays, blocks, progress))
 
     def _reserve(self, stack: contextlib.ExitStack) -> list[str]:

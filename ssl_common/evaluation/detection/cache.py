@@ -16,7 +16,6 @@ from ssl_common.evaluation.detection.recipes import Design
 from ssl_common.evaluation.detection.showing import collated, of_this_rank, view
 from ssl_common.evaluation.kept import Kept
 from ssl_common.models import states
-from ssl_common.progress import Progress
 
 
 class Cache(Kept):
@@ -46,16 +45,11 @@ class Cache(Kept):
         return self.made.channels, rows, columns
 
     def maps(self, device: torch.device, workers: int) -> kept.Blocks:
-        """Yield the maps of the images of this rank, which WORKERS read; the body is on DEVICE."""
         reading = of_this_rank(self.images, self.root, self.design, device, workers)
         with contextlib.closing(reading) as pictures:
             for line, picture, _height, _width in pictures:
                 both = (self.made.features(each) for each in (picture, picture.flip(2)))
                 yield line, [each.half().cpu().contiguous().numpy() for each in both]
-
-    def fill(self, device: torch.device, workers: int, progress: Progress) -> None:
-        """Write the maps, on all ranks, as make() does; WORKERS read, and the body is on DEVICE."""
-        self.make(self.maps(device, workers), progress)
 
 
 class Cached:

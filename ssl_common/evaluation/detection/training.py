@@ -233,7 +233,7 @@ class DetectorTraining:
             return Shuffled(self.objects, self.root, self.objective, self.plan.seed), workers
         if not collectives.from_first(cache.there):
             try:
-                cache.fill(device, workers, stoppable(self.caching, stopping))
+                cache.make(device, workers, stoppable(self.caching, stopping))
             except Stopped:
                 return None
         return Cached(cache, self.plan.seed, Detection.draws, FLIP), workers

@@ -81,8 +81,7 @@ def evaluate(
     settings, classes = content["settings"], content["classes"]
     images, count = Manifest(manifest), crops or settings["crops"]
     _loss, _classes, labels = read_labels(images, settings["loss"], classes)
-    ours, trained = identity.of_list(images, root), identity.of_tensors(content)
-    seen = identity.check_unseen(images, ours, trained, model, allow_seen)
+    seen = identity.unseen(images, root, content, model, allow_seen)
     common = _common(content, model, images, tags) | seen
     common |= {"crops": count} | ({"crop_seed": seed} if count > 1 else {})
     if labels.ndim == 2:

@@ -44,7 +44,7 @@ RECIPES = {
     "alexnet": ALEXNET,
     "alexnet-stride4": ALEXNET,  # as it comes of fine-tuning
     "alexnet-lab": UNDECAYED,
-    "alexnet-half": replace(SLOW, lighting=0.1),
+    "alexnet-half": ALEXNET,
     "alexnet-half-lab": UNDECAYED,
     "caffenet": replace(SLOW, warp=True),
 }

@@ -47,8 +47,7 @@ def evaluate(
     settings, classes = content["settings"], content["classes"]
     images = Manifest(manifest)
     _classes, labels = single_labels(images, classes)
-    ours, trained = identity.of_list(images, root), identity.of_tensors(content)
-    seen = identity.check_unseen(images, ours, trained, model, allow_seen)
+    seen = identity.unseen(images, root, content, model, allow_seen)
     common = _common(content, model, images, tags) | seen
     here = torch.device(devices.choose(device, 1, False))
     trunk = registry.unchanged(content, model, "train its classifiers again")

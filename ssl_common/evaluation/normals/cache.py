@@ -24,7 +24,6 @@ from ssl_common.evaluation.kept import Kept
 from ssl_common.evaluation.normals import showing
 from ssl_common.evaluation.normals.pyramid import Body
 from ssl_common.evaluation.normals.recipes import DRAWS, NormalsRecipe
-from ssl_common.progress import Progress
 
 COLOURS = 3
 FILLED = 320  # pixels a side of an image whose middle meets no border: more than res4 sees
@@ -74,7 +73,6 @@ class Cache(Kept):
         return found
 
     def maps(self, device: torch.device, workers: int) -> kept.Blocks:
-        """Yield the maps of the images of this rank, which WORKERS read; the trunk is on DEVICE."""
         dataset = Viewed(self.pairs, self.root, self)
         reading = kept.of_this_rank(dataset, len(self.pairs), device, workers)
         with contextlib.closing(reading) as loaded:
@@ -86,10 +84,6 @@ class Cache(Kept):
         found = self.body(showing.padded(pixels, showing.full_size([pixels]))[None])[0].half().cpu()
         fitted = showing.fitted(places.permute(2, 0, 1), found.shape[1:], 0)
         return torch.cat([found, fitted.half()]).numpy()
-
-    def fill(self, device: torch.device, workers: int, progress: Progress) -> None:
-        """Write the maps, on all ranks, as make() does; WORKERS read; the trunk is on DEVICE."""
-        self.make(self.maps(device, workers), progress)
 
 
 def _size(pairs: PairList, line: int, root: str) -> tuple[int, int]:

@@ -127,8 +127,7 @@ def evaluate(
     """
     listed, here = PairList(pairs), torch.device(devices.choose(device, 1, False))
     predictor = Predictor(model, here)
-    ours, trained = identity.of_list(listed, root), identity.of_tensors(predictor.content)
-    seen = identity.check_unseen(listed, ours, trained, model, allow_seen)
+    seen = identity.unseen(listed, root, predictor.content, model, allow_seen)
     check, book = Check(listed.path), predictor.book.numpy()
     own, constant, mean_image, floor = (Angles() for _ in range(4))
     found = predicted(predictor, listed, root, workers)

@@ -204,7 +204,7 @@ class NormalsTraining:
             return Shuffled(self.pairs, self.root, self.objective, self.plan.seed), workers
         if not collectives.from_first(cache.there):
             try:
-                cache.fill(device, workers, stoppable(self.caching, stopping))
+                cache.make(device, workers, stoppable(self.caching, stopping))
             except Stopped:
                 return None
         return Cached(cache, self.book, self.plan.seed), workers

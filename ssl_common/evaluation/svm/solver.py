@@ -121,8 +121,12 @@ class Rows(ProductSpace):
         self.features, self.scale, self.device = features, scale.to(device), torch.device(device)
         self.count, self.width = len(features), features.shape[1] + 1
         self.held: list[tuple[slice, Tensor]] | None = None
-        size, memory = 4 * features.size, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if np.can_cast(features.dtype, np.float32) and size <= min(HELD, memory // 4):
+
+    def hold(self) -> None:
+        """Keep the rows in memory, where there is room: they are to be read many times."""
+        size = 4 * self.features.size
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if np.can_cast(self.features.dtype, np.float32) and size <= min(HELD, memory // 4):
             self.held = [(part, rows.clone()) for part, rows in self._read(torch.float32)]
 
     def _read(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
@@ -232,20 +236,13 @@ class Preconditioner:
     def __init__(self, space: ProductSpace, seed: int = 0) -> None:
         """Find the directions of SPACE by subspace iteration from a random start of SEED."""
         self.space = space
-        rank = min(RANK, space.width, space.count)
-        generator = torch.Generator().manual_seed(seed)
-        basis = torch.randn(rank, space.width, generator=generator).to(space.device)
-        for _ in range(4):
-            basis = torch.linalg.qr(space.combination(space.image(basis)).T)[0].T
-        basis = basis.double()
+        basis, self.spread = longest(space, RANK, seed)
         # Made orthonormal; what the rows do not span, as copies of rows do not, is left out.
         length, turn = torch.linalg.eigh(space.dual(basis, space.image(basis)) @ basis.T)
         kept = length > 1e-6 * length[-1]
         basis = (turn[:, kept] / length[kept].sqrt()).T @ basis
         images = space.image(basis)
         self.rest = torch.linalg.eigvalsh(images @ images.T)[0].item() / 2
-        start = torch.randn(1, space.width, generator=generator, dtype=torch.float64)
-        self.spread = spread(space, start.to(space.device))
         # (R, width), (R, N)
         self.basis = {d: (basis.to(d), images.to(d)) for d in (torch.float32, torch.float64)}
 
@@ -279,6 +276,21 @@ class Inverse:
         inner = self.space.dual(weights, image) @ self.basis.T
         inner = torch.bmm(self.small, inner[:, :, None])[:, :, 0]
         return self.rest * weights + inner @ self.basis, self.rest * image + inner @ self.images
+
+
+def longest(space: ProductSpace, rank: int, seed: int) -> tuple[Tensor, float]:
+    """Return weights (R, width) float64 of RANK directions in which the rows are longest; spread().
+
+    There are fewer where SPACE has. By subspace iteration from a random start of SEED; they are not
+    orthonormal in the inner product of weights.
+    """
+    rank = min(rank, space.width, space.count)
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.randn(rank, space.width, generator=generator).to(space.device)
+    for _ in range(4):
+        basis = torch.linalg.qr(space.combination(space.image(basis)).T)[0].T
+    start = torch.randn(1, space.width, generator=generator, dtype=torch.float64)
+    return basis.double(), spread(space, start.to(space.device))
 
 
 def spread(space: ProductSpace, start: Tensor) -> float:

@@ -43,13 +43,10 @@ class Preconditioner:
 
     def __init__(self, space: Rows, seed: int = 0) -> None:
         """Find the directions of SPACE by subspace iteration from a random start of SEED."""
+        space.hold()
         self.space = space
-        generator = torch.Generator().manual_seed(seed)
-        rank = min(LONGEST, space.width, space.count)
-        basis = torch.randn(rank, space.width, generator=generator).to(space.device)
-        for _ in range(4):
-            basis = torch.linalg.qr(space.combination(space.image(basis)).T)[0].T
-        basis = torch.linalg.qr(basis.double().T)[0].T
+        basis, self.spread = solver.longest(space, LONGEST, seed)
+        basis = torch.linalg.qr(basis.T)[0].T
         images = space.image(basis)
         lengths, turn = torch.linalg.eigh(images @ images.T)
         kept = (lengths > 1e-12 * lengths[-1]).flip(0)  # the longest first
@@ -57,8 +54,6 @@ class Preconditioner:
         basis, images = turn @ basis, turn @ images
         left = max(1, min(space.width, space.count) - len(basis))
         self.rest = max(0.0, space.squares() - self.lengths.sum().item()) / left
-        start = torch.randn(1, space.width, generator=generator, dtype=torch.float64)
-        self.spread = solver.spread(space, start.to(space.device))
         self.basis = {kind: basis.to(kind) for kind in RIDGE}  # (R, width)
         self.exact = images[:EXACT].T.float().contiguous()  # (N, E)
 
