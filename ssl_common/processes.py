@@ -160,12 +160,21 @@ def wait(descriptor: int, event: int) -> None:
 
 @contextlib.contextmanager
 def born_deaf() -> Iterator[None]:
-    """Make processes started here ignore signals to the group: this process stops them."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they inherit it
+    """Make processes started here ignore signals to the group: this process stops them.
+
+    It hears one at the end of the block itself: who has started a process has also noted it.
+    """
+    held: list[int] = []  # a mask is a thread's own: those of libraries take what this one blocks
     try:
-        yield
+        with _handling(lambda number, _frame: held.append(number)):
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the processes inherit it
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # and what came is held, too
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that came meanwhile is heard now
+        for number in held:
+            signal.raise_signal(number)
 
 
 def die_with_parent(number: int, to_the_end: bool = False) -> None:

@@ -6,12 +6,13 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
 import time
 
 import numpy as np
 import pytest
 
-from ssl_common import crew
+from ssl_common import crew, processes
 from ssl_common.crew import side_by_side
 from ssl_common.streams import DataError
 
@@ -166,6 +167,30 @@ def test_they_are_deaf_to_what_asks_the_first_one_to_stop():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             os.kill(next(results), number)
         assert len(list(results)) == 36
+
+
+def test_a_signal_as_one_starts_is_heard_when_it_is_known(monkeypatch):
+    """A thread of a library hears what the first one blocks: none is started and forgotten."""
+    patient = threading.Event()
+    library = threading.Thread(target=patient.wait)
+    library.start()
+    starts = multiprocessing.get_context("fork").Process.start
+    started = []
+
+    def start(process):
+        starts(process)
+        started.append(process)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)  # in which Python calls the handler
+
+    monkeypatch.setattr(multiprocessing.get_context("fork").Process, "start", start)
+    try:
+        with pytest.raises(processes.Stopped, match="SIGTERM"), processes.stopping():
+            list(side_by_side(slow_square, range(9), 3))
+        assert len(started) == 3
+    finally:
+        patient.set()
+        library.join()
 
 
 def test_too_few_descriptors_are_one_line_with_the_remedy():
