@@ -249,7 +249,7 @@ def small(tmp_path):
     path = tmp_path / "w.safetensors"
 
     def written(state=None, **said):
-        whole = metadata.of(trunk, SETTINGS | {"arch": "tiny"}, "ssl-bench") | said
+        whole = metadata.of(trunk, trunk.digest(), SETTINGS | {"arch": "tiny"}, "ssl-bench") | said
         whole = {name: value for name, value in whole.items() if value is not None}
         with streams.writing(str(path)) as stream:
             ours.write(stream, state or trunk.state_dict(), whole)

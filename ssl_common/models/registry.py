@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ssl_common.models import inputs, states, timm_backbones
 from ssl_common.models.alexnet import (
@@ -52,20 +53,29 @@ def build(arch: str, seed: int, reads: str = "rgb") -> Trunk:
 
 def blank(arch: str, reads: str = "rgb") -> Trunk:
     """Return the trunk ARCH of ours, as build() does, at once: names and shapes without numbers."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return build(arch, 0, reads)
 
 
-def unset(trunk: Trunk) -> Trunk:
-    """Return the TRUNK of blank() with numbers: weights that are yet to be set.
+class _Undrawn(TorchFunctionMode):
+    """Leaves out what fills tensors with numbers: it takes its time where there are none, too."""
 
-    Batch norm is as in a new network, since files may do without some of it.
-    """
-    trunk = trunk.to_empty(device="cpu")
-    for module in trunk.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-    return trunk
+    FILLS = frozenset(
+        getattr(place, name)
+        for place, names in (
+            (nn.init, ("uniform_", "normal_", "constant_", "kaiming_uniform_")),
+            (torch.Tensor, ("uniform_", "normal_", "fill_", "zero_")),
+        )
+        for name in names
+    )
+
+    def __torch_function__(
+        self, function: Any, _types: Any, args: tuple[Any, ...] = (), named: Any = None
+    ) -> Any:
+        named = named or {}
+        if function in self.FILLS:
+            return args[0] if args else named["tensor"]
+        return function(*args, **named)
 
 
 def restored(settings: Mapping[str, Any], state: Any, path: str) -> Trunk:

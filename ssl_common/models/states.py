@@ -72,13 +72,28 @@ def fill(module: nn.Module, state: Any, path: str, what: str) -> None:
             tensor.copy_(state[name])
 
 
+def lend(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Make the tensors of STATE those of MODULE, which they fit in name, shape and type.
+
+    Each becomes one that lies whole and alone in its memory: no copy where it does already.
+    """
+    module.load_state_dict({name: _alone(tensor) for name, tensor in state.items()}, assign=True)
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """Return TENSOR, or a copy where its memory is not in order or holds more: all is saved."""
+    size = tensor.numel() * tensor.dtype.itemsize
+    is_alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == size
+    return tensor if is_alone else tensor.clone(memory_format=torch.contiguous_format)
+
+
 def digest(module: nn.Module) -> str:
     """Return the digest of the state of MODULE: its names and numbers."""
     return streams.digest(pieces(module))
 
 
-def pieces(module: nn.Module) -> Iterator[bytes]:
+def pieces(module: nn.Module) -> Iterator[Any]:
     """Yield what a digest of the state of MODULE is made of: its names and numbers."""
     for name, tensor in module.state_dict().items():
         yield name.encode()
-        yield tensor.cpu().contiguous().numpy().tobytes()
+        yield tensor.cpu().contiguous().view(-1).numpy()

@@ -30,16 +30,17 @@ def convert(
     """
     if form != "hub-dir":
         return conversion.convert(weights, output, form, tags)
-    trunk, settings = weights.trunk(), conversion.settings_of(weights, tags)
-    rows = _rows(trunk, results)
+    trunk, settings = weights.trunk(lent=True), conversion.settings_of(weights, tags)
+    digest = conversion.digest_of(weights, trunk)
+    rows = _rows(digest, results)
     names = "timm" if conversion.names_for_timm(trunk) else naming.OWN.kind
     width = _width(trunk)
     with streams.writing_folder(output.rstrip("/") or output) as folder:
         with open(os.path.join(folder, hub.WEIGHTS), "wb") as stream:
-            conversion.write_named(stream, trunk, settings, names)
+            conversion.write_named(stream, trunk, digest, settings, names)
         config = json.dumps(hub.configuration(trunk, settings, width), indent=2)
         _write(folder, hub.CONFIG, f"{config}\n")
-        _write(folder, hub.CARD, card(trunk, settings, rows, _name(output)))
+        _write(folder, hub.CARD, card(trunk, digest, settings, rows, _name(output)))
     said = conversion.in_words(weights, settings)
     return f"{said}; {len(rows)} rows of results" if results else said, ""
 
@@ -59,11 +60,13 @@ def _width(trunk: Trunk) -> int:
     return int(weights[-1].shape[0])
 
 
-def _rows(trunk: Trunk, results: Sequence[str]) -> list[Row]:
-    """Return the rows of the records in RESULTS that are of TRUNK; DataError where none is."""
+def _rows(digest: str, results: Sequence[str]) -> list[Row]:
+    """Return the rows of the records in RESULTS that are of the trunk of DIGEST.
+
+    Raises DataError where none is.
+    """
     if not results:
         return []
-    digest = trunk.digest()
     rows = [
         row
         for row in report.gather(results)[0]
@@ -80,10 +83,13 @@ def _rows(trunk: Trunk, results: Sequence[str]) -> list[Row]:
 # ---- The card -----------------------------------------------------------------------------------
 
 
-def card(trunk: Trunk, settings: Mapping[str, Any], rows: Sequence[Row], name: str) -> str:
-    """Return the card of TRUNK, called NAME, of its SETTINGS and of ROWS of results; Markdown."""
+def card(
+    trunk: Trunk, digest: str, settings: Mapping[str, Any], rows: Sequence[Row], name: str
+) -> str:
+    """Return the card of TRUNK of DIGEST, called NAME, of its SETTINGS and ROWS; Markdown."""
     parts = ["\n".join(["---", *_front(trunk, settings, rows, name), "---"]), f"# {_text(name)}"]
-    parts += [_about(trunk, settings), "## Images", _feeding(trunk), "## Use", _use(trunk, name)]
+    parts += [_about(trunk, digest, settings)]
+    parts += ["## Images", _feeding(trunk), "## Use", _use(trunk, name)]
     if rows:
         parts += ["## Measured", f"The best layer is bold.\n\n{tables.markdown(rows).rstrip()}"]
     return "\n\n".join(parts) + "\n"
@@ -125,12 +131,12 @@ def _result(row: Row) -> dict[str, Any]:
     }
 
 
-def _about(trunk: Trunk, settings: Mapping[str, Any]) -> str:
+def _about(trunk: Trunk, digest: str, settings: Mapping[str, Any]) -> str:
     """Return what is known of TRUNK and of its training, a row each."""
     rows: dict[str, Any] = {"network": trunk.name, "layers": ", ".join(trunk.pooling)}
     rows |= {name: settings.get(name) for name in metadata.FIELDS}
     rows["parameters"] = f"{sum(weight.numel() for weight in trunk.parameters()):,}"
-    rows["model"] = trunk.digest()
+    rows["model"] = digest
     lines = [f"| {name} | {_text(value)} |" for name, value in rows.items() if value is not None]
     return "\n".join(["| | |", "|---|---|", *lines])
 

@@ -13,7 +13,7 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from ssl_common import containers, streams
+from ssl_common import containers
 from ssl_common.models import states
 from ssl_common.models.foreign import pickles, safetensors
 from ssl_common.models.foreign.pickles import Storage, Tensor
@@ -43,12 +43,12 @@ DAMAGED = (
 )  # fmt: skip
 
 
-def read(stream: BinaryIO, path: str) -> tuple[dict[str, Any], str]:
-    """Return ({name: tensor or other value}, digest) of the file of weights open as STREAM.
+def read(stream: BinaryIO, path: str) -> tuple[dict[str, Any], bytes]:
+    """Return ({name: tensor or other value}, the bytes) of the file of weights open as STREAM.
 
-    Names of dicts in dicts, and of the parts of objects, are joined by dots. What is neither tensor
-    nor plain is a stand-in. PATH is what messages call the file. Raises DataError for what is no
-    file of weights.
+    The tensors share the memory of the bytes: they are not to be written to. Names of dicts in
+    dicts, and of the parts of objects, are joined by dots. What is neither tensor nor plain is a
+    stand-in. PATH is what messages call the file. Raises DataError for what is no file of weights.
     """
     data = stream.read()
     whole = content(data, path)
@@ -59,7 +59,7 @@ def read(stream: BinaryIO, path: str) -> tuple[dict[str, Any], str]:
             asks = f"a pickle that asks for {stranger}, and has no weights; nothing of it was run"
             raise DataError(f"{path}: {asks}: {ADVICE}")
         raise DataError(f"{path}: no weights, but {states.kind(whole)}: {ADVICE}")
-    return values, streams.digest(data)
+    return values, data
 
 
 def _flat(whole: Any, path: str) -> dict[str, Any]:

@@ -24,16 +24,16 @@ def convert(weights: Weights, output: str, form: str, tags: Mapping[str, Any]) -
     configuration that go with it, or "". Raises DataError where the file has no network that there
     is in that form.
     """
-    trunk, settings = weights.trunk(), settings_of(weights, tags)
+    trunk, settings = weights.trunk(lent=True), settings_of(weights, tags)
     refuse(weights, trunk, form)
     if form == "torchvision":
         networks.save(output, _renamed(trunk, naming.torchvision))
     elif form == "timm":
-        _save_named(output, trunk, settings, "timm")
+        _save_named(output, trunk, digest_of(weights, trunk), settings, "timm")
     elif form == "safetensors":
-        _save_named(output, trunk, settings, naming.OWN.kind)
+        _save_named(output, trunk, digest_of(weights, trunk), settings, naming.OWN.kind)
     elif form == "detectron2":
-        networks.save(output, _detectron2(trunk, settings))
+        networks.save(output, _detectron2(trunk, digest_of(weights, trunk), settings))
     else:
         content = {"format": networks.FORMAT, "settings": settings}
         networks.save(output, content | {"trunk": trunk.state_dict(), "head": {}})
@@ -78,29 +78,38 @@ def names_for_timm(trunk: Trunk) -> bool:
     return trunk.name.partition("?")[0] == "resnet50"
 
 
-def write_named(stream: Any, trunk: Trunk, settings: Mapping[str, Any], names: str) -> None:
-    """Write TRUNK to STREAM as safetensors, its weights by NAMES: timm, or ssl-bench."""
+def digest_of(weights: Weights, trunk: Trunk) -> str:
+    """Return the digest of TRUNK, which is that of WEIGHTS, and was checked where they say it."""
+    return (weights.said and weights.said.digest) or trunk.digest()
+
+
+def write_named(
+    stream: Any, trunk: Trunk, digest: str, settings: Mapping[str, Any], names: str
+) -> None:
+    """Write TRUNK of DIGEST to STREAM as safetensors, its weights by NAMES: timm, or ssl-bench."""
     state = trunk.state_dict()
     state = _renamed(trunk, naming.torchvision) if names == "timm" else state
-    safetensors.write(stream, state, metadata.of(trunk, settings, names))
+    safetensors.write(stream, state, metadata.of(trunk, digest, settings, names))
 
 
-def _save_named(output: str, trunk: Trunk, settings: Mapping[str, Any], names: str) -> None:
+def _save_named(
+    output: str, trunk: Trunk, digest: str, settings: Mapping[str, Any], names: str
+) -> None:
     with streams.writing(output) as stream:
-        write_named(stream, trunk, settings, names)
+        write_named(stream, trunk, digest, settings, names)
 
 
 def _renamed(trunk: Trunk, name: Any) -> dict[str, Any]:
     return {name(ours): tensor for ours, tensor in trunk.state_dict().items()}
 
 
-def _detectron2(trunk: Trunk, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _detectron2(trunk: Trunk, digest: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what detectron2's checkpointer matches with a ResNet by the ends of names."""
     return {
         "model": _renamed(trunk, naming.detectron2),
         "__author__": "ssl-bench",
         "matching_heuristics": True,
-        metadata.KEY: metadata.of(trunk, settings, "detectron2"),
+        metadata.KEY: metadata.of(trunk, digest, settings, "detectron2"),
     }
 
 

@@ -9,7 +9,7 @@ from ssl_common import legible
 from ssl_common.models import inputs, states
 from ssl_common.models.foreign import recognition
 from ssl_common.models.foreign.recognition import Network
-from ssl_common.models.foreign.weights import PLAIN, Weights, blank
+from ssl_common.models.foreign.weights import PLAIN, Weights
 from ssl_common.models.trunk import Trunk
 
 NAMED = 4  # names of what is left out in one line
@@ -56,8 +56,8 @@ def _about(weights: Weights) -> Iterator[tuple[object, ...]]:
     yield "pretext", network.pretext or "unknown" if network else "unknown"
     if network is None:
         yield "remedy", recognition.remedy(weights.values)
-    if network:
-        trunk = weights.backbone or blank(network)
+    trunk = weights.skeleton
+    if network and trunk:
         own = sum(weight.numel() for weight in trunk.parameters())
         if network.pretext and not network.certain:
             yield "inferred", "pretext"

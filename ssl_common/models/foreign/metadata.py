@@ -41,8 +41,11 @@ class Said:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def of(trunk: Trunk, settings: Mapping[str, Any], names: str) -> dict[str, str]:
-    """Return the metadata of TRUNK, whose weights are called as in NAMES, and of its SETTINGS."""
+def of(trunk: Trunk, digest: str, settings: Mapping[str, Any], names: str) -> dict[str, str]:
+    """Return the metadata of TRUNK, whose weights are called as in NAMES, and of its SETTINGS.
+
+    DIGEST is that of TRUNK, which takes as long to find as to read and write the weights.
+    """
     side, lab = trunk.input_size, trunk.reads == "lab"
     how: dict[str, Any] = {"channels": "L", "lab": LAB} if lab else {"channels": "RGB"}
     if not lab:
@@ -55,7 +58,7 @@ def of(trunk: Trunk, settings: Mapping[str, Any], names: str) -> dict[str, str]:
         **how,
         "input_size": [1 if lab else 3, side, side],
         **{name: settings.get(name) for name in FIELDS},
-        "digest": trunk.digest(),
+        "digest": digest,
         "settings": _finite(settings),
     }
     return {

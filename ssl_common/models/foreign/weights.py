@@ -5,6 +5,7 @@ network they are, each weight of our trunk is looked for among them, and their n
 Everything in a file is accounted for: it is taken, or it is listed as left out.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,21 +36,26 @@ class Weights:
     `path` is what messages call the file. `values` is {name: tensor or other value}, by names
     without what stands before those of the network. `network` is None where none is known; else
     `taken` is {our name of a weight: theirs}, `wrong` says what stands between the file and the
-    trunk, and `unusual` what does not. `backbone` is the trunk of a network of torchvision or of
-    timm. `said` is what the file itself says of its network, where it does; `prefix` what
-    stands before the names of the network.
+    trunk, and `unusual` what does not. `skeleton` is the trunk before it takes them: of ours names
+    and shapes alone. `said` is what the file itself says of its network, where it does; `prefix`
+    what stands before the names of the network. `data` are the bytes of the file.
     """
 
     path: str
-    digest: str
+    data: bytes = field(repr=False)
     values: Mapping[str, Any]
     network: Network | None = None
     taken: dict[str, str] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     unusual: list[str] = field(default_factory=list)
-    backbone: Backbone | TimmBackbone | None = None
+    skeleton: Trunk | None = None
     said: Said | None = None
     prefix: str = ""
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The digest of the file, which takes as long as to read and write it."""
+        return streams.digest(self.data)
 
     @property
     def own(self) -> bool:
@@ -82,26 +88,39 @@ class Weights:
         tensors = self.tensors()
         return f"{', '.join(tensors[:3])}{' ...' * (len(tensors) > 3)}"
 
-    def trunk(self) -> Trunk:
-        """Return the trunk with the weights of the file; raise DataError where it cannot be."""
-        network = self.known()
+    def trunk(self, lent: bool = False) -> Trunk:
+        """Return the skeleton with the weights of the file; raise DataError where it cannot be.
+
+        They are copies, or LENT: the numbers of the file itself, only to be read.
+        """
+        network, trunk = self.known(), self.skeleton
         which = f"{network.layout.kind}'s {network.arch.removeprefix(TIMM)}"
-        if self.wrong:
+        if self.wrong or trunk is None:
             raise DataError(f"{self.path}: not the weights of {which}: {states.summed(self.wrong)}")
-        trunk = self.backbone or registry.unset(blank(network))
-        state = trunk.state_dict()
-        for ours, theirs in self.taken.items():
-            state[ours] = self.values[theirs].to(state[ours].dtype)
+        state = {}
+        for ours, place in trunk.state_dict().items():
+            if theirs := self.taken.get(ours):
+                state[ours] = self.values[theirs].to(place.dtype)
+            else:  # of a batch norm, which files may do without: as it is in a new one
+                new = torch.ones if ours.endswith(("weight", "running_var")) else torch.zeros
+                state[ours] = new(place.shape, dtype=place.dtype)
         if network.reads == "rgb" and network.order == "bgr":
             state[FIRST] = state[FIRST].flip(1)
         if network.arch == "caffenet" and not self.own and not self.said:
             # Pixels of 0 to 255 less the mean are ours times this; nothing is padded at conv1.
             state[FIRST] = state[FIRST] * (255 * torch.tensor(STD)).view(1, 3, 1, 1)
-        states.fill(trunk, state, self.path, which)
+        if why := states.unfit(FIRST, state.get(FIRST, torch.zeros(1))):
+            raise DataError(f"{self.path}: not the weights of {which}: {FIRST} {why}")
+        if lent:
+            states.lend(trunk, state)
+        else:
+            if not isinstance(trunk, Backbone | TimmBackbone):
+                trunk.to_empty(device="cpu")
+            states.fill(trunk, state, self.path, which)
         for name, module in trunk.named_modules():
             if network.absent and f"{name}.".startswith(network.absent):
                 module.running_var.fill_(1 - module.eps)  # with the rest as it is: changes nothing
-        if self.said and not self.backbone and self.said.digest not in (None, trunk.digest()):
+        if self.said and self.said.digest not in (None, trunk.digest()):
             raise DataError(
                 f"{self.path}: damaged, or changed by hand: it is not what the digest in its"
                 " metadata tells"
@@ -116,19 +135,19 @@ def read(path: str, prefix: str = "", order: str | None = None) -> Weights:
     of conv1 stand in ORDER, "rgb" or "bgr", or as in others of its kind. Raises DataError for what
     is no file of weights.
     """
-    path, values, digest = _opened(path)
+    path, values, data = _opened(path)
     said = metadata.read(values, path)
     if order and (said or recognition.is_ours(values)):
         raise DataError(f"{path}: it says itself how its channels stand: leave out --channels")
     if recognition.is_ours(values):
         network = recognition.recognise_ours(path, values)
-        return _matched(path, digest, recognition.contents(path, values, "trunk."), network)
+        return _matched(path, data, recognition.contents(path, values, "trunk."), network)
     if said:
-        return _as_said(path, values, digest, said)
+        return _as_said(path, values, data, said)
     layout, before = recognition.locate(path, values, naming.LAYOUTS, "choose by --prefix", prefix)
     file = recognition.contents(path, values, before)
     if layout is None:
-        return Weights(path, digest, file.values)
+        return Weights(path, data, file.values)
     if layout.kind == "detectron2" and order != "rgb":
         raise DataError(
             f"{path}: detectron2's names do not tell how it takes images: --channels rgb, if as"
@@ -136,11 +155,11 @@ def read(path: str, prefix: str = "", order: str | None = None) -> Weights:
             " 3); the Caffe2 networks of Detectron are others, which no network here is"
         )
     network = recognition.recognise(file, layout, layout.arch, False, order)
-    return _matched(path, digest, file, network)
+    return _matched(path, data, file, network)
 
 
-def _opened(path: str, operand: bool = True) -> tuple[str, dict[str, Any], str]:
-    """Return (what messages call it, {name: value}, digest) of the file of weights PATH.
+def _opened(path: str, operand: bool = True) -> tuple[str, dict[str, Any], bytes]:
+    """Return (what messages call it, {name: value}, bytes) of the file of weights PATH.
 
     Or of the weights in the folder PATH, as the Hub of Hugging Face has networks. An OPERAND may be
     "-", or a pipe.
@@ -148,13 +167,13 @@ def _opened(path: str, operand: bool = True) -> tuple[str, dict[str, Any], str]:
     path, config = hub.weights_in(path)
     with streams.reading(path) if operand else streams.regular(path) as stream:
         path = streams.name(path)
-        values, digest = archives.read(stream, path)
+        values, data = archives.read(stream, path)
     if config:
         hub.check(config, metadata.read(values, path), path)
-    return path, values, digest
+    return path, values, data
 
 
-def _as_said(path: str, values: dict[str, Any], digest: str, said: Said) -> Weights:
+def _as_said(path: str, values: dict[str, Any], data: bytes, said: Said) -> Weights:
     """Return the weights in VALUES of the file PATH, of the network that they SAID to be."""
     if said.names == naming.OWN.kind:
         layout: Layout | None = naming.OWN
@@ -167,7 +186,7 @@ def _as_said(path: str, values: dict[str, Any], digest: str, said: Said) -> Weig
         raise DataError(f"{path}: its metadata: its weights are not those of {said.arch}")
     pretext, permutations = (said.settings.get(name) for name in ("pretext", "permutations"))
     network = Network(layout, said.arch, said.reads, pretext, permutations, True, said.order)
-    return _matched(path, digest, file, network, said=said)
+    return _matched(path, data, file, network, said=said)
 
 
 def read_torchvision(arch: str, path: str) -> Weights:
@@ -178,11 +197,11 @@ def read_torchvision(arch: str, path: str) -> Weights:
     it is the usual way. Raises DataError for another file.
     """
     kind, _weights = backbones.named(arch)
-    path, values, digest = _opened(path, operand=False)
+    path, values, data = _opened(path, operand=False)
     wrong = f"{path}: not the weights of torchvision's {arch}"
     if recognition.is_ours(values):
         raise DataError(f"{wrong}, but a network of ours: name the file alone")
-    published = recognition.weights_by_digest(kind, digest)
+    published = recognition.weights_by_digest(kind, streams.digest(data))
     backbone = None
     if kind == "resnet50":  # ours, by other names
         layouts = [each for each in naming.LAYOUTS if (each.kind, each.arch) == ("PyTorch", kind)]
@@ -196,7 +215,7 @@ def read_torchvision(arch: str, path: str) -> Weights:
     layout, before = recognition.locate(path, values, layouts, way)
     file = recognition.contents(path, values, before)
     if layout is None:
-        names = Weights(path, digest, file.values).first_names()
+        names = Weights(path, data, file.values).first_names()
         raise DataError(f"{wrong}: its weights are {names}{_instead(path, values)}")
     arch = backbone.name if backbone else kind
     network = recognition.recognise(file, layout, arch, published is not None, None)
@@ -204,7 +223,7 @@ def read_torchvision(arch: str, path: str) -> Weights:
         raise DataError(f"{wrong}: it reads lightness: convert-weights makes it one of ours")
     if (said := metadata.read(values, path)) and (said.arch, said.order) != (arch, "rgb"):
         raise DataError(f"{wrong}: it says that it is {_way(said)}: name the file alone")
-    return _matched(path, digest, file, network, backbone)
+    return _matched(path, data, file, network, backbone)
 
 
 def _way(said: Said) -> str:
@@ -220,7 +239,7 @@ def read_timm(name: str, path: str) -> Weights:
     """
     arch, how = inputs.parsed(name)
     config = hub.weights_in(path)[1]
-    path, values, digest = _opened(path, operand=False)
+    path, values, data = _opened(path, operand=False)
     wrong = f"{path}: not the weights of timm's {arch}"
     if recognition.is_ours(values):
         raise DataError(f"{wrong}, but a network of ours: name the file alone")
@@ -238,12 +257,12 @@ def read_timm(name: str, path: str) -> Weights:
     layout, before = recognition.locate(path, values, layouts, "save one of them alone")
     file = recognition.contents(path, values, before)
     if layout is None:
-        names = Weights(path, digest, file.values).first_names()
+        names = Weights(path, data, file.values).first_names()
         raise DataError(f"{wrong}: its weights are {names}{_instead(path, values)}")
     network = recognition.recognise(file, layout, backbone.name, False, None)
     if said:
         network = replace(network, pretext=said.settings.get("pretext"), certain=True)
-    return _matched(path, digest, file, network, backbone)
+    return _matched(path, data, file, network, backbone)
 
 
 def _instead(path: str, values: Mapping[str, Any]) -> str:
@@ -258,16 +277,16 @@ def _instead(path: str, values: Mapping[str, Any]) -> str:
 
 def _matched(
     path: str,
-    digest: str,
+    data: bytes,
     file: Contents,
     network: Network,
     backbone: Backbone | TimmBackbone | None = None,
     said: Said | None = None,
 ) -> Weights:
     """Return the weights of NETWORK in FILE: each weight of its trunk is looked for by its name."""
-    taken, wrong = {}, []
+    taken, wrong, skeleton = {}, [], backbone or registry.blank(network.arch, network.reads)
     rest = dict(file.names)
-    for ours, tensor in (backbone or blank(network)).state_dict().items():
+    for ours, tensor in skeleton.state_dict().items():
         theirs, is_count = network.layout.name(ours), ours.endswith(COUNTS)
         if network.absent and ours.startswith(network.absent):
             continue
@@ -288,13 +307,8 @@ def _matched(
     wrong += _unfit(file.values, taken)
     unusual = list(_unusual(file.values, taken))
     return Weights(
-        path, digest, file.values, network, taken, wrong, unusual, backbone, said, file.prefix
+        path, data, file.values, network, taken, wrong, unusual, skeleton, said, file.prefix
     )
-
-
-def blank(network: Network) -> Trunk:
-    """Return the trunk of NETWORK, one of ours, at once: names and shapes without numbers."""
-    return registry.blank(network.arch, network.reads)
 
 
 def _is_like(value: Any, tensor: torch.Tensor, is_count: bool) -> bool:
