@@ -166,3 +166,39 @@ def test_classifiers_are_not_measured_on_spoilt_weights(scratch):
     ):
         with pytest.raises(DataError, match=f"w.pt: .*{message}"):
             measure(changes)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda t: torch.cat([torch.ones(99), t.flatten()])[99:].view(t.shape),
+        lambda t: t.transpose(0, -1).contiguous().transpose(0, -1),
+    ],
+    ids=["a part of another", "in another order"],
+)
+def test_lent_numbers_are_saved_whole_and_alone(tmp_path, view):
+    torch.manual_seed(1)
+    state = {n: v if v.dim() < 2 else view(v) for n, v in network().state_dict().items()}
+    with torch.device("meta"):
+        module = network()
+    states.lend(module, state)
+    plain = {name: tensor.clone() for name, tensor in state.items()}
+    assert all(torch.equal(module.state_dict()[name], plain[name]) for name in plain)
+    assert module[1].weight.data_ptr() == state["1.weight"].data_ptr()  # no copy
+    networks.save(str(tmp_path / "lent"), {"trunk": module.state_dict()})
+    assert states.digest(module) == states.digest(filled(plain))
+    for each in torch.load(tmp_path / "lent")["trunk"].values():
+        assert each.is_contiguous() and each.untyped_storage().nbytes() == each.nbytes
+
+
+def filled(state):
+    module = network()
+    states.fill(module, state, "w.pt", "it")
+    return module
+
+
+@pytest.mark.parametrize("arch", registry.TRUNKS)
+def test_a_blank_network_has_the_names_and_shapes_of_one_that_was_drawn(arch):
+    drawn, blank = registry.build(arch, 0).state_dict(), registry.blank(arch).state_dict()
+    assert list(blank) == list(drawn) and all(each.is_meta for each in blank.values())
+    assert all((blank[n].shape, blank[n].dtype) == (drawn[n].shape, drawn[n].dtype) for n in drawn)
