@@ -486,6 +486,33 @@ NETWORK = Format(
     limits={"Q": (1, 4096)},
 )
 
+# Of the settings of a network, what its metadata say one by one, and how.
+SAID = {
+    **dict.fromkeys(("pretext", "data_name", "data", "license"), fields.TEXT),
+    **dict.fromkeys(("images", "steps", "permutations"), Json(fields.COUNT, maybe=True)),
+    "seed": Json(fields.INDEX, maybe=True),
+}
+METADATA = Format(
+    "the metadata of a network",
+    "write them as ssl-formats(5) says, or name the network by torchvision:ARCH:FILE or so",
+    containers.read_json,  # of the header of a file of safetensors, or of torch.save: texts alone
+    {
+        "ssl_bench": Json(Version(1)),
+        "arch": Texts(),
+        "names": Texts(of=("ssl-bench", "timm", "detectron2"), maybe=True),
+        "channels": Texts(of=("RGB", "BGR", "L"), maybe=True),
+        "lab": fields.TEXT,
+        "mean": Json(numbers("3"), maybe=True),
+        "std": Json(numbers("3", above=0), maybe=True),
+        "input_size": Json(integers("3", least=1), maybe=True),
+        **SAID,
+        "digest": fields.TEXT,
+        "settings": Json(Table(SETTINGS), maybe=True),
+        "format": fields.TEXT,
+    },
+    others=fields.TEXT,
+)
+
 LINEAR = Format(
     "linear classifiers",
     "name finished ones, or train them again with train-linear",

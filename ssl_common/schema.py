@@ -474,17 +474,20 @@ class Mapping(Entry):
 
 @dataclass(frozen=True)
 class Json(Entry):
-    """A text that is JSON: an object as TABLE says."""
+    """A text that is JSON, and as ENTRY says."""
 
-    table: Table
+    entry: Entry
+    maybe: bool = False
 
     def read(self, name: str, value: Any, letters: Letters, earlier: dict[str, Any]) -> Any:
         text = Texts().read(name, value, letters, earlier)
         try:
-            content = containers.json_object(text.encode(), name)
-        except DataError as error:
-            raise Wrong(str(error)) from error
-        return self.table.read(name, content, letters, earlier)
+            content = containers.parse(text)
+        except ValueError as error:
+            raise Wrong(f"{name}: not JSON ({legible.line(error)})") from error
+        if isinstance(self.entry, Table) and not isinstance(content, dict):
+            raise Wrong(f"{name}: not a JSON object")
+        return self.entry.read(name, content, letters, earlier)
 
 
 @dataclass(frozen=True)
@@ -715,7 +718,8 @@ class Format:
     @property
     def version(self) -> int:
         """The number of the form, which its files hold."""
-        return next(e.number for e in self.entries.values() if isinstance(e, Version))
+        plain = (e.entry if isinstance(e, Json) else e for e in self.entries.values())
+        return next(entry.number for entry in plain if isinstance(entry, Version))
 
     @property
     def needed(self) -> set[str]:

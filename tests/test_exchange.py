@@ -277,9 +277,9 @@ def test_what_the_file_says_is_obeyed(small):
 
 
 CONTRADICTIONS = {
-    "another version": ({"ssl_bench": "2"}, "ssl_bench is '2', not 1: take a newer ssl-bench"),
+    "another version": ({"ssl_bench": "2"}, "ssl_bench 2, where this version reads 1"),
     "no such network": ({"arch": "vit"}, "arch is 'vit': there are alexnet, "),
-    "channels": ({"channels": "YUV"}, "channels is 'YUV', not RGB, BGR or L"),
+    "channels": ({"channels": "YUV"}, "channels holds 'YUV', not one of RGB, BGR, L"),
     "lightness with a mean": ({"channels": "L"}, "channels is L, and mean and std are of RGB"),
     "colours by lightness": ({"lab": metadata.LAB}, "lab is 'L of CIE Lab"),
     "another lightness": (
@@ -290,12 +290,15 @@ CONTRADICTIONS = {
         {"channels": "L", "mean": None, "std": None, "input_size": None},
         "conv1.0.weight is real 8 x 3 x 7 x 7, not real 8 x 1 x 7 x 7",
     ),
-    "a mean of one": ({"mean": "[0.5]"}, "mean is three numbers"),
-    "no deviation": ({"std": "[0, 1, 1]"}, "std is above 0"),
-    "no numbers": ({"mean": "gray"}, "its metadata: "),
+    "a mean of one": ({"mean": "[0.5]"}, r"mean is \[0.5\], not 3 numbers"),
+    "no deviation": ({"std": "[0, 1, 1]"}, r"std is \[0, 1, 1\], not 3 numbers above 0"),
+    "no numbers": ({"mean": "gray"}, "mean: not JSON "),
     "another size": ({"input_size": "[3, 99, 99]"}, r"input_size is \[3, 99, 99\], and tiny takes"),
     "other weights": ({"digest": "0" * 16}, "damaged, or changed by hand: it is not what"),
-    "other settings": ({"settings": "[1]"}, "settings is no object of JSON"),
+    "other settings": (
+        {"settings": "[1]"},
+        "settings: not a JSON object: write them as ssl-formats",
+    ),
 }
 
 

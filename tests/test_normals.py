@@ -14,6 +14,7 @@ from scipy import io
 from sklearn.cluster import KMeans
 from tiny import Tiny
 from torch import nn
+from torch.nn import functional
 from torchvision import models
 
 from ssl_common.data import order
@@ -109,9 +110,73 @@ def test_where_the_places_of_a_map_lie(arch, stride):
         assert middle == pytest.approx(body.first + place * stride, abs=1e-6)
 
 
-def test_a_network_without_a_chain_is_refused():
-    with pytest.raises(DataError, match="random:resnet18: normals need a map of any size"):
-        Body(registry.build("resnet18", 0), "random:resnet18")
+@pytest.mark.parametrize("arch", ["timm:convnext_atto", "timm:mobilenetv2_035"])
+def test_where_the_places_of_other_networks_lie(arch):
+    """As above: with all weights the same, a place answers alike on both sides of its middle."""
+    pytest.importorskip("timm")
+    body = Body(registry.build(arch, 0), "x")
+    for module in body.trunk.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.ReLU | nn.GELU):
+            module.forward = lambda x: x
+        if isinstance(module, nn.MaxPool2d):
+            module.forward = nn.AvgPool2d(module.kernel_size, module.stride, module.padding).forward
+    side, place = 608, 9
+    image = torch.zeros(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    whole = body.trunk.double().maps([body.ends], image)[body.ends]
+    (gradient,) = torch.autograd.grad(whole[0, 0, place, place], image)
+    rows = gradient[0].sum((0, 2))
+    middle = float((rows * torch.arange(side)).sum() / rows.sum())
+    # Of an even number of pixels the middle is between two.
+    assert middle - 0.51 < body.first + place * body.stride < middle + 0.01
+
+
+def test_a_resnet_of_others_has_holes_as_timm_makes_them():
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    theirs = timm.create_model("resnet18", num_classes=0, output_stride=8).eval()
+    pixels = torch.from_numpy(RNG.integers(0, 256, (2, 72, 104, 3), np.uint8))
+    for arch in ("timm:resnet18", "resnet18"):
+        trunk = registry.build(arch, 0)
+        trunk.network.load_state_dict(theirs.state_dict())
+        images = trunk.prepare(pixels.permute(0, 3, 1, 2))
+        body = Body(trunk, "x")
+        with torch.no_grad():
+            want = theirs.forward_intermediates(images, intermediates_only=True)
+            found = body(pixels)
+            assert torch.allclose(found, want[-2], rtol=1e-4, atol=1e-5)
+            assert torch.allclose(body.top(found), want[-1], rtol=1e-4, atol=1e-5)
+        assert (body.stride, body.first, body.channels, body.ends) == (8, 0, 512, "layer3")
+
+
+def test_a_transformer_sees_images_of_any_size():
+    pytest.importorskip("timm")
+    trunk = registry.build("timm:vit_tiny_patch16_224?size=64", 0)
+    pixels = torch.from_numpy(RNG.integers(0, 256, (1, 64, 64, 3), np.uint8))
+    digest = trunk.digest()
+    with torch.no_grad():
+        want = trunk.eval().maps(["blocks.11"], trunk.prepare(pixels.permute(0, 3, 1, 2)))
+    body = Body(trunk, "x")
+    assert trunk.digest() == digest
+    assert torch.allclose(body(pixels), want["blocks.11"], atol=1e-5)
+    assert (body.stride, body.first, body.channels) == (16, 7, 192)
+    wider = functional.pad(pixels, (0, 0, 0, 40))  # 104 pixels: 7 patches, the last filled up
+    assert tuple(body(wider).shape) == (1, *body.shape(64, 104)) == (1, 192, 4, 7)
+
+
+@pytest.mark.parametrize(
+    "arch, why",
+    [
+        ("vit_b_32", "and it takes images of 224 alone"),
+        ("timm:swin_tiny_patch4_window7_224", "and where the places of layers.3 lie cannot be"),
+    ],
+)
+def test_a_network_that_cannot_serve_is_told_why(arch, why):
+    if arch.startswith("timm:"):
+        pytest.importorskip("timm")
+    with pytest.raises(DataError, match=f"random:x: normals need a map of any size, {why}"):
+        Body(registry.build(arch, 0), "random:x")
 
 
 def test_the_pyramid_in_plain_terms():

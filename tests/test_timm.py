@@ -153,6 +153,8 @@ def test_a_detector_is_made_of_a_plain_resnet():
     with torch.no_grad():
         found, want = (nn.Sequential(body.stages).eval()(image) for body in both)
     close(found, want)
+    # Training looks at the trunk, and then makes the detector of it.
+    assert list(Body(trunk, "model").stages) == list(both[0].stages)
     for later in ("timm:resnet18d", "timm:resnetblur18", "timm:convnext_atto"):
         with pytest.raises(DataError, match="ours, torchvision's and plain ones of timm$"):
             Body(registry.build(f"{later}?size=64", 0), later)

@@ -62,3 +62,30 @@ class ResNet50Lab(ResNet50):
         conv1, res5 = cast(Any, self.conv1), cast(Any, self.res5)
         conv1[0] = convolution
         res5[0].conv2.stride = res5[0].downsample[0].stride = (1, 1)
+
+
+def is_plain(network: nn.Module) -> bool:
+    """Tell whether NETWORK is a ResNet of torchvision, or one of timm without later additions.
+
+    Those, as a stem of three convolutions or averages in the shortcuts, are not of the paper's.
+    """
+    from torchvision.models import ResNet
+
+    if isinstance(network, ResNet):
+        return True
+    if type(network).__name__ != "ResNet" or not isinstance(
+        network.get_submodule("conv1"), nn.Conv2d
+    ):
+        return False
+    parts = {type(module).__name__ for module in network.modules() if not list(module.children())}
+    known = {
+        "Conv2d",
+        "BatchNorm2d",
+        "FrozenBatchNorm2d",  # as a detector has made of it
+        "ReLU",
+        "Identity",
+        "MaxPool2d",
+        "AdaptiveAvgPool2d",
+        "Flatten",
+    }
+    return isinstance(network.get_submodule("maxpool"), nn.MaxPool2d) and parts <= known

@@ -89,6 +89,21 @@ class TimmBackbone(Trunk):
         self.has_class_token = self.has_class_token and final.dim() == 3
         return grids | ({CLASS: 1} if self.has_class_token else {})
 
+    def take_any_size(self) -> None:
+        """Take images of any whole patches from now on, where timm can: positions are resampled.
+
+        Convolutions do so anyway; a transformer of which timm cannot stays as it is.
+        """
+        found = inspect.signature(type(self.network).__init__).parameters
+        if "patch_embed" not in dict(self.network.named_children()) or "img_size" not in found:
+            return
+        try:
+            made = _created(self.arch, img_size=self.input_size, dynamic_img_size=True)
+        except DataError:
+            return
+        made.load_state_dict(self.network.state_dict())
+        self.network = made.train(self.training)
+
     def _pass(self, images: torch.Tensor, places: list[int] | None) -> tuple[torch.Tensor, Any]:
         """Return (the last tokens or map, behind the norm; maps of the stages PLACES, or all)."""
         network: Any = self.network
@@ -127,18 +142,24 @@ def _made(arch: str, how: Input) -> nn.Module:
         tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{model}.*")]
         there = f"there are {', '.join(tags)}" if tags else "it has none: leave out what follows ."
         raise DataError(f"{THEIRS}{arch}: no such weights of {model}: {there}")
-    options: dict[str, Any] = {"pretrained": False, "num_classes": 0}
+    made = _created(arch)
+    if how.size and "img_size" in inspect.signature(type(made).__init__).parameters:
+        made = _created(arch, img_size=how.size)
+    if not hasattr(made, "forward_intermediates"):
+        raise DataError(f"{THEIRS}{arch}: its stages are not known to timm {timm.__version__}")
+    return made
+
+
+def _created(arch: str, **options: Any) -> nn.Module:
+    """Return timm's network ARCH with OPTIONS, untrained; raise DataError where it cannot be."""
+    timm = library()
     try:
-        made = timm.create_model(arch, **options)
-        if how.size and "img_size" in inspect.signature(type(made).__init__).parameters:
-            made = timm.create_model(arch, **options, img_size=how.size)
+        made: nn.Module = timm.create_model(arch, pretrained=False, num_classes=0, **options)
     except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
         reason = " ".join(str(error).split())[:199]
         raise DataError(
             f"{THEIRS}{arch}: timm {timm.__version__} cannot make it: {reason}"
         ) from error
-    if not hasattr(made, "forward_intermediates"):
-        raise DataError(f"{THEIRS}{arch}: its stages are not known to timm {timm.__version__}")
     return made
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ssl_common.models.backbones import Backbone
+from ssl_common.models.resnet import is_plain
 from ssl_common.models.timm_backbones import TimmBackbone
 from ssl_common.models.trunk import StagedTrunk, Trunk
 from ssl_common.streams import DataError
@@ -72,39 +73,13 @@ def _stages(trunk: Trunk, model: str) -> Mapping[str, nn.Module]:
                 return {name: there[name] for name in names[: names.index(last) + 1]}
     if isinstance(trunk, Backbone | TimmBackbone):
         net: Any = trunk.network
-        if _is_plain_resnet(net):
+        if is_plain(net):
             relu = net.act1 if isinstance(trunk, TimmBackbone) else net.relu
             stages = {"conv1": nn.Sequential(net.conv1, net.bn1, relu), "pool1": net.maxpool}
             layers = (net.layer1, net.layer2, net.layer3, net.layer4)
             return stages | {f"res{n}": layer for n, layer in enumerate(layers, 2)}
     message = "no network that a detector is made of: there are ResNets and AlexNets"
     raise DataError(f"{model}: {message}, ours, torchvision's and plain ones of timm")
-
-
-def _is_plain_resnet(network: nn.Module) -> bool:
-    """Tell whether NETWORK is a ResNet of torchvision, or one of timm without later additions.
-
-    Those, as a stem of three convolutions or averages in the shortcuts, are no C4.
-    """
-    from torchvision.models import ResNet
-
-    if isinstance(network, ResNet):
-        return True
-    if type(network).__name__ != "ResNet" or not isinstance(
-        network.get_submodule("conv1"), nn.Conv2d
-    ):
-        return False
-    parts = {type(module).__name__ for module in network.modules() if not list(module.children())}
-    known = {
-        "Conv2d",
-        "BatchNorm2d",
-        "ReLU",
-        "Identity",
-        "MaxPool2d",
-        "AdaptiveAvgPool2d",
-        "Flatten",
-    }
-    return isinstance(network.get_submodule("maxpool"), nn.MaxPool2d) and parts <= known
 
 
 def fixed(module: nn.Module) -> nn.Module:

@@ -5,12 +5,15 @@ Task 8 of the paper, after the scene parsing of Zhao et al. (CVPR 2017) as Zhou 
 
 import copy
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from ssl_common.models.resnet import ResNet50
+from ssl_common.models.backbones import Backbone
+from ssl_common.models.resnet import ResNet50, is_plain
+from ssl_common.models.timm_backbones import CLASS, TimmBackbone
 from ssl_common.models.trunk import StagedTrunk, Trunk
 from ssl_common.streams import DataError
 
@@ -21,25 +24,30 @@ STRIDE = 8  # of a ResNet-50
 class Body:
     """The frozen part of TRUNK: the map that a predictor is trained on, of images of any size.
 
-    A ResNet-50 ends in res4, whose stride and that of `top`, its res5, which is trained, become
-    holes; another network ends in its last convolution, at its own stride, without a top. `layer`
-    is the one that the normals are read from; place i of its map, along either side, has its middle
-    in pixel `first` + i * `stride`. Raises DataError for a network whose layers are no chain.
+    A ResNet ends in its fourth stage, whose stride and that of `top`, its fifth, which is trained,
+    become holes; another network ends in its last convolution or block, at its own stride, without
+    a top. `layer` is the one that the normals are read from; place i of its map, along either side,
+    has its middle in pixel `first` + i * `stride`. Raises DataError for a network that takes images
+    of one size alone, and for one whose places cannot be told.
     """
 
     def __init__(self, trunk: Trunk, source: str) -> None:
-        if not isinstance(trunk, StagedTrunk):
-            known = "resnet50, alexnet and caffenet"
-            raise DataError(f"{source}: normals need a map of any size: {known} have one")
         self.trunk = trunk
         self.trunk.eval()
+        self._whole = 1  # pixels that a side of what is shown is filled up to a multiple of
         self._shapes: Trunk | None = None  # it as shape() runs it, without numbers
         self.top: nn.Module = nn.Identity()
-        if isinstance(trunk, ResNet50):
-            dilate([trunk.get_submodule("res4"), trunk.get_submodule("res5")])
-            self.layer, self.ends, self.channels = "res5", "res4", 2048
-            self.stride, self.first = STRIDE, 0
-            self.top = copy.deepcopy(trunk.get_submodule("res5"))
+        if stages := _last_stages(trunk):
+            self.ends, self.layer = (name.removeprefix("network.") for name in stages)
+            last = [trunk.get_submodule(name) for name in stages]
+            dilate(last)
+            self.top, self.stride, self.first = copy.deepcopy(last[1]), STRIDE, 0
+            with torch.device("meta"):
+                shape = self.shape(*2 * [trunk.input_size])
+                self.channels = copy.deepcopy(self.top).to("meta")(torch.empty(1, *shape)).shape[1]
+            return
+        if not isinstance(trunk, StagedTrunk):
+            self._end_anywhere(trunk, source)
             return
         convolutions = {
             name: found
@@ -49,6 +57,27 @@ class Body:
         self.layer = self.ends = list(convolutions)[-1]
         self.channels = convolutions[self.layer][-1].out_channels
         self.stride, self.first = _steps(trunk, self.ends)
+
+    def _end_anywhere(self, trunk: Trunk, source: str) -> None:
+        """End in the last layer of TRUNK, of torchvision or timm, that has a map."""
+        if isinstance(trunk, TimmBackbone):
+            trunk.take_any_size()
+        self.layer = self.ends = [name for name in trunk.pooling if name != CLASS][-1]
+        self.stride, self.first = _steps_seen(trunk, self.ends)
+        self._whole, side = self.stride, trunk.input_size // self.stride * self.stride
+        wrong = f"{source}: normals need a map of any size"
+        try:
+            (self.channels, *one), (_same, *other) = (
+                self.shape(side + more[0] * self.stride, side + more[1] * self.stride)
+                for more in ((0, 0), (2, 3))
+            )
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise DataError(f"{wrong}, and it takes images of {trunk.input_size} alone") from error
+        if (other[0] - one[0], other[1] - one[1]) != (2, 3):
+            raise DataError(
+                f"{wrong}, and where the places of {self.ends} lie cannot be told: its convolutions"
+                f" and poolings have a stride of {self.stride}"
+            )
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return (C, h, w) of the map of an image of HEIGHT x WIDTH, without computing one."""
@@ -64,6 +93,8 @@ class Body:
 
     def _of(self, trunk: Trunk, pixels: torch.Tensor) -> torch.Tensor:
         images = trunk.prepare(pixels.permute(0, 3, 1, 2))
+        height, width = (-side % self._whole for side in images.shape[2:])
+        images = functional.pad(images, (0, width, 0, height))
         images = images.contiguous(memory_format=torch.channels_last)
         return trunk.maps([self.ends], images)[self.ends]
 
@@ -76,15 +107,21 @@ def dilate(stages: Iterable[nn.Module]) -> None:
     """
     holes = 1
     for stage in stages:
-        for block in stage.children():
-            middle = block.get_submodule("conv2")
-            assert isinstance(middle, nn.Conv2d)
-            middle.dilation = middle.padding = (holes, holes)
-            if middle.stride != (1, 1):
-                holes *= 2
-                for module in block.modules():
-                    if isinstance(module, nn.Conv2d):
-                        module.stride = (1, 1)
+        for module in stage.modules():
+            if isinstance(module, nn.Conv2d):
+                had, module.stride = module.stride, (1, 1)
+                if module.kernel_size == (3, 3):
+                    module.dilation = module.padding = (holes, holes)
+                    holes *= had[0]
+
+
+def _last_stages(trunk: Trunk) -> tuple[str, str] | None:
+    """Return the names of the fourth and the fifth stage of TRUNK, a ResNet; None of another."""
+    if isinstance(trunk, ResNet50):
+        return "res4", "res5"
+    if isinstance(trunk, Backbone | TimmBackbone) and is_plain(trunk.network):
+        return "network.layer3", "network.layer4"
+    return None
 
 
 def _steps(trunk: nn.Module, last: str) -> tuple[int, int]:
@@ -104,6 +141,42 @@ def _steps(trunk: nn.Module, last: str) -> tuple[int, int]:
         if name == last:
             break
     return stride, first
+
+
+@torch.no_grad()
+def _steps_seen(trunk: Trunk, last: str) -> tuple[int, int]:
+    """Return (stride, first) of the map of the layer LAST of TRUNK; see Body.
+
+    By a pass through it: of what stands side by side, as in a shortcut, the widest kernel counts.
+    """
+    steps: dict[int, tuple[int, int, float]] = {}  # side of what comes in: kernel, stride, middle
+
+    def keep(module: Any, given: Any, found: torch.Tensor) -> None:
+        before, after = given[0].shape[-1], found.shape[-1]
+        kernel, step, padding = (
+            side[0] if isinstance(side, tuple) else side
+            for side in (module.kernel_size, module.stride, module.padding)
+        )
+        if isinstance(padding, int) and 1 < after < before:
+            middle = (kernel - 1) / 2 - padding
+            steps[before] = max(steps.get(before, (0, 0, 0.0)), (kernel, step, middle))
+
+    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+    hooks = [
+        module.register_forward_hook(keep)
+        for module in trunk.modules()
+        if isinstance(module, kinds)
+    ]
+    try:
+        trunk.maps([last], torch.zeros(1, 3, trunk.input_size, trunk.input_size))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    stride, first = 1, 0.0
+    for _side, (_kernel, step, middle) in sorted(steps.items(), reverse=True):
+        first += stride * middle
+        stride *= step
+    return stride, int(first)
 
 
 class Pyramid(nn.Module):

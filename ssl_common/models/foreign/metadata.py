@@ -10,19 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssl_common import containers, legible
+from ssl_common import formats, legible
 from ssl_common.models import inputs, registry
 from ssl_common.models.foreign import safetensors
 from ssl_common.models.inputs import Input
 from ssl_common.models.trunk import Trunk
 from ssl_common.streams import DataError
 
-VERSION = "1"
+VERSION = str(formats.METADATA.version)
 KEY = "ssl_bench"  # the entry by which it is known, and what holds it in a file of torch.save
 PLACES = (f"{safetensors.METADATA}.", f"{KEY}.")
 LAB = "L of CIE Lab (D65) of sRGB: round(L * 255 / 100) * 100 / 255 - 50"
-# Of the settings, what stands by itself too.
-FIELDS = ("pretext", "data_name", "data", "images", "steps", "seed", "permutations", "license")
+FIELDS = tuple(formats.SAID)  # of the settings, what stands by itself too
 
 
 @dataclass(frozen=True)
@@ -90,21 +89,18 @@ def read(values: Mapping[str, Any], path: str) -> Said | None:
         for name, value in values.items()
         if name.startswith(place) and isinstance(value, str)
     }
+    found = formats.METADATA.check(said, path)
     try:
-        return _said(said)
+        return _said(found)
     except ValueError as error:
         raise DataError(f"{path}: its metadata: {legible.line(error)}") from error
 
 
-def _said(said: Mapping[str, str]) -> Said:
-    """Return what the texts SAID mean; raise ValueError where they mean nothing here."""
-    if said[KEY] != VERSION:
-        raise ValueError(f"{KEY} is {said[KEY]!r}, not {VERSION}: take a newer ssl-bench")
-    arch, channels = said.get("arch", ""), said.get("channels", "RGB")
+def _said(said: Mapping[str, Any]) -> Said:
+    """Return what SAID, as formats.METADATA has it, means; ValueError where that is nothing."""
+    arch, channels = said["arch"], said.get("channels", "RGB")
     if arch not in registry.TRUNKS:
         raise ValueError(f"arch is {arch!r}: there are {', '.join(registry.TRUNKS)}")
-    if channels not in ("RGB", "BGR", "L"):
-        raise ValueError(f"channels is {channels!r}, not RGB, BGR or L")
     reads = "lab" if channels == "L" else "rgb"
     name = arch if reads == "rgb" else f"{arch}-lab"
     if name not in registry.TRUNKS:
@@ -112,35 +108,19 @@ def _said(said: Mapping[str, str]) -> Said:
     lab = said.get("lab")
     if lab is not None and (reads, lab) != ("lab", LAB):
         raise ValueError(f"lab is {lab!r}: that of channels L is {LAB!r}")
-    mean, std = (_numbers(said, key) for key in ("mean", "std"))
+    mean, std = said.get("mean"), said.get("std")
     if reads == "lab" and (mean or std):
         raise ValueError("channels is L, and mean and std are of RGB")
     how, kind = inputs.checked(mean, std), registry.TRUNKS[name]
     if channels == "BGR":
         how = Input(how.mean and how.mean[::-1], how.std and how.std[::-1])
     size = [1 if reads == "lab" else 3, kind.input_size, kind.input_size]
-    if "input_size" in said and containers.parse(said["input_size"]) != size:
+    if said.get("input_size", size) != size:
         raise ValueError(f"input_size is {said['input_size']}, and {name} takes {size}")
     if (how.mean or kind.mean, how.std or kind.deviation) == (kind.mean, kind.deviation):
         how = Input()  # the usual way, which no name says
-    settings = containers.parse(said["settings"]) if "settings" in said else {}
-    if not isinstance(settings, dict):
-        raise ValueError("settings is no object of JSON")
-    settings |= {key: _plain(said[key], key) for key in FIELDS if key in said}
+    settings = dict(said.get("settings", {})) | {key: said[key] for key in FIELDS if key in said}
     names, order = said.get("names", "ssl-bench"), "bgr" if channels == "BGR" else "rgb"
     arch = f"{arch}{how}"
     settings |= {"arch": arch, "reads": reads}
     return Said(arch, reads, names, order, said.get("digest"), settings)
-
-
-def _numbers(said: Mapping[str, str], key: str) -> list[float] | None:
-    value = containers.parse(said[key]) if key in said else None
-    if value is not None and not (
-        isinstance(value, list) and all(type(each) in (int, float) for each in value)
-    ):
-        raise ValueError(f"{key} is {said[key]!r}, not a list of numbers")
-    return value
-
-
-def _plain(text: str, key: str) -> Any:
-    return text if key in ("pretext", "data_name", "data", "license") else containers.parse(text)
