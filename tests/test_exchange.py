@@ -191,6 +191,13 @@ def test_a_file_that_speaks_for_itself_is_a_model(forms, form):
     assert said == settings
 
 
+def test_timm_is_not_told_otherwise_than_the_file_says(forms):
+    """The usual mean, too, is one that the file says, whatever the weights of the name have."""
+    path = forms[0]["timm"]
+    with pytest.raises(DataError, match=r"it says that mean is \(0.485, 0.456, 0.406\), not"):
+        features.network(f"timm:resnet50?mean=0.1,0.1,0.1:{path}", 0)
+
+
 # ---- What the file says -------------------------------------------------------------------------
 
 

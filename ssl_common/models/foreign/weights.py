@@ -246,7 +246,11 @@ def read_timm(name: str, path: str) -> Weights:
     said = metadata.read(values, path)
     if said and (said.arch.partition("?")[0], said.order) != (arch.partition(".")[0], "rgb"):
         raise DataError(f"{wrong}: it says that it is {_way(said)}: name the file alone")
-    of_file = inputs.parsed(said.arch)[1] if said else hub.input_of(config, arch, path)
+    if said:
+        mean, std, size = inputs.parsed(said.arch)[1]
+        of_file = Input(mean or inputs.usual().mean, std or inputs.usual().std, size)
+    else:
+        of_file = hub.input_of(config, arch, path)
     for word, asked, there in zip(Input._fields, how, of_file, strict=True):
         if None not in (asked, there) and asked != there:
             raise DataError(f"{wrong}: it says that {word} is {there}, not {asked}")
