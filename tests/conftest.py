@@ -112,17 +112,28 @@ def process(argv, cwd, given=None, largest=None, **streams):
     """
     argv = [str(BIN / argv[0]), *argv[1:]]
     if os.path.basename(argv[0]) in COMMANDS and streams.keys() <= {"stdin", "stdout", "stderr"}:
-        if not warm:
-            warm.append(Warm(Popen))
-        try:
-            return warm[0].run(argv, cwd, environment(), given, largest, **streams)
-        except BaseException:  # the test took too long
-            warm.pop().close()
-            raise
+        return forked(argv, cwd, environment(), given, largest, **streams)
     if largest is not None:  # which could leave half a .pyc, too
         streams["env"] = {"PYTHONDONTWRITEBYTECODE": "1"}
         streams["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest,) * 2)
     return cold(argv, cwd, given, **streams)
+
+
+def forked(argv, cwd, env, given=None, largest=None, **streams):
+    """Run ARGV as Warm.run() does."""
+    if not warm:
+        warm.append(Warm(Popen))
+    try:
+        return warm[0].run(argv, cwd, env, given, largest, **streams)
+    except BaseException:  # the test took too long
+        warm.pop().close()
+        raise
+
+
+def tiny(folder, *words, given=None, env=None):
+    """Run the command and its WORDS in FOLDER with networks of few layers and one thread."""
+    argv = [str(TINY), *map(str, words)]
+    return forked(argv, folder, environment({"OMP_NUM_THREADS": "1", **(env or {})}), given)
 
 
 def cold(argv, cwd, given=None, env=None, **streams):

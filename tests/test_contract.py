@@ -349,7 +349,7 @@ def test_a_missing_file_is_named_and_nothing_is_lost(command, word, scratch, run
 
 
 @pytest.mark.parametrize("way", ["stdout", "-o"])
-@every
+@most(COMMANDS)
 def test_a_full_disk_is_1_in_one_line(command, way, scratch):
     with open("/dev/full", "wb") as full:
         if way == "stdout":
@@ -364,7 +364,7 @@ def test_a_full_disk_is_1_in_one_line(command, way, scratch):
     assert ("standard output" if way == "stdout" else "/dev/full") in line
 
 
-@every
+@most(COMMANDS)
 def test_a_disk_full_half_way_leaves_what_was_there(command, scratch):
     product = EXAMPLES[command].product
     given = argv(command) if product else [*argv(command), "-o", "new"]
@@ -432,7 +432,7 @@ def test_an_output_that_has_no_place_is_known_before_any_work(command, scratch):
     assert sorted(os.listdir(scratch)) == before
 
 
-@every
+@most(COMMANDS)
 def test_a_reader_that_left_is_no_news(command, scratch):
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -443,7 +443,7 @@ def test_a_reader_that_left_is_no_news(command, scratch):
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-@every
+@most(COMMANDS)
 def test_a_listener_that_left_changes_nothing(command, scratch, reference):
     """With nobody on stderr, the data still comes and the status is that of success."""
     read_end, write_end = os.pipe()
@@ -456,7 +456,7 @@ def test_a_listener_that_left_changes_nothing(command, scratch, reference):
     assert same(done.stdout) == same(reference(command).stdout)
 
 
-@pytest.mark.parametrize("command", NAMED)
+@most(NAMED)
 def test_ctrl_c_is_75_in_one_line(command, scratch):
     """While it waits for a reader of its output, where it cannot be done before we are."""
     os.mkfifo(scratch / "fifo")
@@ -521,14 +521,14 @@ def listens(pid):
 # ---- Success ----------------------------------------------------------------------------------
 
 
-@every
+@most(COMMANDS)
 def test_one_line_on_success(command, reference):
     done = reference(command)
     assert done.stdout
     one_line(done, command)
 
 
-@every
+@most(COMMANDS)
 def test_the_same_arguments_give_the_same_bytes(command, scratch, run, reference):
     """Another time, elsewhere; quietly, and into a named file where the command takes one."""
     before = reference(command)
@@ -545,7 +545,7 @@ def test_the_same_arguments_give_the_same_bytes(command, scratch, run, reference
     assert not list(scratch.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("command", PIPED)
+@most(PIPED)
 def test_a_pipe_gives_what_the_file_gives(command, scratch, run, reference):
     words = ["-" if word == EXAMPLES[command].input else word for word in argv(command)]
     given = (scratch / EXAMPLES[command].input).read_bytes()

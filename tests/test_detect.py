@@ -2,13 +2,11 @@
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, environment
+from conftest import tiny
 from test_pretrain import finish
 from test_train_detector import start
 
@@ -36,11 +34,7 @@ def proposed(folder, objects="scenes/objects.jsonl"):
 
 
 def run(folder, *words, given=None, status=0):
-    argv = [sys.executable, TINY, "detect", *map(str, words)]
-    done = subprocess.run(
-        argv, cwd=folder, input=given, capture_output=True, check=False,
-        env=environment({"OMP_NUM_THREADS": "1"}),
-    )  # fmt: skip
+    done = tiny(folder, "detect", *words, given=given)
     assert done.returncode == status, done.stderr.decode()
     return done.stdout, done.stderr.decode()
 

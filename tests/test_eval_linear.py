@@ -2,13 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
+import conftest
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, environment
 from tiny import Tiny
 
 from ssl_common.data import images
@@ -19,10 +17,7 @@ from ssl_common.streams import DataError
 
 
 def tiny(folder, *argv, check=0):
-    done = subprocess.run(
-        [sys.executable, TINY, *argv], cwd=folder, env=environment({"OMP_NUM_THREADS": "1"}),
-        stdin=subprocess.DEVNULL, capture_output=True, check=False,
-    )  # fmt: skip
+    done = conftest.tiny(folder, *argv)
     assert done.returncode == check, done.stderr.decode()
     return done.stdout.decode(), done.stderr.decode()
 

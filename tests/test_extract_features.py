@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as vision
-from conftest import TINY, environment, picture, save_bomb
+from conftest import TINY, environment, picture, save_bomb, tiny
 from PIL import Image
 from tiny import Tiny
 
@@ -330,18 +330,14 @@ def test_memory_does_not_grow_with_the_images(scratch):
 RANKS = ["--gpus", "2", "--device", "cpu", "--batch", "5"]
 
 
-def tiny(scratch, *argv, **options):
-    words = [sys.executable, TINY, "extract-features", "random:tiny", *argv]
-    return subprocess.run(
-        words, cwd=scratch, env=environment({"OMP_NUM_THREADS": "1"}), capture_output=True,
-        check=False, **options,
-    )  # fmt: skip
+def extract(scratch, *argv, **options):
+    return tiny(scratch, "extract-features", "random:tiny", *argv, **options)
 
 
 def test_ranks_write_the_bytes_of_one_process(scratch):
     """12 lines in batches of 5: two for the first rank, one for the second; and from a pipe."""
-    one = tiny(scratch, "train.tsv", "--batch", "5", "-o", "one/")
-    two = tiny(scratch, "-", *RANKS, "-o", "two/", input=(scratch / "train.tsv").read_bytes())
+    one = extract(scratch, "train.tsv", "--batch", "5", "-o", "one/")
+    two = extract(scratch, "-", *RANKS, "-o", "two/", given=(scratch / "train.tsv").read_bytes())
     assert (one.returncode, two.returncode) == (0, 0), two.stderr.decode()
     assert one.stderr == two.stderr and one.stderr.count(b"\n") == 1
     assert files(scratch / "one") == files(scratch / "two") and len(files(scratch / "one")) == 9
@@ -352,20 +348,20 @@ def test_ranks_write_the_bytes_of_one_process(scratch):
 def test_a_rank_that_fails_speaks_through_the_parent(scratch):
     with open(scratch / "train.tsv", "a") as stream:
         stream.write("gone.jpg\n")
-    done = tiny(scratch, "train.tsv", *RANKS, "-o", "two/")
+    done = extract(scratch, "train.tsv", *RANKS, "-o", "two/")
     assert done.returncode == 1 and done.stderr.count(b"\n") == 1
     assert b"train.tsv:13: ./gone.jpg: No such file" in done.stderr
     assert not (scratch / "two").exists()
 
 
 def test_ranks_need_a_file(scratch):
-    done = tiny(scratch, "train.tsv", *RANKS, "--layer", "conv1")
+    done = extract(scratch, "train.tsv", *RANKS, "--layer", "conv1")
     assert done.returncode == 1 and b"name a file with -o" in done.stderr and done.stdout == b""
 
 
 def test_float16_is_the_nearest_of_float32(scratch):
     for dtype in ("float32", "float16"):
-        assert tiny(scratch, "train.tsv", "--dtype", dtype, "-o", f"{dtype}/").returncode == 0
+        assert extract(scratch, "train.tsv", "--dtype", dtype, "-o", f"{dtype}/").returncode == 0
     for layer in ("conv1", "conv2", "conv3"):
         whole, half = (
             np.load(scratch / f"{dtype}/{layer}.npy") for dtype in ("float32", "float16")
@@ -375,7 +371,7 @@ def test_float16_is_the_nearest_of_float32(scratch):
 
 def test_a_number_that_is_none_is_named(scratch):
     """Weights of a thousandfold make features beyond the largest float16, 65,504."""
-    tiny(scratch, "train.tsv", "--layer", "conv1", "-o", "f.npy")
+    extract(scratch, "train.tsv", "--layer", "conv1", "-o", "f.npy")
     torch.manual_seed(0)
     trunk = Tiny()
     with torch.no_grad():
@@ -383,12 +379,9 @@ def test_a_number_that_is_none_is_named(scratch):
     settings = {"arch": "tiny", "pretext": "jigsaw"}
     content = {"format": 1, "settings": settings, "trunk": trunk.state_dict(), "head": {}}
     networks.save(str(scratch / "large.pt"), content)
-    words = [sys.executable, TINY, "extract-features", "large.pt", "train.tsv", "--layer", "conv1"]
+    words = ["extract-features", "large.pt", "train.tsv", "--layer", "conv1"]
     for dtype, status in (("float32", 0), ("float16", 1)):
-        done = subprocess.run(
-            [*words, "--dtype", dtype, "-o", "f.npy"], cwd=scratch, env=environment(),
-            capture_output=True, check=False,
-        )  # fmt: skip
+        done = tiny(scratch, *words, "--dtype", dtype, "-o", "f.npy")
         assert done.returncode == status
     assert b"train.tsv:1: conv1 is NaN, or too large for float16" in done.stderr
     assert np.load(scratch / "f.npy").dtype == np.float32  # that of the run before

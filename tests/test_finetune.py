@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, environment, picture
+from conftest import TINY, environment, picture, tiny
 from test_pretrain import finish, steps, untimed
 from tiny import Tiny
 
@@ -79,11 +79,8 @@ def test_log_and_file(whole):
 def test_what_comes_out_is_a_network(whole, tmp_path):
     """extract-features takes it, and says that it is another one than before."""
     folder, *_rest = whole
-    done = subprocess.run(
-        [sys.executable, TINY, "extract-features", "tuned.pt", "test.tsv", "--layer", "conv3",
-         "-j", "0", "-o", str(tmp_path / "f.npy")],
-        cwd=folder, env=environment({"OMP_NUM_THREADS": "1"}), capture_output=True, check=False,
-    )  # fmt: skip
+    words = ("tuned.pt", "test.tsv", "--layer", "conv3", "-j", "0", "-o", tmp_path / "f.npy")
+    done = tiny(folder, "extract-features", *words)
     assert done.returncode == 0, done.stderr.decode()
     said = json.loads((tmp_path / "f.npy.json").read_text())
     found = torch.load(folder / "tuned.pt", weights_only=True)

@@ -2,13 +2,11 @@
 
 import io
 import json
-import subprocess
-import sys
 
+import conftest
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, environment
 from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
@@ -19,11 +17,7 @@ from ssl_common.training import pretraining
 
 
 def tiny(folder, *argv, status=0):
-    argv = [sys.executable, TINY, *map(str, argv)]
-    done = subprocess.run(
-        argv, cwd=folder, env=environment({"OMP_NUM_THREADS": "1"}), stdin=subprocess.DEVNULL,
-        capture_output=True, check=False,
-    )  # fmt: skip
+    done = conftest.tiny(folder, *argv)
     assert done.returncode == status, done.stderr.decode()
     return done
 
@@ -80,10 +74,8 @@ def test_two_parts_learn_what_one_does(scratch, prior):
         argv = ["pretrain", "colorization", "train.tsv", "--arch", "tiny", "--batch", "4"]
         argv += ["--bins", "prior.npz", "--iterations", "8", "--lr", "1e-3", "-j", "0"]
         argv += ["--accumulate", str(parts), "-o", f"{parts}.pt"]
-        done = subprocess.run(
-            [sys.executable, TINY, *argv], cwd=scratch, check=True, capture_output=True,
-            env=environment({"OMP_NUM_THREADS": "1", "FROZEN": "1"}), stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        done = conftest.tiny(scratch, *argv, env={"FROZEN": "1"})
+        assert done.returncode == 0, done.stderr.decode()
         losses.append(json.loads(done.stdout.splitlines()[-1])["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 

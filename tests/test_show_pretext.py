@@ -1,14 +1,11 @@
 """show-pretext: the picture read back, pixel by pixel, against the puzzle and the network."""
 
 import io
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import environment, save_bomb
+from conftest import save_bomb, tiny
 from PIL import Image
 from tiny import Tiny
 
@@ -19,7 +16,6 @@ from ssl_common.models import networks
 from ssl_common.pretext import jigsaw
 from ssl_common.reporting import puzzles
 
-TINY = pathlib.Path(__file__).with_name("tiny.py")
 PHOTOS = [f"photos/{name}/{number}.jpg" for name in ("cat", "dog") for number in range(3)]
 SETTINGS = {"pretext": "jigsaw", "arch": "tiny", "color_projection": False}
 ROW = 327  # pixels: 12 + 255 + 3 lines of 16 + 12
@@ -96,11 +92,7 @@ def save(folder, network, **fields):
 
 
 def show(folder, *argv, status=0):
-    argv = [sys.executable, TINY, "show-pretext", "jigsaw", *argv]
-    done = subprocess.run(
-        argv, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
-        check=False,
-    )  # fmt: skip
+    done = tiny(folder, "show-pretext", "jigsaw", *argv)
     assert done.returncode == status, done.stderr.decode()
     return done
 
@@ -175,10 +167,7 @@ def test_the_answer_is_that_of_a_forward_pass(scratch, model, drawn):
 def test_a_network_of_pretrain(scratch):
     argv = ["jigsaw", "train.tsv", "--permutations", "p4.npy", "--arch", "tiny", "--batch", "4"]
     argv += ["--epochs", "2", "-j", "0", "-o", "new.pt", "--checkpoint-every", "1steps"]
-    subprocess.run(
-        [sys.executable, TINY, "pretrain", *argv], cwd=scratch, env=environment(), check=True,
-        stdin=subprocess.DEVNULL, capture_output=True,
-    )  # fmt: skip
+    assert tiny(scratch, "pretrain", *argv).returncode == 0
     done = show(scratch, "new.pt", *PHOTOS, "-o", "out.png")
     assert done.stdout == b""
     assert pixels((scratch / "out.png").read_bytes()).shape == (6 * ROW, 549 + 270, 3)

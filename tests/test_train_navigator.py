@@ -142,26 +142,26 @@ def test_the_budget_is_told_before(scratch, run):
 @pytest.mark.slow
 def test_a_killed_run_of_ppo_goes_on_to_the_same_weights(scratch, run):
     """The worlds too are where they were: what was done in their episodes is done again."""
-    words = (*PPO, "--frames", "3072", "--runs", "2")
+    words = (*PPO, "--frames", "2048", "--runs", "2")
     run(*words[:-1], "2", "-o", "whole.pt", check=0)
     process = subprocess.Popen(
         [str(BIN / words[0]), *words[1:]], cwd=scratch, env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        lines = [process.stdout.readline() for _ in range(3)]  # settings, two updates
+        lines = [process.stdout.readline() for _ in range(2)]  # settings, an update
         process.send_signal(signal.SIGKILL)
         process.wait(60)
     finally:
         process.kill()
         process.communicate()
-    assert json.loads(lines[2])["frames"] == 2048
+    assert json.loads(lines[1])["frames"] == 1024
     done = run(*words, check=0)
     whole, again = (content(scratch / name) for name in ("whole.pt", "p.pt"))
     assert equal(whole, again)
     log = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(each["run"], each["frames"]) for each in log[1:]] == [
-        (run, frames) for run in (0, 1) for frames in (1024, 2048, 3072)
+        (run, frames) for run in (0, 1) for frames in (1024, 2048)
     ]
     assert b"complete already" in run(*words, check=0).stderr
 

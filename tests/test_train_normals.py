@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -25,11 +26,7 @@ WORDS += ("--batch", "4", "-j", "0", "-o", "n.pt")
 
 
 def tiny(folder, *argv, check=0):
-    done = subprocess.run(
-        [sys.executable, TINY, *map(str, argv)], cwd=folder,
-        env=environment({"OMP_NUM_THREADS": "1"}),
-        stdin=subprocess.DEVNULL, capture_output=True, check=False,
-    )  # fmt: skip
+    done = conftest.tiny(folder, *argv)
     assert done.returncode == check, done.stderr.decode()
     return done.stdout.decode(), done.stderr.decode()
 

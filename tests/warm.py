@@ -24,7 +24,8 @@ COMMANDS = {"make-color-bins", "pretrain", "show-pretext", "convert-weights", "e
 COMMANDS |= {"train-detector", "detect"}
 COMMANDS |= {"train-svm", "train-linear", "eval-linear", "make-proposals", "show-detections"}
 COMMANDS |= {"unpack-nyuv2", "make-normals", "train-normals", "eval-normals", "show-normals"}
-COMMANDS |= {"finetune", "eval-finetune"}
+TINY = "tiny.py"  # a command with networks of few layers
+COMMANDS |= {"finetune", "eval-finetune", "record-navigation", "train-navigator", "eval-navigator"}
 
 
 # ---- Who asks -----------------------------------------------------------------------------------
@@ -112,6 +113,7 @@ def main():
     import sklearn.model_selection
     import sklearn.svm  # noqa: F401
     import ssl_tools
+    import torch
     import torchvision  # noqa: F401
 
     import ssl_common
@@ -127,9 +129,16 @@ def main():
     os.environ.clear()
     os.environ.update(request["env"])
     np.random.seed()  # numpy draws the state at import; nothing may depend on it
-    command = os.path.basename(request["argv"][0])
-    sys.argv, sys.path[0] = request["argv"], os.path.dirname(request["argv"][0])
-    sys.orig_argv = [sys.executable, *sys.argv]
+    program, *words = request["argv"]
+    command = os.path.basename(program)
+    if command == TINY:
+        import tiny  # noqa: F401  its networks are registered
+
+        command, *words = words
+    if "OMP_NUM_THREADS" in os.environ:  # torch has read that of its own environment
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    sys.argv, sys.path[0] = [program, *words], os.path.dirname(program)
+    sys.orig_argv = [sys.executable, *request["argv"]]
     try:
         importlib.import_module(f"ssl_tools.{command.replace('-', '_')}").main()
     except SystemExit as end:

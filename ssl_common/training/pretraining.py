@@ -15,7 +15,7 @@ from ssl_common.pretext.recipes import RECIPES
 from ssl_common.progress import Conversation
 from ssl_common.streams import DataError
 from ssl_common.training.plan import Plan, TrainingOptions
-from ssl_common.training.session import Session
+from ssl_common.training.session import Session, Work
 
 PRETEXTS: dict[str, type[Pretext]] = {"jigsaw": Jigsaw, "colorization": Colorization}
 
@@ -44,8 +44,10 @@ def pretrain(
     return session.run(plan, Pretraining(objective, arch, session.images, plan, options.root))
 
 
-class Pretraining:
+class Pretraining(Work):
     """The Work of pretrain: OBJECTIVE, a pretext, of ARCH on IMAGES, below ROOT, by PLAN."""
+
+    objective: Pretext
 
     def __init__(
         self, objective: Pretext, arch: str, images: Manifest, plan: Plan, root: str
@@ -54,9 +56,6 @@ class Pretraining:
         self.plan, self.root = plan, root
         self.settings: dict[str, Any] = {"pretext": objective.name, "reads": objective.reads}
         self.settings |= {"arch": arch} | objective.settings()
-
-    def notice(self, device: torch.device) -> None:
-        """Return None: there is nothing to say before the training on DEVICE."""
 
     def network(self) -> nn.Module:
         self.trunk = registry.build(self.arch, self.plan.seed, self.objective.reads)
@@ -67,9 +66,6 @@ class Pretraining:
         self, folder: str, device: torch.device, workers: int, stopping: Any
     ) -> tuple[RandomCrops, int]:
         return RandomCrops(self.images, self.root, self.objective, self.plan.seed), workers
-
-    def tidy(self, folder: str) -> None:
-        """Do nothing: dataset() keeps nothing in the FOLDER of the run."""
 
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
         trunk = {key: state[f"trunk.{key}"] for key in self.trunk.state_dict()}

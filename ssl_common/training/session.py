@@ -1,10 +1,11 @@
 """A training from the command to its last message: files, ranks, and the training loop."""
 
+import abc
 import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,39 +28,44 @@ from ssl_common.training.loop import train
 from ssl_common.training.plan import Plan, TrainingOptions
 
 
-class Work(Protocol):
-    """What a command trains, made for a manifest and a Plan."""
+class Work(abc.ABC):
+    """What a command trains, made for a manifest and a Plan.
 
-    @property
-    def objective(self) -> Objective:
-        """The objective that the network is trained for."""
+    `objective` is what the network is trained for, `settings` are those that decide the result,
+    besides the plan and the images.
+    """
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings that decide the result, besides the plan and the images."""
+    objective: Objective
+    settings: dict[str, Any]
 
     def notice(self, device: torch.device) -> str | None:
         """Return a message to show before training on DEVICE, or None.
 
         Raises DataError if the training cannot run there.
         """
+        return None
 
+    @abc.abstractmethod
     def network(self) -> nn.Module:
         """Return the network to train, in its initial state."""
 
+    @abc.abstractmethod
     def dataset(
         self, folder: str, device: torch.device, workers: int, stopping: Callable[[], str | None]
-    ) -> tuple[Any, int] | None:
-        """Return the data set and the number of WORKERS that read it; None if STOPPING() ended it.
+    ) -> tuple[Any, int]:
+        """Return the data set and the number of WORKERS that read it.
 
-        FOLDER is that of the run, in which it may keep files.
+        FOLDER is that of the run, in which it may keep files. Raises Stopped on all ranks where
+        STOPPING() names a signal on any while they are made.
         """
 
+    @abc.abstractmethod
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Return the content of the output, made from STATE, the state of the trained network."""
 
     def tidy(self, folder: str) -> None:
         """Remove what dataset() kept in the FOLDER of the run, when the output is written."""
+        return None
 
 
 class Session:
@@ -163,11 +169,11 @@ class Session:
         collectives.from_first(run.open)  # before anything is made in its folder
         network, stopping = work.network(), self.talk.stopping
         try:
-            ready = work.dataset(run.folder, device, self.options.workers, stopping)
-            if ready is None:
+            try:
+                dataset, workers = work.dataset(run.folder, device, self.options.workers, stopping)
+            except Stopped:
                 collectives.from_first(lambda: run.stop(stopping() or "a signal to another rank"))
                 return False
-            dataset, workers = ready
             objective, options = work.objective, self.options
             journal = Journal(run, plan, objective, self.images, device, options, self.talk)
             if not train(network, objective, dataset, plan, journal, device, workers):

@@ -22,13 +22,13 @@ from ssl_common.evaluation.detection.recipes import RECIPES, Design
 from ssl_common.evaluation.detection.showing import View, view
 from ssl_common.models import states
 from ssl_common.objective import Objective, Score
-from ssl_common.processes import Stopped, stoppable
+from ssl_common.processes import stoppable
 from ssl_common.progress import Conversation, Progress
 from ssl_common.ranks import collectives
 from ssl_common.recipe import Recipe
 from ssl_common.streams import DataError
 from ssl_common.training.plan import Plan, TrainingOptions
-from ssl_common.training.session import Session
+from ssl_common.training.session import Session, Work
 
 FLIP, ANCHORS, PROPOSALS = range(3)  # where in its draws an image finds its own
 
@@ -154,7 +154,7 @@ def in_proportion(recipe: Recipe, options: TrainingOptions) -> Recipe:
     return replace(recipe, steps=max(1, round(recipe.steps * recipe.batch / batch)))
 
 
-class DetectorTraining:
+class DetectorTraining(Work):
     """The Work of train-detector: DETECTOR on MODEL for OBJECTS, below ROOT, by PLAN."""
 
     def __init__(
@@ -227,19 +227,13 @@ class DetectorTraining:
 
     def dataset(
         self, folder: str, device: torch.device, workers: int, stopping: Any
-    ) -> tuple[Any, int] | None:
+    ) -> tuple[Any, int]:
         self.made.frozen.to(device)
         if not (cache := self.cache):
             return Shuffled(self.objects, self.root, self.objective, self.plan.seed), workers
         if not collectives.from_first(cache.there):
-            try:
-                cache.make(device, workers, stoppable(self.caching, stopping))
-            except Stopped:
-                return None
+            cache.make(device, workers, stoppable(self.caching, stopping))
         return Cached(cache, self.plan.seed, Detection.draws, FLIP), workers
-
-    def tidy(self, folder: str) -> None:
-        """Do nothing: dataset() keeps nothing in the FOLDER of the run."""
 
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
         frozen = {key: value.cpu() for key, value in self.made.frozen.state_dict().items()}

@@ -24,7 +24,7 @@ from ssl_common.progress import Conversation
 from ssl_common.recipe import Recipe
 from ssl_common.streams import DataError
 from ssl_common.training.plan import Plan, TrainingOptions
-from ssl_common.training.session import Session
+from ssl_common.training.session import Session, Work
 
 TUNED = "fine-tuned"  # before the pretext of a network, once it is
 
@@ -160,7 +160,7 @@ def _adapted(
     return replace(recipe, stride=stride, fc=fc, update_rule=wanted.update_rule)
 
 
-class FinetuneTraining:
+class FinetuneTraining(Work):
     """The Work of finetune: TRUNK, of which ABOUT tells, for the classes of IMAGES by PLAN.
 
     They lie below ROOT. With KEEPING the checkpoints of all epochs stay.
@@ -219,9 +219,6 @@ class FinetuneTraining:
         self, folder: str, device: torch.device, workers: int, stopping: Any
     ) -> tuple[RandomCrops, int]:
         return RandomCrops(self.images, self.root, self.objective, self.plan.seed), workers
-
-    def tidy(self, folder: str) -> None:
-        """Do nothing: dataset() keeps nothing in the FOLDER of the run."""
 
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
         parts: dict[str, dict[str, torch.Tensor]] = {"trunk": {}, "head": {}}

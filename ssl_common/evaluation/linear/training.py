@@ -17,14 +17,14 @@ from ssl_common.evaluation.linear.cache import BATCH, Cache, Cached
 from ssl_common.evaluation.linear.heads import Heads, Linear, Shapes, Shown
 from ssl_common.evaluation.linear.recipes import RECIPES, LinearRecipe
 from ssl_common.models import registry
-from ssl_common.processes import Stopped, stoppable
+from ssl_common.processes import stoppable
 from ssl_common.progress import Conversation, Progress
 from ssl_common.ranks import collectives
 from ssl_common.ranks.devices import available
 from ssl_common.streams import DataError
 from ssl_common.training.checkpoints import FEATURES
 from ssl_common.training.plan import Plan, TrainingOptions
-from ssl_common.training.session import Session
+from ssl_common.training.session import Session, Work
 
 MUCH = 1e9  # bytes of memory that are told before they are taken
 FORGOTTEN = 10  # what batch norm keeps is to forget its start by e**-10 in a run, however short
@@ -69,7 +69,7 @@ def _shown(recipe: LinearRecipe, name: str, arch: str, reads: str, cache: bool) 
     return recipe
 
 
-class LinearTraining:
+class LinearTraining(Work):
     """The Work of train-linear: heads on LAYERS for the classes of IMAGES, below ROOT, by PLAN.
 
     `plan` is PLAN with a momentum of batch norm that forgets its start.
@@ -120,7 +120,7 @@ class LinearTraining:
 
     def dataset(
         self, folder: str, device: torch.device, workers: int, stopping: Any
-    ) -> tuple[Any, int] | None:
+    ) -> tuple[Any, int]:
         self.layers.trunk.to(device)
         if not self.cached:
             return RandomCrops(self.images, self.root, self.objective, self.plan.seed), workers
@@ -128,14 +128,8 @@ class LinearTraining:
         if not collectives.from_first(cache.there):
             progress = stoppable(self.caching, stopping)
             transform = Shown(self.layers.trunk.input_size, self.recipe.warp)
-            try:
-                cache.make(
-                    transform,
-                    device,
-                    features.Reading(self.root, BATCH, "float32", workers, progress),
-                )
-            except Stopped:
-                return None
+            reading = features.Reading(self.root, BATCH, "float32", workers, progress)
+            cache.make(transform, device, reading)
         return Cached(cache), 0  # processes would but copy the rows
 
     def _cache(self, folder: str) -> Cache:

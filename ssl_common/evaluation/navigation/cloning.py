@@ -25,13 +25,13 @@ from ssl_common.evaluation.navigation.eyes import Eye
 from ssl_common.evaluation.navigation.policies import FRAMES, Policies
 from ssl_common.evaluation.navigation.recipes import CLONING
 from ssl_common.objective import Objective, Score
-from ssl_common.processes import Stopped, stoppable
+from ssl_common.processes import stoppable
 from ssl_common.progress import Conversation, Progress
 from ssl_common.ranks import collectives
 from ssl_common.streams import DataError
 from ssl_common.training.checkpoints import FEATURES
 from ssl_common.training.plan import Plan, TrainingOptions
-from ssl_common.training.session import Session
+from ssl_common.training.session import Session, Work
 
 TOLD_FROM = 20 * eyes.MEASURED  # frames that repay a measurement of the speed
 
@@ -147,7 +147,7 @@ def first_lines(frames: Manifest) -> np.ndarray:
     return found
 
 
-class CloningTraining:
+class CloningTraining(Work):
     """The Work of train-navigator cloning: policies that see by EYE, for FRAMES below ROOT."""
 
     def __init__(
@@ -190,16 +190,13 @@ class CloningTraining:
 
     def dataset(
         self, folder: str, device: torch.device, workers: int, stopping: Any
-    ) -> tuple[Any, int] | None:
+    ) -> tuple[Any, int]:
         self.eye.to(device)
         cache = self._cache(folder)
         if not collectives.from_first(cache.there):
             progress = stoppable(self.caching, stopping)
             reading = features.Reading(self.root, eyes.BATCH, "float32", workers, progress)
-            try:
-                cache.make(self.eye.frame, device, reading)
-            except Stopped:
-                return None
+            cache.make(self.eye.frame, device, reading)
         first = first_lines(self.frames)
         stacks = Stacks(cache, self.eye, self.runs, self.plan.seed, self.labels, first)
         return stacks, 0  # processes would but copy the rows

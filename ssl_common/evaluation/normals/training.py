@@ -23,12 +23,12 @@ from ssl_common.evaluation.normals.pyramid import Body, Pyramid
 from ssl_common.evaluation.normals.recipes import DRAWS, NormalsRecipe
 from ssl_common.models import registry
 from ssl_common.objective import Objective, Score
-from ssl_common.processes import Stopped, stoppable
+from ssl_common.processes import stoppable
 from ssl_common.progress import Conversation, Progress
 from ssl_common.ranks import collectives
 from ssl_common.streams import DataError
 from ssl_common.training.plan import Plan, TrainingOptions
-from ssl_common.training.session import Session
+from ssl_common.training.session import Session, Work
 
 
 class Normals(Objective):
@@ -138,11 +138,13 @@ def train(
     return f"{ended}; {work.codes_in_words()}" if ended else None
 
 
-class NormalsTraining:
+class NormalsTraining(Work):
     """The Work of train-normals: a Pyramid on MODEL for the labels of PAIRS, below ROOT.
 
     BOOK is that of its codes, those of the file that is GIVEN, or None: they are learned.
     """
+
+    objective: Normals
 
     def __init__(
         self,
@@ -198,19 +200,13 @@ class NormalsTraining:
 
     def dataset(
         self, folder: str, device: torch.device, workers: int, stopping: Any
-    ) -> tuple[Any, int] | None:
+    ) -> tuple[Any, int]:
         self.body.trunk.to(device).to(memory_format=torch.channels_last)
         if not (cache := self.cache):
             return Shuffled(self.pairs, self.root, self.objective, self.plan.seed), workers
         if not collectives.from_first(cache.there):
-            try:
-                cache.make(device, workers, stoppable(self.caching, stopping))
-            except Stopped:
-                return None
+            cache.make(device, workers, stoppable(self.caching, stopping))
         return Cached(cache, self.book, self.plan.seed), workers
-
-    def tidy(self, folder: str) -> None:
-        """Do nothing: dataset() keeps nothing in the FOLDER of the run."""
 
     def finished(self, state: dict[str, torch.Tensor]) -> dict[str, Any]:
         if self.body.trunk.digest() != self.settings["model"]:
