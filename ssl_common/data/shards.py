@@ -61,6 +61,10 @@ class Maker:
         self._offsets.append(entry.offset)
         self._sizes.append(entry.size | entry.kind << KIND)
 
+    def count(self) -> int:
+        """Return how many entries were added."""
+        return len(self._offsets)
+
     def index(self, status: os.stat_result, broken: bool) -> np.ndarray:
         """Return the index, uint64, of the shard of STATUS; it says whether that is BROKEN."""
         digests = np.frombuffer(self._digests, "<u8")
@@ -247,7 +251,7 @@ class Shard:
         return found
 
     def open(self, name: str) -> BinaryIO:
-        """Return the bytes of the member NAME as a stream; raise DataError if they are not to be had."""
+        """Return the bytes of the member NAME as a stream; raise DataError if there are none."""
         kind, offset, size = self.find(name)
         if kind in REFUSED or kind > DEFLATED:
             raise DataError(REFUSED.get(kind, "of a kind that is not known"))

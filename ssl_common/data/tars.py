@@ -10,8 +10,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from ssl_common.data.members import (
-    LINK, OUTSIDE, PLAIN, SPARSE, Broken, Entry, leads_out, plain_name,
-)  # fmt: skip
+    LINK,
+    OUTSIDE,
+    PLAIN,
+    SPARSE,
+    Broken,
+    Entry,
+    leads_out,
+    plain_name,
+)
 
 BLOCK = 512
 ZERO = bytes(BLOCK)
@@ -109,6 +116,14 @@ def walk(file: int, start: int, stop: int, above: bytes = b"", depth: int = 0) -
                 raise _cut(above, last)
 
 
+def at(file: int, offset: int) -> Entry | None:
+    """Return the regular file whose data begins at OFFSET of FILE, by the one header before it."""
+    header = os.pread(file, BLOCK, offset - BLOCK) if offset >= BLOCK else b""
+    if len(header) < BLOCK or not _is_header(header) or header[156] not in REGULAR:
+        return None
+    return Entry(plain_name(_name(header)), PLAIN, offset, _number(header[124:136]))
+
+
 def _usual(file, at, stop):
     """Return what begins at AT: (name, offset, size) of regular files of one plain header each.
 
@@ -161,7 +176,7 @@ def _leading(headers):
 
 def _is_tar(file, name, at, size, depth):
     """Tell whether the member called NAME, of SIZE bytes from AT, is a tar to look into."""
-    if not name[-4:].lower() == b".tar" or depth >= DEPTH or size < BLOCK:
+    if name[-4:].lower() != b".tar" or depth >= DEPTH or size < BLOCK:
         return False
     header = os.pread(file, BLOCK, at)
     return header == ZERO or (len(header) == BLOCK and _is_header(header))

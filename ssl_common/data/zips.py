@@ -8,8 +8,17 @@ import zlib
 from collections.abc import Iterator
 
 from ssl_common.data.members import (
-    DEFLATED, ENCRYPTED, LINK, OUTSIDE, PACKED, STORED, Broken, Entry, leads_out, plain_name,
-)  # fmt: skip
+    DEFLATED,
+    ENCRYPTED,
+    LINK,
+    OUTSIDE,
+    PACKED,
+    STORED,
+    Broken,
+    Entry,
+    leads_out,
+    plain_name,
+)
 from ssl_common.streams import DataError
 
 LOCAL = struct.Struct("<4s5H3I2H")  # the header before a member
