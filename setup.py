@@ -10,6 +10,7 @@ COMMANDS = [
     "make-color-bins",
     "sample-yfcc",
     "list-images",
+    "pack-images",
     "list-objects",
     "make-scenes",
     "list-pairs",

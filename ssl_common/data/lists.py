@@ -23,8 +23,8 @@ def write(
 ) -> str:
     """Write to STREAM the manifest of what OPERANDS name, a data set of LAYOUT, or shards.
 
-    SPLIT is that of voc; WORKERS, IMAGE, OPTIONS (shardlists.Options) and WIDS, a file to write the list
-    of wids to, are of shards. Return what was written, in words.
+    SPLIT is that of voc; the others are of shards: WORKERS, IMAGE and OPTIONS as shardlists.Options
+    has them, and WIDS, a file for wids' list of them. Return what was written, in words.
     """
     if layout == "shards":
         paths = shardlists.named(operands)
