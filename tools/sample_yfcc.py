@@ -29,8 +29,8 @@ class _Count(values.Whole):
     "form",
     type=click.Choice(["path", "shard", "url", "id", "line"]),
     default="path",
-    help="What to write of a photo: the path of its image in the bucket, or in the 4,096 ZIPs of
-    the package yfcc100m (shard), or another field.",
+    help="What to write of a photo: the path of its image in the bucket, or in the 4,096 ZIPs of"
+    " the package yfcc100m (shard), or another field.",
 )
 @cli.max_bad("0.1%", "Share of lines that may be malformed; more are an error.")
 @cli.seed_option
