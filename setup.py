@@ -84,6 +84,7 @@ setup(
             "scipy>=1.11",
             "timm>=1.0.31",
             "stable-baselines3>=2.6",
+            "webdataset>=1.0",
         ],
     },
     entry_points={

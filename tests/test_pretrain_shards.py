@@ -38,7 +38,7 @@ def packed(scratch):
     ],
 )
 def test_the_network_of_shards_is_that_of_their_files(packed, extra):
-    """At any number of workers, also killed at some step; on two ranks, and few shards at a time."""
+    """At any number of workers, also killed at some step; on two ranks, or few shards at a time."""
     words = ["--iterations", "40", "--checkpoint-every", "9steps", *extra]
     log, _err = finish(start(packed / "unpacked", "model.pt", *words, "-j", "0"))
     process = start(packed, "model.pt", *words, "-j", "3")
