@@ -56,7 +56,7 @@ def special(name, kind, link=""):
 
 def walked(path):
     with open(path, "rb") as stream:
-        return list(tars.walk(stream.fileno(), 0, os.path.getsize(path)))
+        return [e for some in tars.walk(stream.fileno(), 0, os.path.getsize(path)) for e in some]
 
 
 def read(path, root="."):
@@ -279,8 +279,8 @@ def test_a_header_that_is_damaged_ends_a_tar(wanted):
     Path("x.tar").write_bytes(data)
     entries = []
     with open("x.tar", "rb") as stream, pytest.raises(Broken, match="damaged after 0.jpg"):
-        for entry in tars.walk(stream.fileno(), 0, len(data)):
-            entries.append(entry.name)
+        for some in tars.walk(stream.fileno(), 0, len(data)):
+            entries += [entry.name for entry in some]
     assert entries == [b"0.jpg"]
     assert read("x.tar/0.jpg") == jpeg(0)
     assert "no such member of the shard, which is cut short or damaged" in why("x.tar/1.jpg")

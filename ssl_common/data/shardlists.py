@@ -208,13 +208,14 @@ def scan(path: str, options: Options) -> Listed:
     with open(path, "rb", buffering=0) as stream:
         file = stream.fileno()
         status = os.fstat(file)
-        found = _read_idx(idx, file, status.st_size) if idx else shards.entries(path, file)
         maker, notes, broken = shards.Maker(), _Notes(path), None
         shard = _Shard(path, file, options, notes)
         try:
-            for entry in found:
-                maker.add(entry)
-                shard.add(entry)
+            found = _read_idx(idx, file, status.st_size) if idx else shards.entries(path, file)
+            for some in found:
+                maker.add(some)
+                for entry in some:
+                    shard.add(entry)
             shard.end()
         except Broken as error:
             broken = str(error)
@@ -370,8 +371,8 @@ def _component(entry):
     return f"{name[name.index('.', name.rfind('/') + 1) + 1 :]} {entry.offset} {entry.size} {name}"
 
 
-def _read_idx(path: str, file: int, size: int) -> Iterator[Entry]:
-    """Yield the entries that DALI's index PATH has of the shard FILE, of SIZE bytes."""
+def _read_idx(path: str, file: int, size: int) -> Iterator[list[Entry]]:
+    """Yield the entries, by samples, that DALI's index PATH has of the shard FILE, of SIZE bytes."""
     from ssl_common.data import tars
 
     with streams.regular(path) as stream:
@@ -386,6 +387,7 @@ def _read_idx(path: str, file: int, size: int) -> Iterator[Entry]:
             raise DataError(
                 f"{path}:{number + 2}: not like jpg 512 4096 a.jpg: list the tar itself"
             )
+        sample = []
         for part in range(0, len(words), wide):
             _ext, offset, length, *name = words[part : part + wide]
             if not (
@@ -399,7 +401,8 @@ def _read_idx(path: str, file: int, size: int) -> Iterator[Entry]:
                     message = "another file lies there in its tar: make it again"
                     raise DataError(f"{path}:{number + 2}: {message}")
                 entry = there
-            yield entry
+            sample.append(entry)
+        yield sample
 
 
 # ---- The list -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import time
 import weakref
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -55,11 +55,11 @@ class Maker:
     def __init__(self) -> None:
         self._digests, self._offsets, self._sizes = bytearray(), array("Q"), array("Q")
 
-    def add(self, entry: Entry) -> None:
-        """Add ENTRY; of two with the same name the later one counts, as in unpacking."""
-        self._digests += digest(entry.name)
-        self._offsets.append(entry.offset)
-        self._sizes.append(entry.size | entry.kind << KIND)
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Add ENTRIES; of two with the same name the later one counts, as in unpacking."""
+        self._digests += b"".join([digest(entry.name) for entry in entries])
+        self._offsets.extend([entry.offset for entry in entries])
+        self._sizes.extend([entry.size | entry.kind << KIND for entry in entries])
 
     def count(self) -> int:
         """Return how many entries were added."""
@@ -68,22 +68,33 @@ class Maker:
     def index(self, status: os.stat_result, broken: bool) -> np.ndarray:
         """Return the index, uint64, of the shard of STATUS; it says whether that is BROKEN."""
         digests = np.frombuffer(self._digests, "<u8")
-        order = np.argsort(digests, kind="stable")
-        last = np.ones(len(order), bool)
-        last[:-1] = digests[order[1:]] != digests[order[:-1]]
-        order = order[last]
-        count = len(order)
-        bits = max(0, count.bit_length() - IN_A_BUCKET)
-        entries = np.empty((count, 3), np.uint64)
-        entries[:, 0] = digests[order]
-        entries[:, 1] = np.frombuffer(self._offsets, np.uint64)[order]
-        entries[:, 2] = np.frombuffer(self._sizes, np.uint64)[order]
-        # NumPy has no shift by 64 bits: what would be one is in the one bucket there is.
-        first = entries[:, 0] >> np.uint64(64 - bits) if bits else np.zeros(count, np.uint64)
-        begins = np.searchsorted(first, np.arange((1 << bits) + 1, dtype=np.uint64))
-        head = np.array([0, FORMAT, *_state(status), count, bits, broken], np.uint64)
-        head[0] = zlib.crc32(head[1:].data)
-        return np.concatenate([head, begins.astype(np.uint64), entries.reshape(-1)])
+        offsets, sizes = (np.frombuffer(each, np.uint64) for each in (self._offsets, self._sizes))
+        return lay_out(digests, offsets, sizes, status, broken)
+
+
+def lay_out(
+    digests: np.ndarray,
+    offsets: np.ndarray,
+    sizes: np.ndarray,
+    status: os.stat_result,
+    broken: bool,
+) -> np.ndarray:
+    """Return the index of a shard of STATUS, BROKEN or not, from three numbers of each member."""
+    order = np.argsort(digests, kind="stable")
+    last = np.ones(len(order), bool)
+    last[:-1] = digests[order[1:]] != digests[order[:-1]]
+    order = order[last]
+    count = len(order)
+    bits = max(0, count.bit_length() - IN_A_BUCKET)
+    # NumPy has no shift by 64 bits: what would be one is in the one bucket there is.
+    first = digests[order] >> np.uint64(64 - bits) if bits else np.zeros(count, np.uint64)
+    begins = np.searchsorted(first, np.arange((1 << bits) + 1, dtype=np.uint64))
+    head = np.array([0, FORMAT, *_state(status), count, bits, broken], np.uint64)
+    head[0] = zlib.crc32(head[1:].data)
+    entries = np.empty((count, 3), np.uint64)
+    for column, numbers in enumerate((digests, offsets, sizes)):
+        entries[:, column] = numbers[order]
+    return np.concatenate([head, begins.astype(np.uint64), entries.reshape(-1)])
 
 
 def _state(status):
@@ -96,18 +107,17 @@ def files(path: str) -> list[str]:
     return index_files(path, ending=ENDING)
 
 
-def entries(path: str, file: int) -> Iterator[Entry]:
-    """Yield the entries of the shard PATH, open as FILE; raise Broken, after the good ones."""
+def entries(path: str, file: int) -> Iterator[list[Entry]]:
+    """Yield the entries of the shard PATH, open as FILE, several at a time.
+
+    Raises Broken, after the good ones, where it is cut short or damaged.
+    """
     if path.lower().endswith(".zip"):
-        yield from zips.walk(file)
-        return
+        return zips.walk(file)
     size = os.fstat(file).st_size
     if not size:
         raise Broken("empty")
-    for number, entry in enumerate(tars.walk(file, 0, size)):
-        if not number % 4096:
-            processes.heed()
-        yield entry
+    return tars.walk(file, 0, size)
 
 
 def keep(path: str, index: np.ndarray) -> str | None:
@@ -188,8 +198,8 @@ def _made(path, file, status):
     """Return the Index of the shard PATH, which is made, and kept if it can be."""
     maker, broken = Maker(), None
     try:
-        for entry in entries(path, file):
-            maker.add(entry)
+        for some in entries(path, file):
+            maker.add(some)
     except Broken as error:
         broken = error
     words = maker.index(status, broken is not None)

@@ -5,10 +5,12 @@ members lie uncompressed in it. As tarfile does, a walk ends with the first bloc
 """
 
 import os
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
+from ssl_common import processes
 from ssl_common.data.members import (
     LINK,
     OUTSIDE,
@@ -25,6 +27,8 @@ ZERO = bytes(BLOCK)
 LONGEST = 1 << 20  # bytes of a name, or of the records of a pax header
 DEPTH = 4  # tars in tars in ...
 TOGETHER = 512  # headers whose checksums are looked at together
+# What needs more than to be taken as it is: names to be made plain, that lead out, or of tars.
+ODD = re.compile(rb"\./|//|\.\.|(?:^|\n)/|/\.(?:\n|$)|\.tar(?:\n|$)", re.IGNORECASE)
 ALONE = 16  # fewer than so many do not repay that
 EIGHTS = 8 ** np.arange(5, -1, -1)
 EXTENDING = frozenset(b"LxXgK")
@@ -34,10 +38,12 @@ WITHOUT_DATA = frozenset(b"123456")  # whatever size they say, as tarfile has it
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def walk(file: int, start: int, stop: int, above: bytes = b"", depth: int = 0) -> Iterator[Entry]:
-    """Yield an Entry for each file and link of the tar that lies from START to STOP of FILE.
+def walk(
+    file: int, start: int, stop: int, above: bytes = b"", depth: int = 0
+) -> Iterator[list[Entry]]:
+    """Yield the Entries, several at a time, of the files and links of the tar in FILE.
 
-    Its names follow ABOVE. Raises Broken, after the entries before, where it is cut short or
+    It lies there from START to STOP. Their names follow ABOVE. Raises Broken, after the entries before, where it is cut short or
     damaged; what that exception says lacks the name of the shard.
     """
     at, last = start, b""
@@ -47,17 +53,15 @@ def walk(file: int, start: int, stop: int, above: bytes = b"", depth: int = 0) -
     while at < stop:
         one_by_one -= 1
         if one_by_one < 0 and not everywhere and not own:
+            processes.heed()
             found, at, good = _usual(file, at, stop)
             one_by_one = ALONE if len(found) < ALONE else 0
-            for name, offset, size in found:
-                last = plain_name(name)
-                if leads_out(last):
-                    yield Entry(above + last, OUTSIDE, 0, 0)
-                elif _is_tar(file, last, offset, size, depth):
-                    inside = above + last + b"/"
-                    yield from walk(file, offset, min(offset + size, stop), inside, depth + 1)
-                else:
-                    yield Entry(above + last, PLAIN, offset, size)
+            last = plain_name(found[-1].name) if found else last
+            if ODD.search(b"\n".join([each.name for each in found])):
+                for each in found:
+                    yield from _entries(file, each, above, stop, depth)
+            elif found:
+                yield [each._replace(name=above + each.name) for each in found] if above else found
             if at > stop:
                 raise _cut(above, last)
             if good:
@@ -101,15 +105,8 @@ def walk(file: int, start: int, stop: int, above: bytes = b"", depth: int = 0) -
             extended, at = block[504], at + BLOCK
         if (kind in REGULAR and not name.endswith(b"/")) or sparse or kind in LINKS:
             last = plain_name(name)
-            if leads_out(last):
-                yield Entry(above + last, OUTSIDE, 0, 0)
-            elif kind in LINKS or sparse:
-                yield Entry(above + last, LINK if kind in LINKS else SPARSE, 0, 0)
-            elif _is_tar(file, last, at, size, depth):
-                inside = above + last + b"/"
-                yield from walk(file, at, min(at + size, stop), inside, depth + 1)
-            else:
-                yield Entry(above + last, PLAIN, at, size)
+            lies = LINK if kind in LINKS else SPARSE if sparse else PLAIN
+            yield from _entries(file, Entry(name, lies, at, size), above, stop, depth)
         if kind not in WITHOUT_DATA:
             at += _blocks(size)
             if at - _blocks(size) + size > stop:
@@ -125,7 +122,7 @@ def at(file: int, offset: int) -> Entry | None:
 
 
 def _usual(file, at, stop):
-    """Return what begins at AT: (name, offset, size) of regular files of one plain header each.
+    """Return what begins at AT: the Entries of regular files of one plain header each.
 
     Then where they end, and whether all that were read are of that kind. The checksums are looked
     at together, which is what makes it fast.
@@ -154,12 +151,10 @@ def _usual(file, at, stop):
     if count < len(headers):
         good, at = False, places[count][0] - BLOCK
     names = map(_name, headers[:count])
-    found = [(name, *place) for name, place in zip(names, places, strict=False)]
-    if found and any(name[-1:] == b"/" for name, _offset, _size in found):  # folders of old tars
-        found = [each for each in found if not each[0].endswith(b"/")]
-    if found and sum(found[-1][1:]) > stop:
+    found = [Entry(name, PLAIN, *place) for name, place in zip(names, places, strict=False)]
+    if found and found[-1].offset + found[-1].size > stop:
         at = stop + 1
-    return found, at, good
+    return [each for each in found if not each.name.endswith(b"/")], at, good
 
 
 def _leading(headers):
@@ -172,6 +167,20 @@ def _leading(headers):
     total = all_bytes.sum(axis=1, dtype=np.int64) - said.sum(axis=1, dtype=np.int64) + 8 * ord(" ")
     right = (digits < 8).all(axis=1) & (digits @ EIGHTS == total)
     return len(headers) if right.all() else int(right.argmin())
+
+
+def _entries(file, entry, above, stop, depth):
+    """Yield ENTRY, as the header has it, or what is in it if it is a tar, as walk() does."""
+    name, kind, offset, size = entry
+    name = plain_name(name)
+    if leads_out(name):
+        yield [Entry(above + name, OUTSIDE, 0, 0)]
+    elif kind != PLAIN:
+        yield [Entry(above + name, kind, 0, 0)]
+    elif _is_tar(file, name, offset, size, depth):
+        yield from walk(file, offset, min(offset + size, stop), above + name + b"/", depth + 1)
+    else:
+        yield [Entry(above + name, PLAIN, offset, size)]
 
 
 def _is_tar(file, name, at, size, depth):

@@ -25,19 +25,25 @@ LOCAL = struct.Struct("<4s5H3I2H")  # the header before a member
 MOST = 1 << 28  # bytes that a member may unpack to
 
 
-def walk(file: int) -> Iterator[Entry]:
-    """Yield an Entry for each file and link of the ZIP that FILE is; raise Broken if it is none."""
+def walk(file: int) -> Iterator[list[Entry]]:
+    """Yield the Entries of the files and links of the ZIP that FILE is; raise Broken if it is none.
+
+    They are in the order of its directory, all at once.
+    """
     with open(os.dup(file), "rb") as stream:
         try:
             archive = zipfile.ZipFile(stream)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
             raise Broken(f"not a ZIP, or cut short ({error})") from error
         with archive:
+            found = []
             for each in archive.infolist():
                 name = plain_name(each.filename.encode("utf-8", "surrogateescape"))
                 if each.is_dir() or not name:
                     continue
-                yield Entry(name, _kind(each, name), each.header_offset, each.compress_size)
+                kind = _kind(each, name)
+                found.append(Entry(name, kind, each.header_offset, each.compress_size))
+            yield found
 
 
 def _kind(each, name):
