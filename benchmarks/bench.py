@@ -1097,22 +1097,32 @@ def shards(folder):
     yield label, listing, theirs, theirs / listing
     (folder / "many.tar").unlink()
 
+
+def many_shards(folder):
+    """One tar of 20 million members; theirs is one of 1,000, all else alike."""
+    from ssl_common.data import packing
+    from ssl_common.data import shards as kept
+    from ssl_common.data.manifest import Manifest
+
+    listing, first = folder / "copies.tsv", folder / "first.tar"
+    listing.write_text("".join(f"{path}\n" for path in photographs(folder, 1000)))
+    packing.pack(Manifest(str(listing)), ".", str(first), 1000, "none", io.BytesIO())
     found = {}
     for many in (1000, 20_000_000):
         made = folder / f"{many}.tar"
-        shutil.copy(names[0], made)
+        shutil.copy(first, made)
         made_of(made, many, kept)
         (folder / f"{many}.tsv").write_text(
             "".join(f"{many}.tar/{n:08}.jpg\n" for n in range(many))
         )
         Manifest(str(folder / f"{many}.tsv"), [str(folder / f"{many}.lines.npy")])
-        found[many] = json.loads(subprocess.check_output(
-            [sys.executable, "-c", FIRST_BATCH, str(many)], cwd=folder
-        ))  # fmt: skip
+        argv = [sys.executable, "-c", FIRST_BATCH, str(many)]
+        runs = [json.loads(subprocess.check_output(argv, cwd=folder)) for _ in range(3)]
+        found[many] = {name: min(run[name] for run in runs) for name in runs[0]}
     few, many = found.values()
-    label = "shards: 20,000,000 members, memory of a worker (MB; theirs 1,000)"
+    label = "a tar of 20,000,000 members, memory of a worker (MB; theirs 1,000)"
     yield label, many["memory"], few["memory"], few["memory"] / many["memory"]
-    label = "shards: 20,000,000 members, the first batch (s; theirs 1,000)"
+    label = "a tar of 20,000,000 members, the first batch (s; theirs 1,000)"
     yield label, many["first"], few["first"], few["first"] / many["first"]
 
 
@@ -1138,6 +1148,7 @@ assert not passed.any(), "images that cannot be read"
 (worker,) = multiprocessing.active_children()
 lines = pathlib.Path(f"/proc/{worker.pid}/status").read_text().splitlines()
 memory = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+read.close()
 print(json.dumps({"first": first, "memory": memory / 1000}))
 """
 
@@ -1167,6 +1178,7 @@ MEASUREMENTS += [
     detections,
     normals,
     shards,
+    many_shards,
     pretraining,
 ]
 

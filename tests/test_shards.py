@@ -133,6 +133,16 @@ def test_headers_that_tarfile_reads_and_does_not_write():
     assert len(expected) == 5 and all(size == 700 for *_, size in expected)
 
 
+def test_times_in_a_header_of_gnu_are_no_part_of_a_name():
+    """As GNU tar --incremental writes them; tarfile takes them for the beginning of the name."""
+    header = bytearray(tarfile.TarInfo("d/a.jpg").tobuf(tarfile.GNU_FORMAT))
+    header[345:369] = b"15303136534\0" * 2
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    Path("x.tar").write_bytes(bytes(header) + bytes(1024))
+    assert [entry.name for entry in walked("x.tar")] == [b"d/a.jpg"]
+
+
 def test_tars_in_a_tar():
     """As ILSVRC2012_img_train.tar: a tar of a tar for each class."""
     tar("n01.tar", [(f"n01_{n}.JPEG", jpeg(n)) for n in range(3)])

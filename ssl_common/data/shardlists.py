@@ -372,7 +372,7 @@ def _component(entry):
 
 
 def _read_idx(path: str, file: int, size: int) -> Iterator[list[Entry]]:
-    """Yield the entries, by samples, that DALI's index PATH has of the shard FILE, of SIZE bytes."""
+    """Yield the entries, by samples, that DALI's index PATH has of the FILE, of SIZE bytes."""
     from ssl_common.data import tars
 
     with streams.regular(path) as stream:

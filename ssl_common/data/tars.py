@@ -43,8 +43,8 @@ def walk(
 ) -> Iterator[list[Entry]]:
     """Yield the Entries, several at a time, of the files and links of the tar in FILE.
 
-    It lies there from START to STOP. Their names follow ABOVE. Raises Broken, after the entries before, where it is cut short or
-    damaged; what that exception says lacks the name of the shard.
+    It lies there from START to STOP. Their names follow ABOVE. Raises Broken, after the entries
+    before, where it is cut short or damaged; what that says lacks the name of the shard.
     """
     at, last = start, b""
     everywhere: dict[bytes, bytes] = {}  # what pax headers say of all members to come
