@@ -119,3 +119,21 @@ def test_what_cannot_be_packed():
     assert packed("x-%d.tar")[1] == (
         "12 images in 3 shards; x-3.tar and any after it are of another time: remove them"
     )
+
+
+def test_every_command_reads_members(run):
+    """The same bytes of a picture, and of features, as from files."""
+    rows, _said = packed("x-%d.tar")
+    puzzle = ("show-pretext", "jigsaw", "--permutations", os.path.abspath("p4.npy"), rows[7].path)
+    unpacked = Path("files") / rows[7].path
+    unpacked.parent.mkdir(parents=True)
+    shutil.copy("photos/dog/1.jpg", unpacked)
+    pictures = [
+        run(*puzzle, cwd=os.path.abspath(folder), check=0).stdout for folder in (".", "files")
+    ]
+    assert pictures[0] == pictures[1] and pictures[0].startswith(b"\x89PNG")
+    words = ("extract-features", "random:alexnet", "--layer", "conv1", "-j", "2")
+    features = [run(*words, name, check=0).stdout for name in ("packed.tsv", "train.tsv")]
+    assert features[0] == features[1] and len(features[0]) > 1000
+    gone = run(*words, stdin=b"x-0.tar/000000000.jpg\nx-0.tar/5.jpg\n", check=1).stderr.decode()
+    assert "standard input:2: ./x-0.tar/5.jpg: no such member of the shard" in gone

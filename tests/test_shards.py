@@ -221,12 +221,24 @@ def test_members_of_zips_that_are_not_read():
 
 
 def test_a_zip_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(zips, "MOST", 1000)
+    monkeypatch.setattr(zips, "ALWAYS", 1000)
     with zipfile.ZipFile("x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.jpg", bytes(1001))
+        archive.writestr("a.jpg", bytes(1 << 20))
         archive.writestr("b.jpg", bytes(1000))
     assert "unpacks to more than" in why("x.zip/a.jpg")
     assert read("x.zip/b.jpg") == bytes(1000)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("claimed", [100_000, 2**31 - 1])
+def test_a_zip_whose_directory_claims_more_than_is_there(kind, claimed):
+    with zipfile.ZipFile("x.zip", "w", kind) as archive:
+        archive.writestr("a.jpg", jpeg(1))
+    data = bytearray(Path("x.zip").read_bytes())
+    at = data.rindex(b"a.jpg") - 46 + 20
+    data[at : at + 4] = claimed.to_bytes(4, "little")
+    Path("x.zip").write_bytes(data)
+    assert why("x.zip/a.jpg") == "./x.zip/a.jpg: its shard is cut short"
 
 
 # ---- Odd and hostile tars -----------------------------------------------------------------------

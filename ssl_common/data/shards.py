@@ -268,9 +268,11 @@ class Shard:
         self._check()
         if size > AT_ONCE and kind != DEFLATED:
             start = offset if kind == PLAIN else zips.place(self._file, offset)
+            self._fits(start, size)
             return io.BufferedReader(_Part(self, self._file, start, size), streams.BUFFER)
         if kind == PLAIN:
             return io.BytesIO(self._read(offset, size))
+        self._fits(offset, size)
         data = os.pread(self._file, size + SPARE, offset)
         start = zips.begin(data)
         packed = data[start : start + size]
@@ -283,10 +285,16 @@ class Shard:
         if _state(os.fstat(self._file)) != self.state:
             raise _changed()
 
+    def _fits(self, offset, size):
+        """Raise DataError where no SIZE bytes lie at OFFSET, before memory is taken for them."""
+        if offset + size > self.state[0]:
+            raise DataError("its shard is cut short")
+
     def _read(self, offset, size):
-        data = os.pread(self._file, size, offset) if offset + size <= self.state[0] else b""
+        self._fits(offset, size)
+        data = os.pread(self._file, size, offset)
         while len(data) < size:  # a read gives 2 GB at most
-            more = os.pread(self._file, size - len(data), offset + len(data)) if data else b""
+            more = os.pread(self._file, size - len(data), offset + len(data))
             if not more:
                 raise DataError("its shard is cut short")
             data += more

@@ -23,24 +23,35 @@ def place(path: str) -> str:
 def begins(manifest: Lines[Any]) -> np.ndarray:
     """Return where the images of each shard, or folder, begin in MANIFEST, and its length, int64.
 
-    Raises DataError, naming the line, where those of one stand in several places.
+    A shard ends where halving finds another: few lines are read, not all. Raises DataError, naming
+    the line, where a shard is met that came before. Were one overlooked within another, each image
+    would still come once an epoch.
     """
+    count, start = len(manifest), 0
     seen: set[str] = set()
-    found, last = [], None
-    for line, row in enumerate(manifest):
-        here = place(row.path)
-        if here == last:
-            continue
+    found: list[int] = []
+
+    def at(line: int) -> str:
+        return place(manifest[line].path)
+
+    while start < count:
+        here = at(start)
         if here in seen:
             message = f"{here} again, which stood before: --shuffle-window needs a sorted list"
-            raise manifest.error(line + 1, message)
+            raise manifest.error(start + 1, message)
         if len(seen) == MOST:
             message = f"more than {MOST:,} shards and folders: --shuffle-window is for few"
-            raise manifest.error(line + 1, message)
+            raise manifest.error(start + 1, message)
         seen.add(here)
-        found.append(line)
-        last = here
-    return np.array([*found, len(manifest)], np.int64)
+        found.append(start)
+        last, step = start, 1
+        while last + step < count and at(last + step) == here:
+            last, step = last + step, 2 * step
+        start = min(last + step, count)  # not here; last is
+        while start - last > 1:
+            middle = (start + last) // 2
+            last, start = (middle, start) if at(middle) == here else (last, middle)
+    return np.array([*found, count], np.int64)
 
 
 class Windows:

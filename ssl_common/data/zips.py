@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
+from ssl_common.containers import ALWAYS, UNPACKED
 from ssl_common.data.members import (
     DEFLATED,
     ENCRYPTED,
@@ -22,7 +23,6 @@ from ssl_common.data.members import (
 from ssl_common.streams import DataError
 
 LOCAL = struct.Struct("<4s5H3I2H")  # the header before a member
-MOST = 1 << 28  # bytes that a member may unpack to
 
 
 def walk(file: int) -> Iterator[list[Entry]]:
@@ -72,13 +72,13 @@ def begin(header: bytes) -> int:
 
 def inflate(data: bytes, header: bytes) -> bytes:
     """Return what DATA, compressed by Deflate, unpacks to; its local HEADER may say its CRC."""
-    unpacking = zlib.decompressobj(-15)
+    unpacking, most = zlib.decompressobj(-15), max(ALWAYS, UNPACKED * len(data))
     try:
-        unpacked = unpacking.decompress(data, MOST)
+        unpacked = unpacking.decompress(data, most)
     except zlib.error as error:
         raise DataError(f"damaged in its ZIP ({error})") from error
     if unpacking.unconsumed_tail:
-        raise DataError(f"unpacks to more than {MOST >> 20} MB")
+        raise DataError(f"unpacks to more than {most:,} bytes")
     _magic, _version, flags, _method, _time, _date, crc, *_sizes = LOCAL.unpack_from(header)
     if not unpacking.eof or (not flags & 8 and zlib.crc32(unpacked) != crc):
         raise DataError("damaged in its ZIP: its checksum is another")
