@@ -157,6 +157,17 @@ def test_what_is_left_out_is_said():
     assert wrong("z.tar") == "z.tar: no image in 1 shards: is --image right?"
 
 
+def test_a_tar_behind_the_end_of_another_is_told():
+    """As cat makes them: tarfile, and so webdataset, says nothing of the second."""
+    for name in "ab":
+        tar(f"{name}.tar", [(f"{name}.jpg", jpeg(1))])
+    Path("c.tar").write_bytes(Path("a.tar").read_bytes() + Path("b.tar").read_bytes())
+    lines, said = listed("c.tar")
+    assert lines == ["c.tar/a.jpg"]
+    assert "1 shards with another tar behind their end (cat), which is not read" in said
+    assert "behind" not in listed("a.tar")[1]
+
+
 def test_shards_that_are_broken_are_all_named():
     for name in "abc":
         tar(f"{name}.tar", [("1.jpg", jpeg(1)), ("2.jpg", jpeg(2))])

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from ssl_common import crew, streams
-from ssl_common.data import shards, zips
+from ssl_common.data import shards, tars, zips
 from ssl_common.data.manifest import Row, format_row
 from ssl_common.data.members import (
     DEFLATED,
@@ -50,6 +50,7 @@ NOTES = {  # what is said of members, in this order
     "repeated": "names that come again, of which the last counts",
     "several": "samples of several images (--image EXT takes one of each)",
     "bare": "images without that label",
+    "followed": "shards with another tar behind their end (cat), which is not read",
     "empty": "shards without an image",
 }
 
@@ -205,8 +206,8 @@ def scan(path: str, options: Options) -> Listed:
     """
     idx = path if path.lower().endswith(IDX) else None
     path = tar(path)
-    with open(path, "rb", buffering=0) as stream:
-        file = stream.fileno()
+    with streams.regular(path) as stream:
+        file, last = stream.fileno(), None
         status = os.fstat(file)
         maker, notes, broken = shards.Maker(), _Notes(path), None
         shard = _Shard(path, file, options, notes)
@@ -214,13 +215,17 @@ def scan(path: str, options: Options) -> Listed:
             found = _read_idx(idx, file, status.st_size) if idx else shards.entries(path, file)
             for some in found:
                 maker.add(some)
-                for entry in some:
-                    shard.add(entry)
+                for last in some:
+                    shard.add(last)
             shard.end()
         except Broken as error:
             broken = str(error)
         index = maker.index(status, broken is not None)
         shards.keep(path, index)
+        # Behind a tar that is itself in a tar, all kinds of members may follow.
+        plain = last and last.kind == PLAIN and b".tar/" not in last.name.lower()
+        if last and plain and tars.followed(file, last.offset + last.size):
+            notes.add("followed")
     if broken:
         return Listed(b"", 0, 0, frozenset(), {}, f"{path}: {broken}")
     rows = shard.rows
@@ -373,8 +378,6 @@ def _component(entry):
 
 def _read_idx(path: str, file: int, size: int) -> Iterator[list[Entry]]:
     """Yield the entries, by samples, that DALI's index PATH has of the FILE, of SIZE bytes."""
-    from ssl_common.data import tars
-
     with streams.regular(path) as stream:
         version, *lines = stream.read().decode("utf-8", "surrogateescape").splitlines() or [""]
     wide = {"v1.1": 3, "v1.2": 4}.get(version.split(" ")[0])

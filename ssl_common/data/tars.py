@@ -25,6 +25,7 @@ from ssl_common.data.members import (
 BLOCK = 512
 ZERO = bytes(BLOCK)
 LONGEST = 1 << 20  # bytes of a name, or of the records of a pax header
+LOOKED_AT = 1 << 16  # bytes: a tar is filled up with zeros to some multiple of blocks
 DEPTH = 4  # tars in tars in ...
 TOGETHER = 512  # headers whose checksums are looked at together
 # What needs more than to be taken as it is: names to be made plain, that lead out, or of tars.
@@ -111,6 +112,15 @@ def walk(
             at += _blocks(size)
             if at - _blocks(size) + size > stop:
                 raise _cut(above, last)
+
+
+def followed(file: int, end: int) -> bool:
+    """Tell whether behind the END of the last member of FILE a tar ends and another begins."""
+    blocks = os.pread(file, LOOKED_AT, _blocks(end))
+    rest = blocks.lstrip(b"\0")
+    start = (len(blocks) - len(rest)) // BLOCK * BLOCK
+    header = blocks[start : start + BLOCK]
+    return start > 0 and len(header) == BLOCK and _is_header(header)
 
 
 def at(file: int, offset: int) -> Entry | None:
