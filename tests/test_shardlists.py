@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_shards import afresh, jpeg, read, special, tar  # noqa: F401 (a fixture)
 
-from ssl_common.data import lists, shardlists
+from ssl_common.data import lists, shardlists, shards
 from ssl_common.streams import DataError
 
 
@@ -237,6 +237,17 @@ def test_the_index_of_dali():
     for text, message in damage.items():
         Path("x.idx").write_text(text)
         assert wrong("x.idx").startswith(message)
+    long = [("./d/a.jpg", b"1"), ("n" * 120 + ".jpg", b"22"), ("é.jpg", b"333")]
+    tar("x.tar", long)
+    shards.look_anew()
+    lines, _said = listed("x.tar", dali=True)
+    assert listed("x.idx")[0] == lines and read(f"x.tar/{long[1][0]}") == b"22"
+    text = Path("x.idx").read_text()
+    Path("x.idx").write_text(text.replace("é.jpg", "../é.jpg").replace(" d/a", " ./d/a"))
+    lines, said = listed("x.idx")
+    assert len(lines) == 2 and "1 names that lead out of their shard" in said
+    Path("x.idx").write_text(f"v1.1 1\n{' '.join(text.splitlines()[2].split()[:3])}\n")
+    assert wrong("x.idx").startswith("x.idx:2: another file lies there")
     tar("x.tar", [("a b.jpg", b"")])
     assert "without spaces in names" in wrong("x.tar", dali=True)
 

@@ -25,6 +25,8 @@ from ssl_common.data.members import (
     SPARSE,
     Broken,
     Entry,
+    leads_out,
+    plain_name,
 )
 from ssl_common.data.suffixes import SUFFIXES
 from ssl_common.progress import Progress, silent
@@ -397,13 +399,18 @@ def _read_idx(path: str, file: int, size: int) -> Iterator[list[Entry]]:
                 offset.isdecimal() and length.isdecimal() and int(offset) + int(length) <= size
             ):
                 raise DataError(f"{path}:{number + 2}: leads out of its tar: make it again")
-            entry = Entry(os.fsencode(name[0]) if name else b"", PLAIN, int(offset), int(length))
-            if not name or number % step == 0:
-                there = tars.at(file, entry.offset)
-                if there is None or there.size != entry.size or (name and there.name != entry.name):
+            known = plain_name(os.fsencode(name[0])) if name else None
+            if known is None or number % step == 0:
+                there = tars.at(file, int(offset))
+                # A longer name, or one of other letters, stands in a header before that one.
+                short = len(known or b"") < 100 and (known or b"").isascii()
+                known = known or (there.name if there and len(there.name) < 100 else None)
+                same = there and (there.name == known or not short) and there.size == int(length)
+                if known is None or not same:
                     message = "another file lies there in its tar: make it again"
                     raise DataError(f"{path}:{number + 2}: {message}")
-                entry = there
+            kind = OUTSIDE if leads_out(known) else PLAIN
+            entry = Entry(known, kind, int(offset), int(length))
             sample.append(entry)
         yield sample
 

@@ -262,10 +262,10 @@ class Shard:
 
     def open(self, name: str) -> BinaryIO:
         """Return the bytes of the member NAME as a stream; raise DataError if there are none."""
+        self._check()
         kind, offset, size = self.find(name)
         if kind in REFUSED or kind > DEFLATED:
             raise DataError(REFUSED.get(kind, "of a kind that is not known"))
-        self._check()
         if size > AT_ONCE and kind != DEFLATED:
             start = offset if kind == PLAIN else zips.place(self._file, offset)
             self._fits(start, size)
