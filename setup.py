@@ -10,6 +10,7 @@ COMMANDS = [
     "make-color-bins",
     "sample-yfcc",
     "list-images",
+    "pack-images",
     "list-objects",
     "make-scenes",
     "list-pairs",
@@ -83,6 +84,7 @@ setup(
             "scipy>=1.11",
             "timm>=1.0.31",
             "stable-baselines3>=2.6",
+            "webdataset>=1.0",
         ],
     },
     entry_points={

@@ -6,6 +6,7 @@ Names of functions as arguments run those alone; coco and navigation are not amo
 """
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -973,6 +974,199 @@ def navigation(folder):
     yield "cloning of 5 runs (s)", together, one_by_one, one_by_one / together
 
 
+def photographs(folder, count):
+    """Return the paths of COUNT copies below FOLDER of photographs, or of scenes without any."""
+    root = pathlib.Path(os.environ.get("SSL_BENCH_DATA", "../shared/data")) / "voc2007_A"
+    root = root if root.exists() else folder / "scenes"
+    some = itertools.islice(itertools.cycle(sorted(root.rglob("JPEGImages/*.jpg"))), count)
+    paths = []
+    for number, path in enumerate(some):
+        paths.append(folder / f"copies/{number // 1000}/{number:05}.jpg")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, paths[-1])
+    return paths
+
+
+def shards(folder):
+    """Photographs in tars, read at random; theirs: files, webdataset, tarfile, a list of 1,000.
+
+    Rates are of processor time, as others use the machine too: of a worker, or of this process.
+    """
+    import random
+    import tarfile
+
+    import torch
+    import webdataset
+
+    from ssl_common.data import jpegs, order, packing, shardlists, stores
+    from ssl_common.data import shards as kept
+    from ssl_common.data.batches import batches
+    from ssl_common.data.datasets import RandomCrops
+    from ssl_common.data.manifest import Manifest
+    from ssl_common.pretext.jigsaw import Jigsaw
+
+    count, per_shard = 4000, 1000
+    listing, packed = folder / "copies.tsv", folder / "packed.tsv"
+    listing.write_text("".join(f"{path}\n" for path in photographs(folder, count)))
+    pattern = str(folder / "p-%05d.tar")
+    with open(packed, "wb") as stream:
+        packing.pack(Manifest(str(listing)), ".", pattern, per_shard, "txt", stream)
+    torch.set_num_threads(1)
+    jpegs.hasten()
+    task = Jigsaw(np.arange(9)[None])
+
+    def worker(manifest):
+        """Return images/s of the processor of one worker that reads MANIFEST in some order."""
+        dataset = RandomCrops(Manifest(str(manifest)), ".", task, 0)
+
+        def spent(batch_count):
+            sampler = order.ShuffleSampler(count, 32, batch_count, 0, 0)
+            before = sum(os.times()[2:4])  # of children that have ended
+            for _ in batches(dataset, sampler, 1, False):
+                pass
+            return sum(os.times()[2:4]) - before
+
+        return 96 * 32 / (spent(97) - spent(1))
+
+    turns = [(worker(packed), worker(listing)) for _ in range(3)]
+    ours, theirs = (max(rates) for rates in zip(*turns, strict=True))
+    yield "shards: a worker of pretrain (images/s; theirs plain files)", ours, theirs, ours / theirs
+
+    names = [str(pattern % number) for number in range(count // per_shard)]
+    rows = [row.path for row in Manifest(str(packed))]
+    files = stores.store(".")
+
+    def through(work):
+        start = time.process_time()
+        work()
+        return count / (time.process_time() - start)
+
+    def at_random(use):
+        for path in random.Random(0).sample(rows, count):
+            with files.open(path) as stream:
+                use(stream.read(), path)
+
+    def streamed(use):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # files that it leaves open
+            found = webdataset.WebDataset(names, shardshuffle=False).shuffle(1000)
+            for sample in found:
+                use(sample["jpg"], sample["__key__"])
+
+    def decode(data, path):
+        jpegs.decode(data)
+
+    for what, use in (("bytes", lambda data, path: None), ("the same decoding", decode)):
+        turns = [(through(lambda u=use: at_random(u)), through(lambda u=use: streamed(u)))
+                 for _ in range(3)]  # fmt: skip
+        ours, theirs = (max(rates) for rates in zip(*turns, strict=True))
+        yield f"shards: {what} (images/s; theirs webdataset)", ours, theirs, ours / theirs
+
+    members = 20_000
+    data = pathlib.Path(Manifest(str(listing))[0].path).read_bytes()
+    with tarfile.open(folder / "many.tar", "w") as archive:
+        for number in range(members):
+            info = tarfile.TarInfo(f"{number:09}.jpg")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+    def index():
+        with open(folder / "many.tar", "rb") as stream:
+            maker = kept.Maker()
+            for some in kept.entries(stream.name, stream.fileno()):
+                maker.add(some)
+            kept.keep(stream.name, maker.index(os.fstat(stream.fileno()), False))
+
+    def listed():
+        shardlists.scan(str(folder / "many.tar"), shardlists.Options())
+
+    def walk():
+        with tarfile.open(folder / "many.tar") as archive:
+            for _member in archive:
+                pass
+
+    def spent(work):
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    turns = [(spent(index), spent(listed), spent(walk)) for _ in range(3)]
+    ours, listing, theirs = (min(each) for each in zip(*turns, strict=True))
+    yield f"shards: index of {members:,} members (s; theirs tarfile)", ours, theirs, theirs / ours
+    label = "shards: the same and the list of its images (s; theirs tarfile)"
+    yield label, listing, theirs, theirs / listing
+    (folder / "many.tar").unlink()
+
+
+def many_shards(folder):
+    """One tar of 20 million members; theirs is one of 1,000, all else alike."""
+    from ssl_common.data import packing
+    from ssl_common.data import shards as kept
+    from ssl_common.data.manifest import Manifest
+
+    listing, first = folder / "copies.tsv", folder / "first.tar"
+    listing.write_text("".join(f"{path}\n" for path in photographs(folder, 1000)))
+    packing.pack(Manifest(str(listing)), ".", str(first), 1000, "none", io.BytesIO())
+    found = {}
+    for many in (1000, 20_000_000):
+        made = folder / f"{many}.tar"
+        shutil.copy(first, made)
+        made_of(made, many, kept)
+        (folder / f"{many}.tsv").write_text(
+            "".join(f"{many}.tar/{n:08}.jpg\n" for n in range(many))
+        )
+        Manifest(str(folder / f"{many}.tsv"), [str(folder / f"{many}.lines.npy")])
+        argv = [sys.executable, "-c", FIRST_BATCH, str(many)]
+        runs = [json.loads(subprocess.check_output(argv, cwd=folder)) for _ in range(3)]
+        found[many] = {name: min(run[name] for run in runs) for name in runs[0]}
+    few, many = found.values()
+    label = "a tar of 20,000,000 members, memory of a worker (MB; theirs 1,000)"
+    yield label, many["memory"], few["memory"], few["memory"] / many["memory"]
+    label = "a tar of 20,000,000 members, the first batch (s; theirs 1,000)"
+    yield label, many["first"], few["first"], few["first"] / many["first"]
+
+
+FIRST_BATCH = """
+import time; start = time.perf_counter()
+import json, multiprocessing, pathlib, sys, numpy as np
+from ssl_common.data import order
+from ssl_common.data.batches import batches
+from ssl_common.data.datasets import RandomCrops
+from ssl_common.data.manifest import Manifest
+from ssl_common.pretext.jigsaw import Jigsaw
+
+many = int(sys.argv[1])
+manifest = Manifest(f"{many}.tsv", [f"{many}.lines.npy"])
+dataset = RandomCrops(manifest, ".", Jigsaw(np.arange(9)[None]), 0)
+sampler = order.ShuffleSampler(many, 20, 50, 0, 0)
+read = batches(dataset, sampler, 1, False)
+passed = next(read)[0]
+first = time.perf_counter() - start
+for _ in range(45):
+    passed = passed + next(read)[0]
+assert not passed.any(), "images that cannot be read"
+(worker,) = multiprocessing.active_children()
+lines = pathlib.Path(f"/proc/{worker.pid}/status").read_text().splitlines()
+memory = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+read.close()
+print(json.dumps({"first": first, "memory": memory / 1000}))
+"""
+
+
+def made_of(path, many, kept):
+    """Let the shard PATH seem to hold MANY members: a sparse file, and an index of them all."""
+    with open(path, "rb") as stream:
+        found = itertools.chain.from_iterable(kept.entries(str(path), stream.fileno()))
+        there = [each for each in found if b".jpg" in each.name]
+    os.truncate(path, max(os.path.getsize(path), many * 43_000))
+    digests = np.frombuffer(b"".join(kept.digest(b"%08d.jpg" % n) for n in range(many)), "<u8")
+    offsets, sizes = (
+        np.resize(np.array([getattr(each, name) for each in there], np.uint64), many)
+        for name in ("offset", "size")
+    )
+    kept.keep(str(path), kept.lay_out(digests, offsets, sizes, os.stat(path), False))
+
+
 MEASUREMENTS = [startup, permutations, listing, reading, colours, svms, floor, low_shot]
 MEASUREMENTS += [
     features,
@@ -983,6 +1177,8 @@ MEASUREMENTS += [
     detection,
     detections,
     normals,
+    shards,
+    many_shards,
     pretraining,
 ]
 

@@ -422,6 +422,7 @@ SETTINGS = {
     "rebalanced": fields.FLAG,
     "reads": Texts(of=("rgb", "lab"), maybe=True),
     "converted": Plain(finite=False, maybe=True),
+    "shuffle_window": fields.COUNT,
 }
 
 

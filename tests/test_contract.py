@@ -39,6 +39,7 @@ EXAMPLES = {
     "make-color-bins": Example("-j 0 train.tsv", "train.tsv", binary=True),
     "sample-yfcc": Example("-n 10 listing.tsv", "listing.tsv"),
     "list-images": Example("voc VOCdevkit/VOC2007 --split trainval"),
+    "pack-images": Example("-o new.tar train.tsv", "train.tsv", product="new.tar"),
     "list-objects": Example("voc VOCdevkit/VOC2007 --split trainval"),
     "make-scenes": Example("-n 4 -j 0 -o new", product="new"),
     "list-pairs": Example("folder views normals"),
@@ -119,7 +120,11 @@ BINARY = [c for c in COMMANDS if c in EXAMPLES and EXAMPLES[c].binary]
 NAMED = [c for c in COMMANDS if c in EXAMPLES and not EXAMPLES[c].product]
 # The checks of what commands share try those without torch, and of the others a few.
 QUICK = {"make-permutations", "sample-yfcc", "list-images", "make-scenes", "sample-low-shot"}
-QUICK |= {"eval-svm", "report"} | {"train-svm", "pretrain"} | {"list-objects", "eval-detections"}
+QUICK |= (
+    {"pack-images", "eval-svm", "report"}
+    | {"train-svm", "pretrain"}
+    | {"list-objects", "eval-detections"}
+)
 
 
 def most(commands):

@@ -43,6 +43,7 @@ def test_formats_say_the_same_photos(scratch, run):
     assert drawn("url") == [each[16] for each in fields]
     names = [each[2] for each in fields]
     assert drawn("path") == [f"data/images/{n[:3]}/{n[3:6]}/{n}.jpg" for n in names]
+    assert drawn("shard") == [f"{path[12:15]}.zip/{path}" for path in drawn("path")]
 
 
 def test_shards_merge_in_a_pipe(scratch, run):

@@ -22,7 +22,7 @@ from ssl_common.training import plan
     default="in1k",
     help="Data set whose recipe in the paper gives epochs, batch, rate and their schedule.",
 )
-@cli.declared(plan.TrainingOptions, name="options")
+@cli.declared(plan.PretrainOptions, name="options")
 def main(pretext, manifest, arch, recipe, pretext_options, options):
     """Train a network by PRETEXT on the images of MANIFEST, without their labels.
 

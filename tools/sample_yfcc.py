@@ -27,9 +27,10 @@ class _Count(values.Whole):
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["path", "url", "id", "line"]),
+    type=click.Choice(["path", "shard", "url", "id", "line"]),
     default="path",
-    help="What to write of a photo: the path of its image in the bucket, or another field.",
+    help="What to write of a photo: the path of its image in the bucket, or in the 4,096 ZIPs of"
+    " the package yfcc100m (shard), or another field.",
 )
 @cli.max_bad("0.1%", "Share of lines that may be malformed; more are an error.")
 @cli.seed_option

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 
 from ssl_common import streams
 from ssl_common.crew import side_by_side
-from ssl_common.data import images
+from ssl_common.data import images, shards
 from ssl_common.data.datasets import Dataset
 from ssl_common.streams import DataError
 
@@ -26,6 +26,7 @@ def batches(
     part alone. WORKERS processes read, or this one if 0. PIN puts the tensors where a GPU can fetch
     them by itself. Close it: that ends the processes.
     """
+    shards.look_anew()
     dataset.prepare()  # before there are workers: each would take as long
 
     def room(size: int) -> np.ndarray:

@@ -33,17 +33,17 @@ class OfAnImage(Protocol):
 Line = TypeVar("Line", bound=OfAnImage)
 
 
-def index_files(path: str, folder: str | None = None) -> list[str]:
-    """Return where the index of the manifest PATH may be kept, the best place first.
+def index_files(path: str, folder: str | None = None, ending: str = ".lines.npy") -> list[str]:
+    """Return where the index of PATH, a list or shard, may be kept, the best place first.
 
     That is FOLDER; or else beside the manifest, or where that cannot be written, the cache folder.
     """
     real = os.path.realpath(path)
-    name = f"{os.path.basename(real)}-{streams.digest(os.fsencode(real))}.lines.npy"
+    name = f"{os.path.basename(real)}-{streams.digest(os.fsencode(real))}{ending}"
     if folder:
         return [os.path.join(folder, name)]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return [f"{real}.lines.npy", os.path.join(cache, "ssl-bench", name)]
+    return [f"{real}{ending}", os.path.join(cache, "ssl-bench", name)]
 
 
 class Lines(Generic[Line]):

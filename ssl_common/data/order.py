@@ -1,6 +1,6 @@
 """Random draws that depend only on (seed, epoch, image): the order of images, and numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -9,16 +9,18 @@ from ssl_common.data.mixing import GOLDEN, mix
 Item = tuple[int, int]  # (epoch, index of an image), both from 0
 
 
-def shuffle(positions: Sequence[int] | np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
+def shuffle(
+    positions: Sequence[int] | np.ndarray, count: int, seed: int, epoch: int, *more: int
+) -> np.ndarray:
     """Return the images, of 0 .. COUNT-1, at POSITIONS in the order of EPOCH, int64.
 
-    A Feistel network keyed by (SEED, EPOCH) permutes the numbers of 2k bits; one that lands at
-    COUNT or above is sent through again until it lands below. So any part of the order of 100
+    A Feistel network keyed by (SEED, EPOCH, MORE) permutes the numbers of 2k bits; one that lands
+    at COUNT or above is sent through again until it lands below. So any part of the order of 100
     million images is had without drawing or keeping the rest.
     """
     half = np.uint64(max(1, (int(count - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
-    keys = np.random.SeedSequence([seed, epoch]).generate_state(6, np.uint64)
+    keys = np.random.SeedSequence([seed, epoch, *more]).generate_state(6, np.uint64)
 
     def permute(values: np.ndarray) -> np.ndarray:
         left, right = values >> half, values & mask
@@ -39,7 +41,8 @@ class ShuffleSampler:
 
     A step is a batch of BATCH images; an epoch ends where less than a whole batch is left of its
     order. A batch is cut into PARTS micro-batches, of which rank RANK of RANKS is given every
-    RANKS-th: which images a micro-batch has depends on PARTS alone.
+    RANKS-th: which images a micro-batch has depends on PARTS alone. ORDER(positions, count, seed,
+    epoch) is the order of an epoch: shuffle() of all, or that of windows.Windows.
     """
 
     def __init__(
@@ -52,9 +55,10 @@ class ShuffleSampler:
         parts: int = 1,
         rank: int = 0,
         ranks: int = 1,
+        order: Callable[..., np.ndarray] = shuffle,
     ):
         self.count, self.batch, self.steps, self.start, self.seed = count, batch, steps, start, seed
-        self.parts, self.rank, self.ranks = parts, rank, ranks
+        self.parts, self.rank, self.ranks, self.order = parts, rank, ranks, order
 
     def __len__(self) -> int:
         return (self.steps - self.start) * self.parts // self.ranks
@@ -64,7 +68,7 @@ class ShuffleSampler:
             epoch, place = divmod(step, self.count // self.batch)
             positions = np.arange(place * self.batch, (place + 1) * self.batch)
             parts = positions.reshape(self.parts, -1)[self.rank :: self.ranks]
-            for indices in shuffle(parts, self.count, self.seed, epoch):
+            for indices in self.order(parts, self.count, self.seed, epoch):
                 yield [(epoch, int(index)) for index in indices]
 
 

@@ -1,9 +1,11 @@
-"""Stores: where the bytes of an image come from. A file of a folder is the only kind so far."""
+"""Stores: where the bytes of an image come from: a file of a folder, or a member of a shard."""
 
 import os
 from typing import BinaryIO, NamedTuple, Protocol
 
 from ssl_common import streams
+from ssl_common.data import shards
+from ssl_common.streams import DataError
 
 
 class Store(Protocol):
@@ -22,7 +24,10 @@ class Store(Protocol):
 
 
 class Files(NamedTuple):
-    """The files of a folder, FOLDER; absolute paths are those of any file."""
+    """The files of a folder, FOLDER; absolute paths are those of any file.
+
+    A path that leads through a file called *.tar or *.zip is that of a member: see shards.
+    """
 
     folder: str
 
@@ -30,11 +35,21 @@ class Files(NamedTuple):
         return os.path.join(self.folder, path)
 
     def open(self, path: str) -> BinaryIO:
-        """Open a regular file; of a FIFO or device nothing is read."""
-        return streams.regular(self.name(path))
+        """Open a regular file or a member; of a FIFO or device nothing is read."""
+        name = self.name(path)
+        if member := shards.split(name):
+            return shards.shard(member[0]).open(member[1])
+        return streams.regular(name)
 
     def exists(self, path: str) -> bool:
-        return os.path.exists(self.name(path))
+        name = self.name(path)
+        if member := shards.split(name):
+            try:
+                shards.shard(member[0]).find(member[1])
+            except (OSError, DataError):
+                return False
+            return True
+        return os.path.exists(name)
 
 
 def store(root: "str | os.PathLike[str] | Store") -> Store:

@@ -78,7 +78,7 @@ def sample(
         where = " ".join(streams.name(listing) for listing in listings)
         advice = f", not {count}: ask for -n all" if tally.sampled else ": is it yfcc100m_dataset?"
         raise DataError(f"{where}: {tally.sampled} photos{advice}")
-    output: Callable[[bytes], bytes] = path if form == "path" else bytes
+    output: Callable[[bytes], bytes] = {"path": path, "shard": member}.get(form, bytes)
     return (output(text) + b"\n" for text in kept), tally
 
 
@@ -405,12 +405,17 @@ def url(line: bytes) -> bytes:
     return line.rsplit(b"\t", -URL)[1]
 
 
-FORMS = {"path": image, "url": url, "id": photo_id, "line": bytes}
+FORMS = {"path": image, "shard": image, "url": url, "id": photo_id, "line": bytes}
 
 
 def path(name: bytes) -> bytes:
     """Return where the image with the hash NAME, bytes, lies in the bucket."""
     return b"data/images/%b/%b/%b.jpg" % (name[:3], name[3:6], name)
+
+
+def member(name: bytes) -> bytes:
+    """Return where it lies in the 4,096 ZIPs of the package yfcc100m: by its first three digits."""
+    return b"%b.zip/%b" % (name[:3], path(name))
 
 
 # ---- Files --------------------------------------------------------------------------------------

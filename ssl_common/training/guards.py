@@ -8,10 +8,10 @@ from torch import nn
 
 from ssl_common import streams
 from ssl_common.data.lines import Lines
-from ssl_common.data.order import ShuffleSampler
 from ssl_common.ranks import collectives
 from ssl_common.streams import DataError
 from ssl_common.training.plan import Plan
+from ssl_common.training.schedules import sampler
 from ssl_common.training.tally import NAMED
 
 AT_CHANCE = 0.99  # of the loss of a network that guesses: not below it, nothing is learned
@@ -37,8 +37,8 @@ class Finite:
         if number == NEVER:
             return
         step, part = divmod(number, plan.pieces)
-        order = ShuffleSampler(plan.images, plan.batch, step + 1, step, plan.seed, plan.pieces)
-        lines = sorted(index + 1 for _, index in list(order)[part])
+        order = list(sampler(plan, manifest, step + 1, step))
+        lines = sorted(index + 1 for _, index in order[part])
         named = ", ".join(map(str, lines[:NAMED])) + (", ..." if lines[NAMED:] else "")
         message = f"the loss is not finite at step {step + 1}, on the images of lines {named}"
         raise DataError(f"{streams.name(manifest.path)}: {message}: {ADVICE}")

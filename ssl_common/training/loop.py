@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from ssl_common.data.batches import batches, mapped
-from ssl_common.data.order import ShuffleSampler, draws
+from ssl_common.data.order import draws
 from ssl_common.objective import Objective
 from ssl_common.ranks import collectives
 from ssl_common.ranks.placement import LOCAL_RANKS, RANK, RANKS
 from ssl_common.recipe import Recipe
 from ssl_common.training.journal import Journal
 from ssl_common.training.plan import Plan
-from ssl_common.training.schedules import rate
+from ssl_common.training.schedules import rate, sampler
 
 
 def train(
@@ -43,7 +43,7 @@ def train(
     torch.manual_seed(plan.seed + RANK)  # for a network that draws: dropout
     step = journal.resume(network, stepper)
     ranks = collectives.parallel(network, device)  # they begin with the weights of the first
-    order = ShuffleSampler(images, plan.batch, plan.steps, step, plan.seed, parts, RANK, RANKS)
+    order = sampler(plan, dataset.manifest, plan.steps, step, RANK, RANKS)
     workers = -(-workers // LOCAL_RANKS)
     # Closed whatever happens: its processes are deaf to the signals that Python would end them by.
     with contextlib.closing(batches(dataset, order, workers, device.type == "cuda")) as loaded:

@@ -70,10 +70,23 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
+class PretrainOptions(TrainingOptions):
+    """TrainingOptions, and what only a pass over very many images is long enough for."""
+
+    shuffle_window: int | None = option(
+        "Shuffle the images of so many shards (or folders) at a time, for slow random reads.",
+        least=1,
+        usual="all images together",
+        metavar="N",
+    )
+
+
+@dataclass(frozen=True)
 class Plan:
     """A RECIPE applied to a number of IMAGES; every field of it decides the result.
 
     MICRO_BATCH images go through the network at a time, and batch norm sees those of SYNCED_RANKS.
+    WINDOW shards are shuffled together, all images if 0.
     """
 
     recipe: Recipe
@@ -88,6 +101,7 @@ class Plan:
     precision: str = "fp32"
     micro_batch: int = 0
     synced_ranks: int = 1
+    window: int = 0
 
     @property
     def pieces(self) -> int:
@@ -109,6 +123,7 @@ class Plan:
             "precision": self.precision,
             "micro_batch": self.micro_batch,
             "synced_ranks": self.synced_ranks,
+            **({"shuffle_window": self.window} if self.window else {}),
         }
 
 

@@ -1,5 +1,6 @@
 """Pre-training of a trunk by a pretext task, on images without labels."""
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ssl_common.pretext.pretext import Pretext
 from ssl_common.pretext.recipes import RECIPES
 from ssl_common.progress import Conversation
 from ssl_common.streams import DataError
-from ssl_common.training.plan import Plan, TrainingOptions
+from ssl_common.training.plan import Plan, PretrainOptions
 from ssl_common.training.session import Session, Work
 
 PRETEXTS: dict[str, type[Pretext]] = {"jigsaw": Jigsaw, "colorization": Colorization}
@@ -26,7 +27,7 @@ def pretrain(
     arch: str,
     recipe: str,
     pretext_options: Any,
-    options: TrainingOptions,
+    options: PretrainOptions,
     talk: Conversation,
 ) -> str | None:
     """Pre-train ARCH by PRETEXT on MANIFEST; return the last message of the command.
@@ -40,6 +41,7 @@ def pretrain(
         raise DataError(f"--arch {arch}: choose from {', '.join(known)}")
     session = Session("pretrain", options, manifest, [kind.file(pretext_options)], talk)
     plan = session.plan(RECIPES[pretext, recipe], recipe)
+    plan = dataclasses.replace(plan, window=options.shuffle_window or 0)
     objective = kind.load(pretext_options)
     return session.run(plan, Pretraining(objective, arch, session.images, plan, options.root))
 

@@ -1,8 +1,12 @@
-"""Learning rates as pure functions of the step, and when a checkpoint is due."""
+"""Learning rates and images as pure functions of the step, and when a checkpoint is due."""
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from ssl_common.data.lines import Lines
+from ssl_common.data.order import ShuffleSampler, shuffle
+from ssl_common.data.windows import Windows, begins
 from ssl_common.training.plan import Interval, Plan
 
 
@@ -16,6 +20,16 @@ def rate(step: int, plan: Plan) -> float:
         if step >= drop * plan.steps:
             factor = part
     return plan.lr * factor
+
+
+def sampler(
+    plan: Plan, manifest: Lines[Any], steps: int, start: int, rank: int = 0, ranks: int = 1
+) -> ShuffleSampler:
+    """Return the micro-batches of PLAN that RANK of RANKS is given, of steps START to STEPS - 1."""
+    order = Windows(begins(manifest), plan.window).shuffle if plan.window else shuffle
+    return ShuffleSampler(
+        plan.images, plan.batch, steps, start, plan.seed, plan.pieces, rank, ranks, order
+    )
 
 
 def checkpoints_due(every: Sequence[Interval], epoch_steps: int) -> Callable[[int], bool]:
