@@ -1,9 +1,11 @@
 """Data sets: the images of a manifest, one by one, as a network is to be given them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, Protocol
 
+import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from ssl_common import streams
 from ssl_common.data import identity, images, jpegs
@@ -39,6 +41,23 @@ class Dataset(Protocol):
     def __getitem__(self, item: Any, /) -> Any: ...
 
 
+class Gathered(list[Any]):
+    """COUNT items, each (..., pixels), as they are READ; the pixels are rows of one tensor, `pixels`.
+
+    A crop is part of a larger image: copied at once, it lets the next image have that memory, which
+    is in the processor's cache still; and nothing is left to be stacked.
+    """
+
+    def __init__(self, read: Iterable[tuple[Any, ...]], count: int) -> None:
+        super().__init__()
+        for place, (*numbers, pixels) in enumerate(read):
+            if not place:  # of large pages, where torch has small ones
+                room = np.empty((count, *pixels.shape), pixels.numpy().dtype)
+                self.pixels = torch.from_numpy(room)
+            self.pixels[place] = pixels
+            self.append((*numbers, self.pixels[place]))
+
+
 class RandomCrops:
     """OBJECTIVE.crop(image, numbers) of a manifest's images, for training.
 
@@ -46,6 +65,8 @@ class RandomCrops:
     cannot be read gives its place to the next readable line. What comes back of an item is (lines
     passed over, epoch, index, pixels).
     """
+
+    one_size = True  # that all show() gives is tensors of one shape
 
     def __init__(self, manifest: Lines, root: str | Store, objective: Objective, seed: int):
         self.manifest, self.store = manifest, store(root)
@@ -62,7 +83,15 @@ class RandomCrops:
         """Return ITEMS; drawing for all at once takes no longer than for one image."""
         epochs, indices = zip(*items, strict=True)
         numbers = draws(self.seed, epochs, indices, self.objective.draws)
-        return [self._read(*each) for each in zip(epochs, indices, numbers, strict=True)]
+        read = (self._read(*each) for each in zip(epochs, indices, numbers, strict=True))
+        return Gathered(read, len(items)) if self.one_size else list(read)
+
+    def collate(self, items: Sequence[tuple[int, int, int, Any]]) -> list[Any]:
+        """Return the batch of ITEMS, as default_collate() makes it: their pixels are there."""
+        if not isinstance(items, Gathered):
+            return default_collate(items)
+        passed, epochs, indices, _rows = zip(*items, strict=True)
+        return [*map(torch.tensor, (passed, epochs, indices)), items.pixels]
 
     def show(self, line: int, image: torch.Tensor, numbers: Any) -> Any:
         """Return what the network is given of IMAGE, that of LINE, by its NUMBERS."""
