@@ -42,7 +42,7 @@ class Dataset(Protocol):
 
 
 class Gathered(list[Any]):
-    """COUNT items, each (..., pixels), as they are READ; the pixels are rows of one tensor, `pixels`.
+    """COUNT items, each (..., pixels), of READ; their pixels are rows of one tensor, `pixels`.
 
     A crop is part of a larger image: copied at once, it lets the next image have that memory, which
     is in the processor's cache still; and nothing is left to be stacked.
@@ -51,10 +51,11 @@ class Gathered(list[Any]):
     def __init__(self, read: Iterable[tuple[Any, ...]], count: int) -> None:
         super().__init__()
         for place, (*numbers, pixels) in enumerate(read):
-            if not place:  # of large pages, where torch has small ones
-                room = np.empty((count, *pixels.shape), pixels.numpy().dtype)
+            shown = np.asarray(pixels)
+            if not place:
+                room = np.empty((count, *shown.shape), shown.dtype)  # of large pages: torch's not
                 self.pixels = torch.from_numpy(room)
-            self.pixels[place] = pixels
+            room[place] = shown
             self.append((*numbers, self.pixels[place]))
 
 
@@ -84,12 +85,13 @@ class RandomCrops:
         epochs, indices = zip(*items, strict=True)
         numbers = draws(self.seed, epochs, indices, self.objective.draws)
         read = (self._read(*each) for each in zip(epochs, indices, numbers, strict=True))
-        return Gathered(read, len(items)) if self.one_size else list(read)
+        several = self.one_size and len(items) > 1
+        return Gathered(read, len(items)) if several else list(read)
 
     def collate(self, items: Sequence[tuple[int, int, int, Any]]) -> list[Any]:
         """Return the batch of ITEMS, as default_collate() makes it: their pixels are there."""
         if not isinstance(items, Gathered):
-            return default_collate(items)
+            return default_collate(list(items))
         passed, epochs, indices, _rows = zip(*items, strict=True)
         return [*map(torch.tensor, (passed, epochs, indices)), items.pixels]
 

@@ -73,9 +73,22 @@ def _by(decoder, data):
 
 def _decoders():
     """Yield the decoders that are installed, the fastest first."""
-    for decoder in (_of_torchcodec, _of_torchvision):
+    for decoder in (_of_simplejpeg, _of_torchcodec, _of_torchvision):
         with contextlib.suppress(ImportError, OSError, RuntimeError):  # built for another torch
             yield decoder()
+
+
+def _of_simplejpeg():
+    from simplejpeg import decode_jpeg
+
+    def decode(data: torch.Tensor) -> torch.Tensor:
+        try:  # what libjpeg only warns of is an error to it
+            pixels = decode_jpeg(data.numpy(), "RGB", fastdct=False, fastupsample=False)
+        except ValueError as error:
+            raise RuntimeError(error) from error
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    return decode
 
 
 def _of_torchcodec():

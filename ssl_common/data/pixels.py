@@ -14,8 +14,9 @@ def resize(
 ) -> torch.Tensor:
     """Return IMAGE (H x W x 3) at SIZE (height, width): 8-bit, bilinear and antialiased.
 
-    Of that only the upper left part SHOWN (height, width), if it is given, with the same pixels.
-    Within 1 of what Pillow makes of it, whose filter it is.
+    Of that only the upper left part SHOWN (height, width), if it is given: the same pixels but for
+    few sizes, where torch's weights have another number of bits, and within 1 of them. Within 1 of
+    what Pillow makes of it, too, whose filter it is.
     """
     planes = image[None].permute(0, 3, 1, 2)  # channels last, as torch is fastest
     scales = (
