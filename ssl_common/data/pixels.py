@@ -19,12 +19,15 @@ def resize(
     what Pillow makes of it, too, whose filter it is.
     """
     planes = image[None].permute(0, 3, 1, 2)  # channels last, as torch is fastest
-    scales = (
-        [new / old for new, old in zip(size, image.shape, strict=False)] if shown else [None] * 2
-    )
-    # What interpolate() calls, which can be asked for the whole alone.
-    made = torch.ops.aten._upsample_bilinear2d_aa(planes, list(shown or size), False, *scales)
-    return made[0].permute(1, 2, 0)
+    # interpolate() calls this, and can be asked for the whole alone.
+    resized = torch.ops.aten._upsample_bilinear2d_aa
+    if shown is None:
+        return resized(planes, list(size), False)[0].permute(1, 2, 0)
+    sides = list(zip(image.shape, size, shown, strict=False))
+    # As many pixels as there were would be taken for a side that is not resized: one more.
+    made = [part + (part == old != new) for old, new, part in sides]
+    scales = [new / old for old, new, _part in sides]
+    return resized(planes, made, False, *scales)[0, :, : shown[0], : shown[1]].permute(1, 2, 0)
 
 
 def size_within(height: int, width: int, side: int, longest: int) -> tuple[int, int]:
