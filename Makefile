@@ -24,7 +24,7 @@ $(STAMP): export PATH := $(OUTSIDE)
 $(STAMP): setup.py
 	@echo 'Installing into $(VENV): this takes minutes'
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN)/python -m pip install --quiet --editable '.[plot,coco,proposals,timm,test]' || { \
+	@$(RUN)/python -m pip install --quiet --editable '.[plot,coco,jpeg,proposals,timm,test]' || { \
 		echo 'make setup: pip failed; this step alone needs the network, or PIP_INDEX_URL' >&2; \
 		exit 1; }
 	@touch $@

@@ -64,6 +64,7 @@ setup(
     ],
     extras_require={
         "coco": ["faster-coco-eval>=1.7"],
+        "jpeg": ["simplejpeg>=1.9"],
         "navigation": ["gymnasium>=1.0", "stable-baselines3>=2.6", "vizdoom>=1.3"],
         "nyuv2": ["h5py>=3.10"],
         "plot": ["matplotlib>=3.8"],

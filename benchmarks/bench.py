@@ -23,6 +23,7 @@ import numpy as np
 BIN = pathlib.Path(sys.executable).parent
 COMMANDS = [path.stem.replace("_", "-") for path in sorted(pathlib.Path("tools").glob("[a-z]*.py"))]
 SCENES, LISTING = 256, 2_000_000
+BEFORE = "4dced87"  # what is measured beside ours: 0.2.0, but for its last commits
 VOC07 = 5011, 8192, 20  # images, numbers of each, classes
 
 
@@ -83,23 +84,47 @@ def permutations(_folder):
         yield name, here, theirs, theirs / here
 
 
+def before(folder):
+    """Return a folder with the build that this one is measured against, of commit BEFORE."""
+    made = folder / BEFORE
+    if not made.exists():
+        made.mkdir()
+        shell(f"git archive {BEFORE} | tar -x -C {made}")
+    return made
+
+
 def listing(folder):
-    """1% of a listing of YFCC100M; theirs are shuf, which parses nothing, and bzcat, which writes
-    to nowhere. Both in turn, the least of five."""
+    """1% of a listing of YFCC100M, plain and from bzip2; all in turn, the least of five.
+
+    Theirs: shuf, which parses nothing; the build of before; bzcat and lbzip2, which write to
+    nowhere; and half of bzcat's time, or as many parts as there are cores: the floor.
+    """
     write_listing(folder / "listing.tsv")
-    part = LISTING // 8
+    part, cores = LISTING // 4, len(os.sched_getaffinity(0))
     shell(f"head -n {part} listing.tsv | bzip2 > listing.bz2", folder)
-    for name, count, rival in (
-        ("listing.tsv", LISTING, f"shuf -n {LISTING // 100}"),
-        ("listing.bz2", part, "bzcat"),
-    ):
-        lines = f"sample-yfcc -q -n {count // 100} {name}", f"{rival} {name}"
+    earlier = f"PYTHONPATH={before(folder)} python -m tools.sample_yfcc"
+    rivals = {
+        "listing.tsv": {"shuf": f"shuf -n {LISTING // 100} listing.tsv"},
+        "listing.bz2": {
+            BEFORE: f"{earlier} -q -n {part // 100} listing.bz2",
+            "bzcat": "bzcat listing.bz2",
+        },
+    }
+    if shutil.which("lbzip2"):
+        rivals["listing.bz2"]["lbzip2 -dc"] = f"lbzip2 -n {cores} -dc listing.bz2"
+    for name, others in rivals.items():
+        count = LISTING if name == "listing.tsv" else part
+        lines = [f"sample-yfcc -q -n {count // 100} {name}", *others.values()]
         turns = [
             [seconds(lambda line=line: shell(line, folder)) for line in lines] for _ in "12345"
         ]
-        ours, theirs = map(min, zip(*turns, strict=True))
-        label = f"sample-yfcc {name}, {count:,} lines (s; theirs {rival.split()[0]})"
-        yield label, ours, theirs, theirs / ours
+        ours, *theirs = map(min, zip(*turns, strict=True))
+        found = dict(zip(others, theirs, strict=True))
+        if "bzcat" in found:
+            found[f"bzcat by {cores}, the floor"] = found["bzcat"] / cores
+        for rival, taken in found.items():
+            label = f"sample-yfcc {name}, {count:,} lines (s; theirs {rival})"
+            yield label, ours, taken, taken / ours
 
 
 def write_listing(path):
@@ -130,7 +155,8 @@ def write_listing(path):
 def reading(folder):
     """A worker of the DataLoader on photographs, or on scenes where there are none: its processor.
 
-    Theirs is first the decoding alone, then the pipeline on PIL images that one would write.
+    Theirs, in turn, the least of three: the build of before, and its decoding alone; our decoding
+    alone; libjpeg on bytes in memory, the floor; the pipeline on PIL images that one would write.
     """
     import torch
     import torchvision.transforms as vision
@@ -159,6 +185,13 @@ def reading(folder):
             image = whole(Image.open(paths[item[1]]).convert("RGB"))
             return torch.stack([tile(image.crop((x, y, x + 85, y + 85))) for x, y in corners])
 
+    def alone(work, items):
+        """Return ms an item of the processor of WORK(item)."""
+        start = time.process_time()
+        for item in items:
+            work(item)
+        return 1000 * (time.process_time() - start) / len(items)
+
     def worker(load):
         """Return ms an image of the processor of the one worker that LOAD(order) has."""
 
@@ -172,17 +205,40 @@ def reading(folder):
 
         return 1000 * min(spent(49) - spent(1) for _ in range(2)) / (48 * 32)
 
+    earlier = before(folder)
+    environment = {"PATH": f"{BIN}:/usr/bin:/bin", "PYTHONPATH": str(earlier)}
+    environment["SSL_BENCH_DATA"] = str(root.parent.resolve())
+
+    def measured_before():
+        """Return ms an image of BEFORE, by its own measure: (in a worker, decoding alone)."""
+        line = [BIN / "python", earlier / "benchmarks" / "bench.py", "reading"]
+        said = subprocess.run(line, env=environment, cwd=earlier, check=True, capture_output=True)
+        return [float(number) for number in said.stdout.split(b"\t")[1:3]]
+
     torch.set_num_threads(1)
     jpegs.hasten()
-    start = time.process_time()
-    for path in paths:
-        images.read(path)
-    decoding = 1000 * (time.process_time() - start) / len(paths)
-    ours = worker(lambda order: batches(dataset, order, 1, False))
+    packed = [
+        torch.from_file(path, size=os.path.getsize(path), dtype=torch.uint8) for path in paths
+    ]
     usual = Usual()
-    theirs = worker(lambda order: DataLoader(usual, batch_sampler=order, num_workers=1))
-    yield "reading in a worker (ms/image; theirs decoding alone)", ours, decoding, decoding / ours
-    yield "reading in a worker (ms/image; theirs PIL, tile by tile)", ours, theirs, theirs / ours
+    works = {
+        "decoding alone": lambda: alone(images.read, paths),
+        "libjpeg alone, the floor": lambda: alone(jpegs._decoder, packed),
+        "PIL, tile by tile": lambda: worker(
+            lambda order: DataLoader(usual, batch_sampler=order, num_workers=1)
+        ),
+    }
+    turns = [
+        (
+            worker(lambda order: batches(dataset, order, 1, False)),
+            *measured_before(),
+            *(work() for work in works.values()),
+        )
+        for _ in "123"
+    ]
+    ours, *theirs = map(min, zip(*turns, strict=True))
+    for name, taken in zip((BEFORE, f"decoding alone by {BEFORE}", *works), theirs, strict=True):
+        yield f"reading in a worker (ms/image; theirs {name})", ours, taken, taken / ours
 
 
 def colours(_folder):

@@ -18,7 +18,7 @@ from PIL import EpsImagePlugin, Image
 
 from ssl_common.data import images, jpegs
 from ssl_common.data.images import Unreadable
-from ssl_common.data.pixels import MAX_AREA, crop, resize, resize_short
+from ssl_common.data.pixels import MAX_AREA, crop, crop_resized, crop_short, resize, resize_short
 from ssl_common.data.suffixes import FORMATS, SUFFIXES
 from ssl_common.streams import DataError
 
@@ -43,7 +43,7 @@ def read_by(decoder, path, root="."):
         return images.read(str(path), str(root)).numpy()
 
 
-DECODERS = ["torchcodec.decoders", "torchvision.io", None]  # None is Pillow
+DECODERS = ["simplejpeg", "torchcodec.decoders", "torchvision.io", None]  # None is Pillow
 
 
 @pytest.fixture(params=DECODERS)
@@ -57,8 +57,9 @@ def decoder(request, monkeypatch):
     jpegs.hasten()
     decoder = jpegs._decoder
     if request.param:
-        module = getattr(decoder, "func", decoder).__module__
-        assert module.split(".")[0] == request.param.split(".")[0]
+        function = getattr(decoder, "func", decoder)
+        named = f"{function.__module__} {function.__qualname__}"
+        assert request.param.split(".")[0] in named
     else:
         assert decoder is None
     return decoder
@@ -269,6 +270,60 @@ def test_a_turned_jpeg(tmp_path, decoder, orientation):
     with Image.open(tmp_path / "a.jpg") as opened:
         turns = {3: 2, 6: 3}.get(orientation, 0)
         want = np.rot90(np.asarray(opened), turns)
+    np.testing.assert_array_equal(read_by(decoder, tmp_path / "a.jpg"), want)
+
+
+def plain_jpeg(tmp_path, **how):
+    Image.fromarray(COLOURS.repeat(4, 0)).save(tmp_path / "a.jpg", **how)
+    return (tmp_path / "a.jpg").read_bytes()
+
+
+HEADERS = {
+    "plain": (lambda data: data, True),
+    "a comment": (lambda data: data[:2] + b"\xff\xfe\0\4ab" + data[2:], True),
+    "EXIF": (lambda data: data[:2] + b"\xff\xe1\0\x08Exif\0\0" + data[2:], False),
+    "12 bits": (lambda data: data.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), False),
+    "4 colours": (
+        lambda data: data[: (at := data.index(b"\xff\xc0")) + 9] + b"\4" + data[at + 10 :],
+        False,
+    ),
+    "large": (
+        lambda data: data[: (at := data.index(b"\xff\xc0")) + 5] + b"\xff" * 4 + data[at + 9 :],
+        False,
+    ),
+    "arithmetic": (lambda data: data.replace(b"\xff\xc0\0\x11", b"\xff\xc9\0\x11"), False),
+    "no frame": (lambda data: data.replace(b"\xff\xc0\0\x11", b"\xff\xfe\0\x11"), False),
+    "its scan is missing": (lambda data: data[: data.index(b"\xff\xda")], False),
+    "not a JPEG": (lambda data: b"ab" + data[2:], False),
+    "no marker": (lambda data: data[:2] + b"\0" + data[2:], False),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_of_which_jpegs_pillow_is_not_asked(tmp_path, monkeypatch, kind):
+    spoil, taken = HEADERS[kind]
+    data = plain_jpeg(tmp_path)
+    assert spoil(data) != data or kind == "plain"
+    assert not jpegs.takes(data) or jpegs._decoder
+    monkeypatch.setattr(jpegs, "_decoder", None)
+    assert not jpegs.takes(data)
+    jpegs.hasten()
+    assert jpegs.takes(spoil(data)) == taken
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_that_is_turned_after_its_frame(tmp_path, decoder, orientation):
+    """EXIF may stand anywhere before the pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = plain_jpeg(tmp_path, exif=exif)
+    start = data.index(b"\xff\xe1")
+    end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+    scan = data.index(b"\xff\xda")
+    (tmp_path / "a.jpg").write_bytes(data[:start] + data[end:scan] + data[start:end] + data[scan:])
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert opened.getexif()[0x0112] == orientation
+        want = np.rot90(np.asarray(opened), {6: 3}.get(orientation, 0))
     np.testing.assert_array_equal(read_by(decoder, tmp_path / "a.jpg"), want)
 
 
@@ -703,6 +758,37 @@ def test_a_strip_does_not_fill_the_memory(size):
     assert (resized.shape[1] > resized.shape[0]) == (width > height)
     # KiB: the strip, the result, and what lies between them.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+
+
+@pytest.mark.parametrize(
+    "size", [(375, 500), (500, 333), (256, 300), (255, 40), (1, 700), (99, 99)]
+)
+def test_a_crop_is_that_of_the_whole_resized(size):
+    """Within 1 as torch resizes all of it, and as Pillow does; of usual sizes to the bit."""
+    smooth = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
+    image = np.array(Image.fromarray(smooth).resize(size[::-1], Image.Resampling.BICUBIC))
+    planes = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
+    for high, wide in ((256, 341), (256, 256), (300, 257), (290, 700)):
+        whole = torch.nn.functional.interpolate(
+            planes, (high, wide), mode="bilinear", antialias=True
+        )[0].permute(1, 2, 0)
+        pillows = Image.fromarray(image).resize((wide, high), Image.Resampling.BILINEAR)
+        for x, y in ((0, 0), (0.5, 0.5), (0.3, 0.999), (0.999, 0.1)):
+            for side in (179, 255):
+                left, top = int(x * (wide - side + 1)), int(y * (high - side + 1))
+                found = crop_resized(torch.from_numpy(image), (high, wide), side, (x, y))
+                other = found.int() - whole[top : top + side, left : left + side]
+                assert other.abs().max() <= (min(size) < 256 or wide == 257)
+                want = np.asarray(pillows, int)[top : top + side, left : left + side]
+                assert abs(found.numpy().astype(int) - want).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(375, 500), (500, 375), (256, 300), (100, 9000), (7000, 20)])
+def test_a_crop_of_an_image_with_a_short_side(size):
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+    for corner in ((0, 0), (0.7, 0.2)):
+        want = crop(resize_short(image, 256), 255, corner)
+        assert torch.equal(crop_short(image, 256, 255, corner), want)
 
 
 def test_resizing_is_antialiased():

@@ -348,7 +348,8 @@ def test_archives_are_told_by_content(tmp_path, pack):
     path = tmp_path / "listing"
     halves = ["".join(LINES[:100]).encode(), "".join(LINES[100:]).encode()]
     path.write_bytes(b"".join(pack(half) for half in halves))  # two members, as pbzip2 writes
-    assert draw([str(path)], 50)[0] == plainly(PHOTOS, 50)
+    for workers in (0, 1, 3):
+        assert draw([str(path)], 50, workers=workers)[0] == plainly(PHOTOS, 50)
     whole = pack(b"".join(halves))
     for cut in (4, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])

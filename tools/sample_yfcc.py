@@ -34,8 +34,9 @@ class _Count(values.Whole):
 )
 @cli.max_bad("0.1%", "Share of lines that may be malformed; more are an error.")
 @cli.seed_option
+@cli.workers("Threads that unpack bzip2 and parse; 0 is 1. The result does not depend on it.")
 @cli.output_option
-def main(listings, count, form, max_bad, seed, output):
+def main(listings, count, form, max_bad, seed, workers, output):
     """Draw photos from the YFCC100M listing; write their paths as a manifest.
 
     \b
@@ -48,7 +49,9 @@ def main(listings, count, form, max_bad, seed, output):
 
     with streams.writing(output, binary=False) as stream:
         with cli.Progress("bytes") as progress:
-            lines, tally = yfcc.sample(listings or ("-",), count, seed, form, max_bad, progress)
+            lines, tally = yfcc.sample(
+                listings or ("-",), count, seed, form, max_bad, progress, workers
+            )
         stream.writelines(lines)
     cli.say(f"drew {tally.summary()}")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from ssl_common.data.pixels import crop, resize, resize_short
+from ssl_common.data.pixels import crop_resized, crop_short, resize
 
 SHORT_SIDE = 256  # pixels, before the crop
 AREA, ASPECT = (0.08, 1), (3 / 4, 4 / 3)  # of a crop of any size
@@ -30,8 +30,10 @@ def side_crop(
     is the middle, or that of the corner WHERE, as pixels.crop() takes it.
     """
     side = max(SHORT_SIDE, size)
-    image = resize(image, (side, side)) if warp else resize_short(image, side)
-    return crop(image, size, (0.5, 0.5) if where is None else where)
+    corner = (0.5, 0.5) if where is None else where
+    if warp:
+        return crop_resized(image, (side, side), size, corner)
+    return crop_short(image, side, size, corner)
 
 
 def sized_crop(
@@ -55,7 +57,7 @@ def sized_crop(
         if 0 < wide <= width and 0 < high <= height:
             left, top = int(x * (width - wide + 1)), int(y * (height - high + 1))
             return resize(image[top : top + high, left : left + wide], (size, size))
-    return crop(resize_short(image, size), size, (0.5, 0.5))
+    return crop_short(image, size, size, (0.5, 0.5))
 
 
 def jitter(

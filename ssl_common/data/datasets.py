@@ -1,9 +1,11 @@
 """Data sets: the images of a manifest, one by one, as a network is to be given them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, Protocol
 
+import numpy as np
 import torch
+from torch.utils.data import default_collate
 
 from ssl_common import streams
 from ssl_common.data import identity, images, jpegs
@@ -39,6 +41,24 @@ class Dataset(Protocol):
     def __getitem__(self, item: Any, /) -> Any: ...
 
 
+class Gathered(list[Any]):
+    """COUNT items, each (..., pixels), of READ; their pixels are rows of one tensor, `pixels`.
+
+    A crop is part of a larger image: copied at once, it lets the next image have that memory, which
+    is in the processor's cache still; and nothing is left to be stacked.
+    """
+
+    def __init__(self, read: Iterable[tuple[Any, ...]], count: int) -> None:
+        super().__init__()
+        for place, (*numbers, pixels) in enumerate(read):
+            shown = np.asarray(pixels)
+            if not place:
+                room = np.empty((count, *shown.shape), shown.dtype)  # of large pages: torch's not
+                self.pixels = torch.from_numpy(room)
+            room[place] = shown
+            self.append((*numbers, self.pixels[place]))
+
+
 class RandomCrops:
     """OBJECTIVE.crop(image, numbers) of a manifest's images, for training.
 
@@ -46,6 +66,8 @@ class RandomCrops:
     cannot be read gives its place to the next readable line. What comes back of an item is (lines
     passed over, epoch, index, pixels).
     """
+
+    one_size = True  # that all show() gives is tensors of one shape
 
     def __init__(self, manifest: Lines, root: str | Store, objective: Objective, seed: int):
         self.manifest, self.store = manifest, store(root)
@@ -62,7 +84,16 @@ class RandomCrops:
         """Return ITEMS; drawing for all at once takes no longer than for one image."""
         epochs, indices = zip(*items, strict=True)
         numbers = draws(self.seed, epochs, indices, self.objective.draws)
-        return [self._read(*each) for each in zip(epochs, indices, numbers, strict=True)]
+        read = (self._read(*each) for each in zip(epochs, indices, numbers, strict=True))
+        several = self.one_size and len(items) > 1
+        return Gathered(read, len(items)) if several else list(read)
+
+    def collate(self, items: Sequence[tuple[int, int, int, Any]]) -> list[Any]:
+        """Return the batch of ITEMS, as default_collate() makes it: their pixels are there."""
+        if not isinstance(items, Gathered):
+            return default_collate(list(items))
+        passed, epochs, indices, _rows = zip(*items, strict=True)
+        return [*map(torch.tensor, (passed, epochs, indices)), items.pixels]
 
     def show(self, line: int, image: torch.Tensor, numbers: Any) -> Any:
         """Return what the network is given of IMAGE, that of LINE, by its NUMBERS."""

@@ -24,6 +24,7 @@ from ssl_common.streams import SHORTAGE, DataError
 
 AT_ONCE = 1 << 28  # bytes
 DECODING = 20  # bytes that a pixel takes at most while it is decoded
+HEADER = 1 << 16  # bytes, in which that of a JPEG ends
 SAMPLE_FORMAT = 339  # of TIFF
 TURNS = {  # values of EXIF's Orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -138,6 +139,10 @@ def decode(stream: BinaryIO, path: str) -> torch.Tensor:
     Pillow has all but the upright gray and RGB JPEGs that jpegs.decode() takes, and the last word
     on broken ones.
     """
+    start = stream.read(HEADER)
+    if jpegs.takes(start) and (pixels := jpegs.decode(start + stream.read())) is not None:
+        return pixels
+    stream.seek(0)
     formats = _formats(path)
     image: Any = Image.open(stream, formats=formats)
     if image.format == "JPEG" and image.mode in ("L", "RGB") and _orientation(image) not in TURNS:

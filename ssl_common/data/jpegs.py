@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import os
+import struct
 import warnings
 from collections.abc import Callable
 
@@ -11,6 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+FRAMES = range(0xC0, 0xC3)  # markers: of a baseline, an extended and a progressive JPEG
+SCAN = 0xDA
+# Tables, a comment, JFIF, a profile of colours, what Photoshop and Adobe add.
+PLAIN = (0xC4, 0xDB, 0xDD, 0xFE, 0xE0, 0xE2, 0xED, 0xEE)
 # What hasten() found: a function from the bytes of a JPEG, a tensor, to pixels 3 x H x W.
 _decoder: Callable[[torch.Tensor], torch.Tensor] | None = None
 
@@ -39,15 +44,51 @@ def decode(data: bytes) -> torch.Tensor | None:
         return None
 
 
+def takes(start: bytes) -> bool:
+    """Tell whether decode() may have the file that begins with START, and Pillow need not look.
+
+    It is a JPEG of 8 bits, gray or of three colours, whose header ends in START, says nothing of
+    how the picture is turned, and makes it no larger than Pillow reads without a word.
+    """
+    place, frames = 2, 0
+    while _decoder and start[place : place + 1] == b"\xff" and len(start) > place + 20:
+        kind, length = start[place + 1], int.from_bytes(start[place + 2 : place + 4])
+        if kind == SCAN:
+            return frames == 1 and start.startswith(b"\xff\xd8")
+        if kind in FRAMES:
+            bits, height, width, colours = struct.unpack_from(">BHHB", start, place + 4)
+            large = height * width > (Image.MAX_IMAGE_PIXELS or 0)
+            if bits != 8 or colours not in (1, 3) or large:
+                return False
+            frames += 1
+        elif kind not in PLAIN:
+            return False
+        place += 2 + max(2, length)
+    return False
+
+
 def _by(decoder, data):
     return decoder(torch.frombuffer(bytearray(data), dtype=torch.uint8)).permute(1, 2, 0)
 
 
 def _decoders():
     """Yield the decoders that are installed, the fastest first."""
-    for decoder in (_of_torchcodec, _of_torchvision):
+    for decoder in (_of_simplejpeg, _of_torchcodec, _of_torchvision):
         with contextlib.suppress(ImportError, OSError, RuntimeError):  # built for another torch
             yield decoder()
+
+
+def _of_simplejpeg():
+    from simplejpeg import decode_jpeg
+
+    def decode(data: torch.Tensor) -> torch.Tensor:
+        try:  # what libjpeg only warns of is an error to it
+            pixels = decode_jpeg(data.numpy(), "RGB", fastdct=False, fastupsample=False)
+        except ValueError as error:
+            raise RuntimeError(error) from error
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    return decode
 
 
 def _of_torchcodec():

@@ -1,16 +1,19 @@
 """Compressed files by their first bytes: those unpacked here, and commands for the others."""
 
-import bz2
 import gzip
+import io
 import lzma
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from ssl_common.data.blocks import Unpacked
+
 LONGEST = 4  # bytes that tell
-READERS: dict[bytes, Callable[[BinaryIO], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zX": lzma.open,
+# Each is given a stream, and how many threads it may use; the caller closes what it returns.
+READERS: dict[bytes, Callable[[BinaryIO, int], Any]] = {
+    b"\x1f\x8b": lambda packed, _threads: gzip.open(packed),  # noqa: SIM115
+    b"BZh": lambda packed, threads: io.BufferedReader(Unpacked(packed, threads)),
+    b"\xfd7zX": lambda packed, _threads: lzma.open(packed),  # noqa: SIM115
 }
 COMMANDS = {
     b"\x1f\x8b": "gzip -dc",
@@ -21,8 +24,8 @@ COMMANDS = {
 }
 
 
-def reader(start: bytes) -> Callable[[BinaryIO], Any] | None:
-    """Return the function that opens a stream that begins with START, None for a plain file."""
+def reader(start: bytes) -> Callable[[BinaryIO, int], Any] | None:
+    """Return the function of READERS for a stream that begins with START, None for a plain file."""
     return next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
 
 

@@ -49,6 +49,7 @@ def sample(
     form: str = "path",
     max_bad: float = 0.001,
     progress: Callable[[int, int | None, str], object] = lambda *_: None,
+    workers: int = 1,
 ) -> tuple[Iterator[bytes], "Tally"]:
     """Draw COUNT photos from LISTINGS in one pass; return (lines, Tally), lines an iterator.
 
@@ -57,16 +58,18 @@ def sample(
     order of the lines nor their division into files matters. A repeated id counts once: of lines
     that say different things, the one whose FORM (of FORMS) is first in the order of bytes. Memory
     is that of 17/16 of the sample. PROGRESS is called with the bytes done, those in all or None,
-    and a note. Raises DataError for fewer photos than COUNT, none at all, a truncated archive, or a
-    share of lines that do not parse above MAX_BAD.
+    and a note. WORKERS threads unpack bzip2, and as many parse. Raises DataError for fewer photos
+    than COUNT, none at all, a truncated archive, or a share of lines that do not parse above
+    MAX_BAD.
     """
     sizes = [_size(listing) for listing in listings]  # also finds now what is not there
     total = None if None in sizes else sum(sizes)
     kept, tally, done = Sample(count), Tally(max_bad), 0
     for listing in listings:
         before, tally.number = done, 0
-        with open_listing(listing) as (stream, position):
-            for part in _parts(stream, streams.name(listing), kept, seed, FORMS[form]):
+        with open_listing(listing, max(1, workers)) as (stream, position):
+            where = streams.name(listing)
+            for part in _parts(stream, where, kept, seed, FORMS[form], max(1, workers)):
                 tally.add(part, listing)
                 kept.add(part.keys, part.texts)
                 done = before + position() if position else done + part.size
@@ -273,9 +276,9 @@ class Block:
         return (marks, kinds) if real.all() else (marks[real], kinds[real])
 
 
-def _parts(stream, where, sample, seed, text):
-    """Yield parse() of STREAM, called WHERE, by threads while more is read and unpacked."""
-    threads = min(len(os.sched_getaffinity(0)), 4)  # reading feeds no more
+def _parts(stream, where, sample, seed, text, threads):
+    """Yield parse() of STREAM, called WHERE, by THREADS while more is read and unpacked."""
+    threads = min(threads, 4)  # reading feeds no more
     free = [Block() for _ in range(threads + 1)]
     begun: bytes | None = b""
     waiting: collections.deque[tuple[Block, concurrent.futures.Future[Part]]] = collections.deque()
@@ -422,8 +425,8 @@ def member(name: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def open_listing(listing: str) -> Iterator[tuple[Any, Callable[[], int] | None]]:
-    """Open LISTING as (stream, position): its bytes, unpacked if the first say so.
+def open_listing(listing: str, threads: int) -> Iterator[tuple[Any, Callable[[], int] | None]]:
+    """Open LISTING as (stream, position): its bytes, unpacked if the first say so, by THREADS.
 
     position() is how far the file is read; a pipe has None.
     """
@@ -434,7 +437,7 @@ def open_listing(listing: str) -> Iterator[tuple[Any, Callable[[], int] | None]]
             raise DataError(f"{streams.name(listing)}: packed: unpack it, {by} FILE | sample-yfcc")
         position = packed.tell if packed.seekable() else None
         try:
-            with unpack(packed) if unpack else contextlib.nullcontext(packed) as stream:
+            with unpack(packed, threads) if unpack else contextlib.nullcontext(packed) as stream:
                 yield stream, position
         except EOFError as error:
             raise DataError(f"{streams.name(listing)}: the archive is cut short") from error

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common import streams
-from ssl_common.data.pixels import crop, resize_short
+from ssl_common.data.pixels import crop_short
 from ssl_common.objective import Score
 from ssl_common.pretext import bins as ab_bins
 from ssl_common.pretext import color
@@ -75,7 +75,7 @@ class Colorization(Pretext):
 
     def crop(self, image: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
         """Return a crop 179 x 179 x 3 of IMAGE, uint8 H x W x 3, its short side resized to 256."""
-        return crop(resize_short(image, SHORT_SIDE), CROP, numbers[:2].tolist())
+        return crop_short(image, SHORT_SIDE, CROP, numbers[:2].tolist())
 
     def images(self, pixels: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
         """Return uint8 PIXELS (N x 179 x 179 x 3) as N x 3 x 179 x 179, half of them mirrored."""

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from ssl_common import streams
-from ssl_common.data.pixels import crop, resize_short, standardize
+from ssl_common.data.pixels import crop_short, standardize
 from ssl_common.objective import Score
 from ssl_common.pretext.options import JigsawOptions
 from ssl_common.pretext.permutations import load as load_permutations
@@ -79,7 +79,7 @@ class Jigsaw(Pretext):
 
     def crop(self, image: torch.Tensor, numbers: np.ndarray) -> torch.Tensor:
         """Return a crop 255 x 255 x 3 of IMAGE, uint8 H x W x 3, its short side resized to 256."""
-        return crop(resize_short(image, SHORT_SIDE), CROP, numbers[:2].tolist())
+        return crop_short(image, SHORT_SIDE, CROP, numbers[:2].tolist())
 
     def draw(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return label int64 (N,), jitter int64 N x 9 x 2 (x, y) and gray bool (N,).

@@ -120,6 +120,8 @@ class Detection(Objective):
 class Shuffled(RandomCrops):
     """The images of a list for training, of several sizes, as RandomCrops gives them."""
 
+    one_size = False
+
     def collate(self, items: Sequence[tuple[int, int, int, Any]]) -> list[Any]:
         """Return the batch of ITEMS."""
         return showing.collated(items)

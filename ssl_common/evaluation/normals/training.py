@@ -75,6 +75,8 @@ def _nearby(maps: torch.Tensor) -> torch.Tensor:
 class Shuffled(RandomCrops):
     """The images of PAIRS with the codes at the places of their maps, for OBJECTIVE."""
 
+    one_size = False
+
     def __init__(self, pairs: PairList, root: str, objective: Normals, seed: int) -> None:
         super().__init__(pairs, root, objective, seed)
         self.pairs, self.task = pairs, objective
