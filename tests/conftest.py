@@ -26,6 +26,9 @@ TINY = CHECKOUT / "tests/tiny.py"  # a command with a network of three layers
 VERSION = re.search(r'version="(.+)"', (CHECKOUT / "setup.py").read_text(encoding="utf-8"))[1]
 BIN = pathlib.Path(sys.executable).parent  # not resolved: the folder of the virtual environment
 
+# Tests run side by side, one a core: threads of torch's would but wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # `make test &` in a script, and nohup, let the tests, and what they start, be deaf to these.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
@@ -381,45 +384,34 @@ def make_views(folder):
 def make_by_commands(folder):
     """Write what the commands themselves make: svm.npz, results.jsonl, linear.pt, tuned.pt ..."""
 
-    def make(*argv, output=None):
-        with open(folder / output, "wb") if output else contextlib.nullcontext() as stdout:
-            subprocess.run(
-                [str(BIN / argv[0]), *argv[1:]],
-                cwd=folder,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout or subprocess.DEVNULL,
-                check=False,  # a command that fails here fails its own tests, with its reason
-            )
+    def make(line, output=None):
+        done = process(line.split(), folder)  # one that fails here fails its own tests, with reason
+        if output:
+            (folder / output).write_bytes(done.stdout)
 
-    written = {path.stem for path in (CHECKOUT / "tools").glob("*.py")}
-    if "train_svm" in written:
-        make("train-svm", "train.npy", "train.tsv", "-o", "svm.npz")
-    if "eval_svm" in written:
-        make("eval-svm", "svm.npz", "test.npy", "test.tsv", output="results.jsonl")
-    if "list_objects" in written:
-        make("list-objects", "voc", "VOCdevkit/VOC2007", "--split", "test", output="objects.jsonl")
-        make_detections(folder)
-    if "train_linear" in written:
-        words = ["random:caffenet", "train.tsv", "--cache", "--batch", "12", "--iterations", "9"]
-        make("train-linear", *words, "-j", "0", "-o", "linear.pt")
-    if "finetune" in written:
-        words = ["random:caffenet", "train.tsv", "--fc", "8", "--batch", "2", "--iterations", "1"]
-        make("finetune", *words, "-j", "0", "-o", "tuned.pt")
-    if "train_detector" in written:
-        words = ["random:caffenet", "objects.jsonl", "--head", "faster", "--size", "64"]
-        words += ["--fc", "16", "--batch", "2", "--iterations", "2", "-j", "0"]
-        make("train-detector", *words, "-o", "detector.pt")
-    if "train_normals" in written:
-        words = ["random:caffenet", "views.tsv", "--sides", "80", "--test-side", "80", "--codes"]
-        words += ["2", "--batch", "4", "--iterations", "1", "-j", "0", "-o", "normals.pt"]
-        make("train-normals", *words)
+    make("train-svm train.npy train.tsv -o svm.npz")
+    make("eval-svm svm.npz test.npy test.tsv", "results.jsonl")
+    make("list-objects voc VOCdevkit/VOC2007 --split test", "objects.jsonl")
+    make_detections(folder)
+    make(
+        "train-linear random:caffenet train.tsv --cache --batch 12 --iterations 9 -j 0 -o linear.pt"
+    )
+    make("finetune random:caffenet train.tsv --fc 8 --batch 2 --iterations 1 -j 0 -o tuned.pt")
+    make(
+        "train-detector random:caffenet objects.jsonl --head faster --size 64 --fc 16 --batch 2"
+        " --iterations 2 -j 0 -o detector.pt"
+    )
+    make(
+        "train-normals random:caffenet views.tsv --sides 80 --test-side 80 --codes 2 --batch 4"
+        " --iterations 1 -j 0 -o normals.pt"
+    )
     shutil.copy(CHECKOUT / "tests/corridor.py", folder)
-    if "record_navigation" in written:
-        words = ["--env-command", "python corridor.py", "-n", "6", "--noise", "40%", "-j", "0"]
-        make("record-navigation", *words, "-o", "frames", output="frames.tsv")
-        words = ["thumbnail", "frames.tsv", "--runs", "2", "--batch", "4", "--iterations", "8"]
-        make("train-navigator", *words, "-j", "0", "-o", "navigator.pt")
+    corridor = ["--env-command", "python corridor.py"]
+    words = [*corridor, "-n", "6", "--noise", "40%", "-j", "0", "-o", "frames"]
+    frames = process(["record-navigation", *words], folder)
+    (folder / "frames.tsv").write_bytes(frames.stdout)
+    words = "thumbnail frames.tsv --runs 2 --batch 4 --iterations 8 -j 0"
+    make(f"train-navigator {words} -o navigator.pt")
 
 
 @pytest.fixture(scope="session")
