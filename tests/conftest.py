@@ -139,6 +139,12 @@ def tiny(folder, *words, given=None, env=None):
     return forked(argv, folder, environment({"OMP_NUM_THREADS": "1", **(env or {})}), given)
 
 
+def ended(done, status=0):
+    """Check that what is DONE ended with STATUS; return what it wrote on stdout and stderr."""
+    assert done.returncode == status, done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
 def cold(argv, cwd, given=None, env=None, **streams):
     """Run ARGV in CWD from its very beginning, with ENV beside the usual environment."""
     if given is not None:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny
-from test_pretrain import finish
-from test_train_detector import start
+from test_train_detector import train
 
 from ssl_common.data.targets import ObjectList
 from ssl_common.evaluation.detection import proposals as of_images
@@ -47,7 +46,7 @@ def trained(eight_scenes, tmp_path_factory):
     proposed(folder)
     usual = ("--batch", "2", "--lr", "0.02", "--freeze", "none", "--pool", "roi-align")
     for head in (("--head", "faster"), ("--head", "fast", "--proposals", "p.npz")):
-        finish(start(folder, *head, *usual, output=f"{head[1]}.pt", iterations=40))
+        train(folder, *head, *usual, output=f"{head[1]}.pt", iterations=40)
     return folder
 
 
@@ -150,7 +149,7 @@ def test_proposals_of_another_list_are_not_trained_on(trained):
     lines = (trained / OBJECTS).read_text().splitlines(keepends=True)
     (trained / "turned.jsonl").write_text("".join(lines[::-1]))
     words = ("--head", "fast", "--proposals", "p.npz")
-    _, err = finish(start(trained, *words, objects="turned.jsonl", output="other.pt"), 1)
+    _, err = train(trained, *words, objects="turned.jsonl", output="other.pt", status=1)
     assert err == (
         "train-detector: p.npz: its image 1 is scenes/JPEGImages/000001.jpg, and that of the list"
         " scenes/JPEGImages/000008.jpg: make proposals of this list\n"

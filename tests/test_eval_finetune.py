@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
-from test_finetune import finish, start, write_photos
+from test_finetune import train, write_photos
 from tiny import Tiny
 
 from ssl_common import results
@@ -25,7 +25,7 @@ def trained(tmp_path_factory):
     """A folder with tuned.pt, and the checkpoints of its epochs."""
     folder = tmp_path_factory.mktemp("trained")
     write_photos(folder)
-    finish(start(folder, "-j", "0", "--lr", "0.05", "--keep-epochs"))
+    train(folder, "-j", "0", "--lr", "0.05", "--keep-epochs")
     return folder
 
 

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, environment, picture, tiny
-from test_pretrain import finish, steps, untimed
+from conftest import TINY, ended, environment, picture, tiny
+from test_pretrain import steps, untimed
 from tiny import Tiny
 
 from ssl_common.models import registry
@@ -19,12 +19,20 @@ from ssl_common.models import registry
 LABELS = ("cat", "cat,?dog", "dog", "cat,dog", "", "?cat,dog")
 
 
-def start(folder, *extra, output="tuned.pt", iterations=9, env=None):
-    argv = [sys.executable, TINY, "finetune", "random:tiny", "train.tsv", "--batch", "4"]
-    argv += ["--iterations", str(iterations), "--checkpoint-every", "1epoch", "-o", output]
+def line(*extra, output="tuned.pt", iterations=9):
+    argv = ["finetune", "random:tiny", "train.tsv", "--batch", "4", "--iterations", str(iterations)]
+    return [*argv, "--checkpoint-every", "1epoch", "-o", output, *extra]
+
+
+def train(folder, *words, status=0, env=None, **options):
+    """Train to the end; return (log, what was said)."""
+    return ended(tiny(folder, *line(*words, **options), env=env), status)
+
+
+def start(folder, *words, **options):
     return subprocess.Popen(
-        [*argv, *extra], cwd=folder, stdin=subprocess.DEVNULL,
-        env=environment({"OMP_NUM_THREADS": "1", **(env or {})}), stdout=subprocess.PIPE,
+        [sys.executable, TINY, *line(*words, **options)], cwd=folder, stdin=subprocess.DEVNULL,
+        env=environment({"OMP_NUM_THREADS": "1"}), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
@@ -48,7 +56,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     write_photos(folder)
     words = ("-j", "0", "--recipe", "alexnet", "--fc", "8", "--lr", "0.05", "--keep-epochs")
-    log, err = finish(start(folder, *words))
+    log, err = train(folder, *words)
     return folder, words, log, err
 
 
@@ -110,7 +118,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, tmp_path, how):
     finally:
         process.kill()
     assert process.returncode in (-signal.SIGKILL, 75, 0)
-    again, _ = finish(start(tmp_path, *words))
+    again, _ = train(tmp_path, *words)
     assert steps(again) == steps(log)
     assert (tmp_path / "tuned.pt").read_bytes() == (folder / "tuned.pt").read_bytes()
 
@@ -121,9 +129,9 @@ def test_two_ranks_take_the_steps_of_one(tmp_path):
     write_photos(tmp_path)
     frozen, words = {"FROZEN": "1"}, ("-j", "0", "--lr", "0.1")
     ranks = ("--gpus", "2", "--device", "cpu", *words)
-    two, _ = finish(start(tmp_path, *ranks, iterations=50, env=frozen))
-    one, _ = finish(
-        start(tmp_path, "--accumulate", "2", *words, output="one.pt", iterations=50, env=frozen)
+    two, _ = train(tmp_path, *ranks, iterations=50, env=frozen)
+    one, _ = train(
+        tmp_path, "--accumulate", "2", *words, output="one.pt", iterations=50, env=frozen
     )
     (a,), (b,) = steps(two)[1:], steps(one)[1:]
     assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a["accuracy"] == b["accuracy"]

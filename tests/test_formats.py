@@ -38,7 +38,7 @@ from ssl_common.streams import DataError
 from ssl_common.training import pretraining
 from ssl_common.training.plan import resolve
 
-QUICK, LONG = 200, 5000  # examples
+QUICK, LONG = 100, 5000  # examples
 RANDOM = np.random.default_rng(0)
 
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from conftest import cold
 from test_detect import proposed, run
-from test_pretrain import finish
-from test_train_detector import start
+from test_train_detector import train
 
 from ssl_common.data import images
 from ssl_common.data.targets import ObjectList
@@ -51,7 +50,7 @@ def test_eight_scenes_are_learned_by_heart(folder, head):
         proposed(folder, objects)
         given = ("--proposals", "p.npz")
     words = ("--head", head, *given, *SIZE, "--fc", "1024", "--cache", "maps", "--batch", "2")
-    finish(start(folder, *words, "--lr", "0.005", model="body.pt", iterations=400))
+    train(folder, *words, "--lr", "0.005", model="body.pt", iterations=400)
     assert precision(folder, objects, *given) > 90
 
 
@@ -78,7 +77,7 @@ def test_labels_that_are_right_teach_more_than_shuffled_ones(tmp_path):
     values = []
     for objects in ("train.jsonl", "shuffled.jsonl"):
         options = {"model": "body.pt", "objects": objects, "iterations": 400}
-        finish(start(folder, *words, "--batch", "4", "--lr", "0.005", **options))
+        train(folder, *words, "--batch", "4", "--lr", "0.005", **options)
         values.append(precision(folder, "test.jsonl", "--proposals", "test.npz"))
         (folder / "d.pt").unlink()
     assert values[0] > 1.5 * values[1], values

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tiny  # noqa: F401 (networks of few layers)
 import torch
-from test_pretrain import finish, untimed
-from test_train_detector import FASTER, start
+from test_pretrain import untimed
+from test_train_detector import FASTER, train
 
 from ssl_common.data import images
 from ssl_common.data.targets import ObjectList
@@ -35,14 +35,14 @@ def making(one):
 
 def test_a_training_on_maps_is_that_on_images(folder):
     """But for the rounding to float16; and a second one takes the maps that are there."""
-    first, err = finish(start(folder, *CACHED, iterations=50))
+    first, err = train(folder, *CACHED, iterations=50)
     assert "the maps of 8 images and their mirror images, 0.00 GB; " in err and "GB are free" in err
     files = {path.name: path.stat().st_mtime_ns for path in (folder / "maps").iterdir()}
-    again, err = finish(start(folder, *CACHED, output="again.pt", iterations=50))
+    again, err = train(folder, *CACHED, output="again.pt", iterations=50)
     assert "the maps of 8 images and their mirror images, 0.00 GB are there\n" in err
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "maps").iterdir()} == files
     assert (folder / "again.pt").read_bytes() == (folder / "d.pt").read_bytes()
-    without, _ = finish(start(folder, *FASTER, "--lr", "0.01", output="e.pt", iterations=50))
+    without, _ = train(folder, *FASTER, "--lr", "0.01", output="e.pt", iterations=50)
     one, other = untimed(first)[-1], untimed(without)[-1]
     assert one["loss"] == pytest.approx(other["loss"], rel=0.01)
     settings = untimed(first)[0]
@@ -108,7 +108,7 @@ def test_a_disk_that_is_too_small_is_told_before(folder, monkeypatch):
 
 
 def test_a_body_that_is_trained_has_no_maps(folder):
-    _, err = finish(start(folder, *CACHED, "--freeze", "res2"), 1)
+    _, err = train(folder, *CACHED, "--freeze", "res2", status=1)
     assert err == (
         "train-detector: --cache: --freeze res2 trains what the cache would hold: give"
         " --freeze res4\n"
@@ -117,10 +117,10 @@ def test_a_body_that_is_trained_has_no_maps(folder):
 
 @pytest.mark.slow
 def test_two_ranks_fill_one_cache(folder):
-    finish(start(folder, *CACHED, "--gpus", "2", "--device", "cpu", iterations=4))
+    train(folder, *CACHED, "--gpus", "2", "--device", "cpu", iterations=4)
     paths = sorted((folder / "maps").iterdir())
     before = [path.read_bytes() for path in paths]
     for path in paths:
         path.unlink()
-    finish(start(folder, *CACHED, output="one.pt", iterations=4))
+    train(folder, *CACHED, output="one.pt", iterations=4)
     assert [path.read_bytes() for path in paths] == before

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, environment, save_bomb
+from conftest import TINY, ended, environment, save_bomb, tiny
 from test_extract_features import oddities
 
 from ssl_common.data.order import ShuffleSampler
@@ -23,12 +23,21 @@ EPOCHS = 60  # of 3 steps
 SLOW = pytest.mark.slow
 
 
-def start(folder, output, *extra, stdout=subprocess.PIPE, env=None, **more):
+def line(output, *extra):
     length = [] if "--iterations" in extra else ["--epochs", str(EPOCHS)]
-    argv = [sys.executable, TINY, "pretrain", *ARGV, *length, "-o", output, *extra]
+    return ["pretrain", *ARGV, *length, "-o", output, *extra]
+
+
+def train(folder, *words, status=0, env=None):
+    """Train to the end; return (log, what was said)."""
+    return ended(tiny(folder, *line(*words), env=env), status)
+
+
+def start(folder, *words, stdout=subprocess.PIPE, env=None, **more):
     return subprocess.Popen(
-        argv, cwd=folder, env=environment({"OMP_NUM_THREADS": "1", **(env or {})}), stdout=stdout,
-        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True, **more,
+        [sys.executable, TINY, *line(*words)], cwd=folder, stdin=subprocess.DEVNULL,
+        env=environment({"OMP_NUM_THREADS": "1", **(env or {})}), stdout=stdout,
+        stderr=subprocess.PIPE, start_new_session=True, **more,
     )  # fmt: skip
 
 
@@ -61,7 +70,7 @@ def whole(scratch_template, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("whole") / "scratch"
     shutil.copytree(scratch_template, folder)
-    log, _ = finish(start(folder, "model.pt", "-j", "0"))
+    log, _ = train(folder, "model.pt", "-j", "0")
     return log, (folder / "model.pt").read_bytes()
 
 
@@ -82,7 +91,7 @@ def test_log_and_network(whole, tmp_path):
 
 
 def test_workers_do_not_change_the_result(whole, scratch):
-    log, _ = finish(start(scratch, "model.pt", "-j", "2"))
+    log, _ = train(scratch, "model.pt", "-j", "2")
     assert steps(log) == steps(whole[0])
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
@@ -94,7 +103,7 @@ def test_killed_at_any_step_is_uninterrupted(scratch, workers):
     """40 steps are 17, kill -9 and the rest, to the last bit; also for a network that draws."""
     drawing = {"env": {"DROPOUT": "1"}}
     words = ("--iterations", "40", "-j", workers, "--checkpoint-every", "17steps")
-    log, _ = finish(start(scratch, "whole.pt", *words, **drawing))
+    log, _ = train(scratch, "whole.pt", *words, **drawing)
     process = start(scratch, "model.pt", *words, **drawing)
     while not (scratch / "model.pt.state/step-000000000017.pt").exists():
         assert process.poll() is None, process.communicate()
@@ -103,7 +112,7 @@ def test_killed_at_any_step_is_uninterrupted(scratch, workers):
     state = networks.load(str(scratch / "model.pt.state/step-000000000017.pt"))
     assert state["step"] == 17 and state["position"] == [5, 2] and state["threads"] == 1
     assert len(state["random"]) == 1 and state["settings"]["steps"] == 40 and state["version"]
-    again, _ = finish(start(scratch, "model.pt", *words, **drawing))
+    again, _ = train(scratch, "model.pt", *words, **drawing)
     assert steps(again) == steps(log)
     assert (scratch / "model.pt").read_bytes() == (scratch / "whole.pt").read_bytes()
 
@@ -116,7 +125,7 @@ def test_another_number_of_threads_is_said(scratch):
         assert process.poll() is None
     process.kill()
     finish(process, -9)
-    _, err = finish(start(scratch, "model.pt", *words, env={"OMP_NUM_THREADS": "2"}))
+    _, err = train(scratch, "model.pt", *words, env={"OMP_NUM_THREADS": "2"})
     assert "began with 1 threads, now it has 2: last bits may differ" in err
 
 
@@ -135,7 +144,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, scratch, how):
         assert tail(err) == f"pretrain: stopped by {how.name}: run it again to go on\n"
     assert not (scratch / "model.pt").exists()
     assert 1 <= len(list((scratch / "model.pt.state").glob("*.pt"))) <= 2
-    log, _ = finish(start(scratch, "model.pt", "-j", "0"))
+    log, _ = train(scratch, "model.pt", "-j", "0")
     assert steps(log) == steps(whole[0])
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
@@ -145,7 +154,7 @@ def test_two_runs_do_not_share_a_state(whole, scratch):
     process = start(scratch, "model.pt", "-j", "0")
     process.stdout.readline()
     process.send_signal(signal.SIGSTOP)
-    _, err = finish(start(scratch, "model.pt", "-j", "0"), 1)
+    _, err = train(scratch, "model.pt", "-j", "0", status=1)
     assert err == "pretrain: model.pt.state: another process trains this network: give another -o\n"
     process.send_signal(signal.SIGCONT)
     log, _ = finish(process)
@@ -159,7 +168,7 @@ def test_killed_and_started_again_at_once(whole, scratch):
     assert [json.loads(process.stdout.readline()) for _ in range(2)][1]["step"] == 50
     process.kill()
     process.wait()
-    log, _ = finish(start(scratch, "model.pt", "-j", "0"))
+    log, _ = train(scratch, "model.pt", "-j", "0")
     assert steps(log) == steps(whole[0])
     process.communicate()
 
@@ -168,20 +177,20 @@ def test_a_complete_network_is_left_alone_and_its_log_told_again(whole, scratch)
     (scratch / "model.pt").write_bytes(whole[1])
     (scratch / "model.pt.state").mkdir()
     (scratch / "model.pt.state/log.jsonl").write_text(whole[0])
-    log, err = finish(start(scratch, "model.pt"))
+    log, err = train(scratch, "model.pt")
     assert log == whole[0] and err == "pretrain: model.pt is complete already: nothing to do\n"
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
 def test_other_settings_do_not_touch_a_network_or_a_run(whole, scratch):
     (scratch / "model.pt").write_bytes(whole[1])
-    log, err = finish(start(scratch, "model.pt", "--seed", "1"), 1)
+    log, err = train(scratch, "model.pt", "--seed", "1", status=1)
     assert log == "" and "made with seed 0, not 1" in err and err.count("\n") == 1
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
 
 def test_seed_changes_the_network(whole, scratch):
-    finish(start(scratch, "model.pt", "--seed", "1"))
+    train(scratch, "model.pt", "--seed", "1")
     assert (scratch / "model.pt").read_bytes() != whole[1]
 
 
@@ -192,7 +201,7 @@ def test_reader_of_the_log_leaves(whole, scratch, workers):
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 1
     assert list((scratch / "model.pt.state").glob("*.pt"))  # no step is lost
-    log, _ = finish(start(scratch, "model.pt", "-j", "0"))
+    log, _ = train(scratch, "model.pt", "-j", "0")
     assert steps(log) == steps(whole[0])
 
 
@@ -213,7 +222,7 @@ def test_full_disk_under_the_network_and_a_checkpoint(whole, scratch, every, fai
     _, err = finish(process, 1)
     assert tail(err).startswith(f"pretrain: {failed}") and err.endswith("File too large\n")
     assert not (scratch / "model.pt").exists() and not list(scratch.rglob("*.partial"))
-    log, _ = finish(start(scratch, "model.pt", *words))
+    log, _ = train(scratch, "model.pt", *words)
     assert steps(log) == steps(whole[0])
     assert (scratch / "model.pt").read_bytes() == whole[1]
 
@@ -229,7 +238,7 @@ def test_unreadable_images_are_counted(scratch):
     jpeg = (scratch / rows[0].split("\t")[0]).read_bytes()
     (scratch / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (scratch / "train.tsv").write_text("".join(rows) + "text.jpg\nempty.jpg\ncut.jpg\ngone.jpg\n")
-    log, _ = finish(start(scratch, "model.pt", "-j", "0", "--max-bad", "25%"))
+    log, _ = train(scratch, "model.pt", "-j", "0", "--max-bad", "25%")
     # 60 epochs of 16 lines, of which 13 to 16 give way to line 1; named with each 50 steps.
     assert steps(log)[-1]["unreadable"] == EPOCHS * 4
     names = ["text.jpg", "empty.jpg", "cut.jpg", "gone.jpg"]
@@ -243,7 +252,7 @@ def test_too_many_unreadable_images_stop_the_run(scratch, share, status):
     with open(scratch / "train.tsv", "a", encoding="utf-8") as stream:
         stream.write("a.jpg\nb.jpg\nc.jpg\nd.jpg\n")
     words = ("--batch", "4", "--epochs", "70", "-j", "2", "--checkpoint-every", "3steps")
-    log, err = finish(start(scratch, "model.pt", *words, "--max-bad", share), status)
+    log, err = train(scratch, "model.pt", *words, "--max-bad", share, status=status)
     if status:
         *_, line = err.splitlines()
         assert line.startswith("pretrain: train.tsv: 4 of 16 images cannot be read (line 13:")
@@ -258,17 +267,17 @@ def test_too_many_unreadable_images_stop_the_run(scratch, share, status):
 
 def test_checkpoints_of_epochs_stay_where_they_are_wanted(scratch):
     words = ("--epochs", "4", "-j", "0", "--keep-epochs", "--checkpoint-every", "1step")
-    finish(start(scratch, "model.pt", *words))
+    train(scratch, "model.pt", *words)
     names = sorted(path.name for path in (scratch / "model.pt.state").glob("*.pt"))
     assert names == [f"step-{step:012}.pt" for step in (3, 6, 9)]  # the network is after 12
-    finish(start(scratch, "model.pt", *words))
+    train(scratch, "model.pt", *words)
     assert sorted(path.name for path in (scratch / "model.pt.state").glob("*.pt")) == names
 
 
 def test_odd_images_are_trained_on(scratch):
     names = oddities(scratch)
     (scratch / "train.tsv").write_text("".join(f"{name}\n" for name in sorted(names)))
-    log, _ = finish(start(scratch, "model.pt", "-j", "0", "--epochs", "2"))
+    log, _ = train(scratch, "model.pt", "-j", "0", "--epochs", "2")
     assert steps(log)[-1]["unreadable"] == 0 and steps(log)[-1]["loss"] > 0
 
 
@@ -311,20 +320,20 @@ def damage(folder, what):
 )
 def test_bad_input(scratch, what, message):
     damage(scratch, what)
-    _, err = finish(start(scratch, "model.pt", "-j", "0"), 1)
+    _, err = train(scratch, "model.pt", "-j", "0", status=1)
     assert message in err and err.count("\n") == 1 and err.startswith("pretrain: ")
     assert not (scratch / "model.pt").exists() and not (scratch / "exploded").exists()
 
 
 def test_a_network_that_is_for_measuring_alone(scratch):
-    _, err = finish(start(scratch, "model.pt", "--arch", "caffenet"), 1)
+    _, err = train(scratch, "model.pt", "--arch", "caffenet", status=1)
     assert err == "pretrain: --arch caffenet: choose from alexnet, alexnet-half, resnet50, tiny\n"
     assert not (scratch / "model.pt.state").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(scratch):
     """Decay alone makes the weights 100 times larger each step: within 20 they overflow."""
-    _, err = finish(start(scratch, "model.pt", "-j", "0", "--lr", "1e6"), 1)
+    _, err = train(scratch, "model.pt", "-j", "0", "--lr", "1e6", status=1)
     found = re.search(
         r"train.tsv: the loss is not finite at step (\d+), on .* of lines (.*): lower", err
     )
@@ -361,5 +370,5 @@ def test_bf16_without_instructions_for_it_is_said(scratch):
         flags = next(line for line in stream if line.startswith("flags")).split()
     there = bool({"amx_bf16", "avx512_bf16"} & set(flags))
     assert lacks_bf16() != there
-    _out, err = finish(start(scratch, "b.pt", "--iterations", "1", "--precision", "bf16"))
+    _out, err = train(scratch, "b.pt", "--iterations", "1", "--precision", "bf16")
     assert ("no instructions for bf16" in err) != there

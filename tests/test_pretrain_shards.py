@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 import torch
-from test_pretrain import SLOW, finish, start, untimed
+from test_pretrain import SLOW, finish, start, train, untimed
 
 
 @pytest.fixture
@@ -40,13 +40,13 @@ def packed(scratch):
 def test_the_network_of_shards_is_that_of_their_files(packed, extra):
     """At any number of workers, also killed at some step; on two ranks, or few shards at a time."""
     words = ["--iterations", "40", "--checkpoint-every", "9steps", *extra]
-    log, _err = finish(start(packed / "unpacked", "model.pt", *words, "-j", "0"))
+    log, _err = train(packed / "unpacked", "model.pt", *words, "-j", "0")
     process = start(packed, "model.pt", *words, "-j", "3")
     while not list(packed.glob("model.pt.state/step-*.pt")):
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     finish(process, -9)
-    again, _err = finish(start(packed, "model.pt", *words, "-j", "2"))
+    again, _err = train(packed, "model.pt", *words, "-j", "2")
     assert (packed / "model.pt").read_bytes() == (packed / "unpacked/model.pt").read_bytes()
     assert untimed(again)[-1] == untimed(log)[-1]
     settings = json.loads(log.splitlines()[0])
@@ -57,12 +57,12 @@ def test_the_network_of_shards_is_that_of_their_files(packed, extra):
 def test_another_list_of_the_same_images_gives_the_same_weights(packed):
     """The digest of the list, and its name, are the only difference."""
     words = ["--iterations", "6", "-j", "0"]
-    finish(start(packed, "shards.pt", *words))
+    train(packed, "shards.pt", *words)
     rows = (packed / "train.tsv").read_text()
     for name in ("cat", "dog"):
         rows = rows.replace(f"{name}.tar", f"photos/{name}")
     (packed / "train.tsv").write_text(rows)
-    finish(start(packed, "files.pt", *words))
+    train(packed, "files.pt", *words)
     ours, theirs = (
         torch.load(packed / name, weights_only=True) for name in ("shards.pt", "files.pt")
     )
@@ -77,6 +77,6 @@ def test_shards_that_are_lost_count_as_unreadable(packed):
     """By the rule of files: each image gives its place to the next line that can be read."""
     (packed / "dog.tar").unlink()
     words = ["--iterations", "6", "-j", "2", "--max-bad", "100%"]
-    log, _err = finish(start(packed, "model.pt", *words))
+    log, _err = train(packed, "model.pt", *words)
     last = json.loads(log.splitlines()[-1])
     assert last["unreadable"] == 12

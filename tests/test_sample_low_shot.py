@@ -135,7 +135,7 @@ def test_the_rule_that_the_manifest_tells(tmp_path):
 
 
 def test_memory_is_a_few_bytes_a_line(tmp_path):
-    count = 200_000
+    count = 100_000
     lines = (f"images/{i // 1000}/{i}.jpg\tclass{i % 20}\n" for i in range(count))
     (tmp_path / "m.tsv").write_text("".join(lines))
     found = Manifest(str(tmp_path / "m.tsv"))

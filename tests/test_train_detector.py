@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import TINY, environment
+from conftest import TINY, ended, environment, tiny
 from test_pretrain import finish, steps, untimed
 
 from ssl_common.data.targets import ObjectList
@@ -18,17 +18,25 @@ from ssl_common.streams import DataError
 SMALL = ["--size", "64", "--max-size", "128"]
 
 
-def start(
-    folder,
+def line(
     *extra,
     output="d.pt",
     iterations=60,
     objects="scenes/objects.jsonl",
     model="random:tiny-resnet",
 ):
-    argv = [sys.executable, TINY, "train-detector", model, *SMALL, "--iterations", str(iterations)]
+    argv = ["train-detector", model, *SMALL, "--iterations", str(iterations)]
+    return [*argv, objects, "-o", output, "-j", "0", *extra]
+
+
+def train(folder, *words, status=0, **options):
+    """Train to the end; return (log, what was said)."""
+    return ended(tiny(folder, *line(*words, **options)), status)
+
+
+def start(folder, *words, **options):
     return subprocess.Popen(
-        [*argv, objects, "-o", output, "-j", "0", *extra], cwd=folder, stdin=subprocess.DEVNULL,
+        [sys.executable, TINY, *line(*words, **options)], cwd=folder, stdin=subprocess.DEVNULL,
         env=environment({"OMP_NUM_THREADS": "1"}), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
@@ -42,7 +50,7 @@ def whole(eight_scenes, tmp_path_factory):
     """The log and the file of a run that nothing stops."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "scenes").symlink_to(eight_scenes / "scenes")
-    log, err = finish(start(folder, *FASTER))
+    log, err = train(folder, *FASTER)
     rule, last = err.splitlines()
     assert rule == (
         "train-detector: batch 2: rate 0.001 for 60 steps; the recipe has 0.002 at 4, for 50,000"
@@ -77,7 +85,7 @@ def test_what_is_not_frozen_is_trained(folder, freeze, trained):
 
     from ssl_common.models import registry
 
-    finish(start(folder, *FASTER, "--freeze", freeze, "--lr", "0.01", iterations=2))
+    train(folder, *FASTER, "--freeze", freeze, "--lr", "0.01", iterations=2)
     found = torch.load(folder / "d.pt", weights_only=True)
     with registry.seeded(0):
         before = TinyResNet().state_dict()
@@ -96,7 +104,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, folder, number):
     assert [json.loads(process.stdout.readline()) for _ in range(2)][1]["step"] == 50
     os.killpg(process.pid, number)
     finish(process, 75 if number == signal.SIGTERM else -number)
-    again, _ = finish(start(folder, *FASTER))
+    again, _ = train(folder, *FASTER)
     assert steps(again) == steps(log)
     assert (folder / "d.pt").read_bytes() == content
 
@@ -105,8 +113,8 @@ def test_stopped_and_resumed_is_uninterrupted(whole, folder, number):
 @pytest.mark.parametrize("freeze", ["res4", "res2"])
 def test_two_ranks_take_the_steps_of_one(folder, freeze):
     words = ("--head", "faster", "--batch", "4", "--freeze", freeze)
-    two, _ = finish(start(folder, *words, "--gpus", "2", "--device", "cpu", iterations=20))
-    one, _ = finish(start(folder, *words, "--accumulate", "2", output="one.pt", iterations=20))
+    two, _ = train(folder, *words, "--gpus", "2", "--device", "cpu", iterations=20)
+    one, _ = train(folder, *words, "--accumulate", "2", output="one.pt", iterations=20)
     (a,), (b,) = steps(two)[1:], steps(one)[1:]
     assert a.keys() == b.keys()
     for name in a:
@@ -121,7 +129,7 @@ def test_two_ranks_take_the_steps_of_one(folder, freeze):
 def test_bf16_learns_what_fp32_does(folder, head):
     words = ("--head", head, "--batch", "4", "--lr", "0.01", "--freeze", "none")
     logs = [
-        finish(start(folder, *words, "--precision", each, output=f"{each}.pt", iterations=20))[0]
+        train(folder, *words, "--precision", each, output=f"{each}.pt", iterations=20)[0]
         for each in ("fp32", "bf16")
     ]
     one, other = (untimed(log)[-1] for log in logs)
@@ -146,7 +154,7 @@ def test_images_without_objects_and_all_difficult(folder):
         return line | {"difficult": [True] * len(line["boxes"])}
 
     name = changed(folder, change)
-    log, _ = finish(start(folder, *FASTER, "--lr", "0.01", objects=name, iterations=20))
+    log, _ = train(folder, *FASTER, "--lr", "0.01", objects=name, iterations=20)
     last = untimed(log)[-1]
     assert last["loss_boxes"] == last["loss_places"] == 0 and last["accuracy"] > 0.9
     images = ObjectList(str(folder / name))
@@ -164,9 +172,9 @@ def test_one_image(folder):
     lines = (folder / "scenes/objects.jsonl").read_text().splitlines(keepends=True)
     (folder / "one.jsonl").write_text(lines[0])
     argv, one = ("--head", "faster"), {"objects": "one.jsonl", "iterations": 3}
-    _, err = finish(start(folder, *argv, "--batch", "1", **one))
+    _, err = train(folder, *argv, "--batch", "1", **one)
     assert err.splitlines()[-1] == "train-detector: d.pt: 3 epochs of 1 images"
-    _, err = finish(start(folder, *argv, output="e.pt", **one), 1)
+    _, err = train(folder, *argv, output="e.pt", **one, status=1)
     assert err == (
         "train-detector: one.jsonl: 1 image is less than one batch of 4: give --batch 1\n"
     )
@@ -178,10 +186,10 @@ def test_a_box_without_width_and_an_image_of_another_size_are_refused(folder):
             line["boxes"][0][2] = line["boxes"][0][0]
         return line
 
-    _, err = finish(start(folder, *FASTER, objects=changed(folder, narrow)), 1)
+    _, err = train(folder, *FASTER, objects=changed(folder, narrow), status=1)
     assert err.startswith("train-detector: changed.jsonl:5: boxes holds [") and err.count("\n") == 1
     name = changed(folder, lambda n, line: line | {"width": 400} if n == 2 else line)
-    _, err = finish(start(folder, *FASTER, objects=name), 1)
+    _, err = train(folder, *FASTER, objects=name, status=1)
     assert "train-detector: changed.jsonl:3: scenes/JPEGImages/000003.jpg is 320 x 240" in err
 
 
@@ -196,6 +204,6 @@ def test_a_box_without_width_and_an_image_of_another_size_are_refused(folder):
     ],
 )
 def test_what_is_refused(folder, words, status, said):
-    _, err = finish(start(folder, *words), status)
+    _, err = train(folder, *words, status=status)
     assert err.startswith(f"train-detector: {said}") and err.count("\n") == 1
     assert not (folder / "d.pt").exists()

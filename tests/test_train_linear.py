@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, environment
+from conftest import TINY, ended, environment, tiny
 from test_pretrain import finish, steps, untimed
 from tiny import Tiny
 
@@ -21,11 +21,20 @@ from ssl_common.models import registry
 FIRST = ["random:tiny", "train.tsv", "--batch", "4"]
 
 
-def start(folder, *extra, output="heads.pt", iterations=90, env=None):
-    argv = [sys.executable, TINY, "train-linear", *FIRST, "--iterations", str(iterations)]
+def line(*extra, output="heads.pt", iterations=90):
+    argv = ["train-linear", *FIRST, "--iterations", str(iterations)]
+    return [*argv, "-o", output, *extra]
+
+
+def train(folder, *words, status=0, env=None, **options):
+    """Train to the end; return (log, what was said)."""
+    return ended(tiny(folder, *line(*words, **options), env=env), status)
+
+
+def start(folder, *words, **options):
     return subprocess.Popen(
-        [*argv, "-o", output, *extra], cwd=folder, stdin=subprocess.DEVNULL,
-        env=environment({"OMP_NUM_THREADS": "1", **(env or {})}), stdout=subprocess.PIPE,
+        [sys.executable, TINY, *line(*words, **options)], cwd=folder, stdin=subprocess.DEVNULL,
+        env=environment({"OMP_NUM_THREADS": "1"}), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
@@ -37,7 +46,7 @@ def whole(request, scratch_template, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("whole") / "scratch"
     shutil.copytree(scratch_template, folder)
-    log, err = finish(start(folder, "-j", "0", *request.param))
+    log, err = train(folder, "-j", "0", *request.param)
     assert err == "train-linear: heads.pt: 30 epochs of 12 images\n"
     assert [path.name for path in (folder / "heads.pt.state").iterdir()] == ["log.jsonl"]
     return request.param, log, (folder / "heads.pt").read_bytes()
@@ -71,7 +80,7 @@ def test_stopped_and_resumed_is_uninterrupted(whole, scratch):
     assert err == "train-linear: stopped by SIGTERM: run it again to go on\n"
     if options:
         check_cache(scratch)
-    again, _ = finish(start(scratch, "-j", "0", *options))
+    again, _ = train(scratch, "-j", "0", *options)
     assert steps(again) == steps(log)
     assert (scratch / "heads.pt").read_bytes() == content
 
@@ -100,7 +109,7 @@ def test_other_options_do_not_touch_what_is_there(whole, scratch):
     options, _log, content = whole
     (scratch / "heads.pt").write_bytes(content)
     (scratch / "train.tsv").write_text((scratch / "train.tsv").read_text().replace("\tcat", "\tx"))
-    _, err = finish(start(scratch, "--lr", "0.5", *options), 1)
+    _, err = train(scratch, "--lr", "0.5", *options, status=1)
     assert "made with lr 0.00015625, not 0.5; labels " in err and err.count("\n") == 1
     assert (scratch / "heads.pt").read_bytes() == content
 
@@ -111,9 +120,9 @@ def test_two_ranks_take_the_steps_of_one(scratch, options):
     """But for batch norm, which sees the images of its rank: here it is frozen."""
     frozen = {"FROZEN": "1"}
     ranks = ("--gpus", "2", "--device", "cpu", "-j", "0", *options)
-    two, _ = finish(start(scratch, *ranks, iterations=50, env=frozen))
-    one, _ = finish(start(scratch, "--accumulate", "2", "-j", "0", *options, output="one.pt",
-                          iterations=50, env=frozen))  # fmt: skip
+    two, _ = train(scratch, *ranks, iterations=50, env=frozen)
+    one, _ = train(scratch, "--accumulate", "2", "-j", "0", *options, output="one.pt",
+                          iterations=50, env=frozen)  # fmt: skip
     (a,), (b,) = steps(two)[1:], steps(one)[1:]
     assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a["accuracy"] == b["accuracy"]
 
@@ -132,10 +141,10 @@ def test_an_image_that_gives_way_gives_its_label_too(scratch):
     for number in range(6):
         (scratch / f"photos/cat/{number}.jpg").write_bytes(b"no image")
     words = ("-j", "0", "--max-bad", "50%", "--lr", "0.01")
-    log, _ = finish(start(scratch, *words, iterations=48))
+    log, _ = train(scratch, *words, iterations=48)
     last = untimed(log)[-1]
     assert last["unreadable"] == 6 * 16 and last["accuracy"] > 0.95
-    _, err = finish(start(scratch, "--cache", "-j", "0", output="cached.pt"), 1)
+    _, err = train(scratch, "--cache", "-j", "0", output="cached.pt", status=1)
     assert err.startswith("train-linear: train.tsv:1: ") and err.count("\n") == 1
 
 
