@@ -17,6 +17,7 @@ from ssl_common import shortage
 
 _NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
 _ROOM = 255 - 25  # bytes that the longest file name leaves for what stands before the ending
+TRIES = 10  # to remove a folder that another process still writes into
 _held: set[int] = set()  # the descriptors that lock what this process makes
 
 
@@ -63,7 +64,7 @@ def folder(target: str, mode: int = 0o777) -> Iterator[str]:
         os.mkdir(path, mode)
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
-    with _made(target, create, lambda path: shutil.rmtree(path, ignore_errors=True)) as (path, _):
+    with _made(target, create, _remove_folder) as (path, _):
         yield path
 
 
@@ -98,6 +99,14 @@ def _made(
             if descriptor is not None:
                 _held.remove(descriptor)
                 os.close(descriptor)
+
+
+def _remove_folder(path: str) -> None:
+    """Remove the folder PATH and what is in it, even what a process that ends now still puts in."""
+    for _ in range(TRIES):
+        shutil.rmtree(path, ignore_errors=True)
+        if not os.path.lexists(path):
+            return
 
 
 def _drawn(target: str) -> str:
@@ -146,7 +155,7 @@ def _remove_left(path: str, is_folder: bool) -> None:
             if found.st_uid != os.geteuid() or not _lock(descriptor):
                 return
             if is_folder:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove_folder(path)
             elif stat.S_ISREG(found.st_mode):
                 os.unlink(path)
         finally:

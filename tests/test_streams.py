@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -566,6 +567,21 @@ def test_one_that_is_taken_for_left_before_it_is_locked_is_made_anew(tmp_path, m
     monkeypatch.setattr(fcntl, "flock", quicker)
     write(tmp_path / "a", b"new")
     assert locks and os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_a_temporary_folder_goes_with_what_a_dying_process_puts_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    removes, late = os.rmdir, []
+
+    def rmdir(path, **options):
+        if not late:  # between the last file and the folder
+            late.append(next(tmp_path.iterdir()) / "0.pid")
+            late[0].write_text("1")
+        removes(path, **options)
+
+    with streams.temporary_folder("ranks") as folder:
+        monkeypatch.setattr(os, "rmdir", rmdir)
+    assert late and not os.path.exists(folder) and not list(tmp_path.iterdir())
 
 
 def test_an_empty_folder_that_is_replaced_keeps_its_mode(tmp_path):
