@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -874,7 +875,7 @@ def sides(box):
 
 
 FIGURES = """
-import resource, sys, time
+import re, sys, time
 import numpy as np
 from ssl_common.evaluation.normals.metrics import WITHIN, Angles
 
@@ -893,7 +894,8 @@ else:
     shares = [(whole < most).mean() for most in WITHIN]
     found = whole.mean(), np.sqrt((whole**2).mean())
     median = np.median(whole)
-print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, median)
+most = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+print(time.process_time() - start, most, median)
 """
 
 
@@ -979,13 +981,19 @@ def normals_steps(folder, arch, side):
 
 
 def peak(argv, folder):
-    """Return the kilobytes of memory that ARGV, one process in FOLDER, takes at most."""
-    process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL)
-    _pid, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    """Return the kilobytes of memory that ARGV, one process in FOLDER, takes at most.
+
+    What wait4 tells is that of its parent, if that is more: a fork begins as large.
+    """
+    process, found = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL), 0
+    while process.poll() is None:
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        if most := re.search(r"VmHWM:\s+(\d+)", status):
+            found = int(most[1])
+        time.sleep(0.01)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, argv)
-    return used.ru_maxrss
+    return found
 
 
 def navigation(folder):
