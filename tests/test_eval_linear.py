@@ -17,9 +17,7 @@ from ssl_common.streams import DataError
 
 
 def tiny(folder, *argv, check=0):
-    done = conftest.tiny(folder, *argv)
-    assert done.returncode == check, done.stderr.decode()
-    return done.stdout.decode(), done.stderr.decode()
+    return conftest.ended(conftest.tiny(folder, *argv), check)
 
 
 @pytest.fixture(scope="module")

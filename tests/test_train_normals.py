@@ -26,9 +26,7 @@ WORDS += ("--batch", "4", "-j", "0", "-o", "n.pt")
 
 
 def tiny(folder, *argv, check=0):
-    done = conftest.tiny(folder, *argv)
-    assert done.returncode == check, done.stderr.decode()
-    return done.stdout.decode(), done.stderr.decode()
+    return conftest.ended(conftest.tiny(folder, *argv), check)
 
 
 def content(path):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from ssl_common import crew, streams
-from ssl_common.data import shards, tars, zips
+from ssl_common.data import shards, tars
 from ssl_common.data.manifest import Row, format_row
 from ssl_common.data.members import (
     DEFLATED,
@@ -333,12 +333,7 @@ def _text(file, entry, where):
     """Return the text in ENTRY of FILE, called WHERE."""
     if entry.size > LABEL:
         raise DataError(f"{where}: of {entry.size:,} bytes, where a label is: choose another")
-    if entry.kind == PLAIN:
-        data = os.pread(file, entry.size, entry.offset)
-    else:
-        header = os.pread(file, zips.LOCAL.size, entry.offset)
-        data = os.pread(file, entry.size, entry.offset + zips.begin(header))
-        data = zips.inflate(data, header) if entry.kind == DEFLATED else data
+    data = shards.contents(file, entry.kind, entry.offset, entry.size)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

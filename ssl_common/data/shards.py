@@ -232,6 +232,31 @@ def _turn(file):
 # ---- Shards -------------------------------------------------------------------------------------
 
 
+def contents(file: int, kind: int, offset: int, size: int) -> bytes:
+    """Return the bytes of a member of the shard FILE: of KIND, SIZE bytes there from OFFSET on.
+
+    Raises DataError where they are damaged, or end too early.
+    """
+    if kind == PLAIN:
+        return _read(file, offset, size)
+    data = os.pread(file, size + SPARE, offset)
+    start = zips.begin(data)
+    packed = data[start : start + size]
+    if len(packed) < size:
+        packed = _read(file, offset + start, size)
+    return zips.inflate(packed, data) if kind == DEFLATED else packed
+
+
+def _read(file, offset, size):
+    data = os.pread(file, size, offset)
+    while len(data) < size:  # a read gives 2 GB at most
+        more = os.pread(file, size - len(data), offset + len(data))
+        if not more:
+            raise DataError("its shard is cut short")
+        data += more
+    return data
+
+
 class Shard:
     """The shard PATH, open, with its index; SEEN is the state it must have, if any."""
 
@@ -270,15 +295,8 @@ class Shard:
             start = offset if kind == PLAIN else zips.place(self._file, offset)
             self._fits(start, size)
             return io.BufferedReader(_Part(self, self._file, start, size), streams.BUFFER)
-        if kind == PLAIN:
-            return io.BytesIO(self._read(offset, size))
         self._fits(offset, size)
-        data = os.pread(self._file, size + SPARE, offset)
-        start = zips.begin(data)
-        packed = data[start : start + size]
-        if len(packed) < size:
-            packed = self._read(offset + start, size)
-        return io.BytesIO(zips.inflate(packed, data) if kind == DEFLATED else packed)
+        return io.BytesIO(contents(self._file, kind, offset, size))
 
     def _check(self):
         """Raise DataError where the shard was written to since it was opened."""
@@ -289,16 +307,6 @@ class Shard:
         """Raise DataError where no SIZE bytes lie at OFFSET, before memory is taken for them."""
         if offset + size > self.state[0]:
             raise DataError("its shard is cut short")
-
-    def _read(self, offset, size):
-        self._fits(offset, size)
-        data = os.pread(self._file, size, offset)
-        while len(data) < size:  # a read gives 2 GB at most
-            more = os.pread(self._file, size - len(data), offset + len(data))
-            if not more:
-                raise DataError("its shard is cut short")
-            data += more
-        return data
 
 
 class _Part(io.RawIOBase):
