@@ -46,6 +46,23 @@ def index_files(path: str, folder: str | None = None, ending: str = ".lines.npy"
     return [f"{real}{ending}", os.path.join(cache, "ssl-bench", name)]
 
 
+def keep_index(index: np.ndarray, files: Sequence[str]) -> str | None:
+    """Write INDEX to the first of FILES, of index_files(), that can be written; return which.
+
+    None where none can; OSError where there is one alone, which the user chose.
+    """
+    for target in files:
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with streams.writing(target) as stream:
+                containers.write_array(stream, index)
+            return target
+        except OSError:
+            if len(files) == 1:
+                raise
+    return None
+
+
 class Lines(Generic[Line]):
     """A list by line number, as a sequence of what its lines say; the lines stay in the file.
 
@@ -125,18 +142,9 @@ class Lines(Generic[Line]):
 
     def _keep_index(self):
         """Write the index to the first of the files KEPT that can be written, and map it."""
-        for path in self._kept:
-            try:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with streams.writing(path) as stream:
-                    containers.write_array(stream, self._index)
-            except OSError:
-                if len(self._kept) == 1:  # the user's own choice
-                    raise
-                continue
+        if keep_index(self._index, self._kept):
             mapped = self._kept_index()
             self._index = self._index if mapped is None else mapped
-            return
 
     def _make_index(self):
         """Read the file and return its index. Raises DataError for the first line that is wrong."""

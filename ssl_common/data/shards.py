@@ -23,9 +23,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ssl_common import containers, processes, streams
+from ssl_common import processes, streams
 from ssl_common.data import tars, zips
-from ssl_common.data.lines import index_files
+from ssl_common.data.lines import index_files, keep_index
 from ssl_common.data.members import DEFLATED, PLAIN, REFUSED, Broken, Entry, plain_name
 from ssl_common.streams import DataError
 
@@ -121,19 +121,8 @@ def entries(path: str, file: int) -> Iterator[list[Entry]]:
 
 
 def keep(path: str, index: np.ndarray) -> str | None:
-    """Write the INDEX of the shard PATH to the first of its files() that can be written.
-
-    Return which one, None where none can.
-    """
-    for target in files(path):
-        try:
-            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-            with streams.writing(target) as stream:
-                containers.write_array(stream, index)
-            return target
-        except (OSError, DataError):
-            continue
-    return None
+    """Write the INDEX of the shard PATH to the first of its files() that can be; return which."""
+    return keep_index(index, files(path))
 
 
 class Index:
