@@ -186,6 +186,34 @@ def test_gram_is_of_the_rows_and_their_ones():
         np.testing.assert_allclose(own, both, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "u1", ">f4"])
+def test_products_of_rows_are_numpys(kind, kept, monkeypatch):
+    """Whatever the type of the features, and however few rows are read and converted at a time."""
+    rng = np.random.default_rng(0)
+    features = rng.integers(0, 200, (103, 7)).astype(kind)
+    scale = 1 / np.linalg.norm(features.astype("f8"), axis=1)
+    monkeypatch.setattr(solver, "BLOCK", 40)
+    monkeypatch.setattr(solver, "WIDENED", 9)
+    monkeypatch.setattr(solver, "HELD", 1 << 20 if kept else 0)
+    space = solver.Rows(features, torch.from_numpy(scale), "cpu")
+    space.hold()
+    assert bool(space.held) == (kept and kind != "f8")  # which float32 does not hold
+    rows = np.column_stack([features.astype("f8") * scale[:, None], np.ones(103)])
+    weights, signs = rng.normal(size=(3, 8)), np.ones((3, 103), "i1")
+    signs[1, 35:85] = 0  # all of the block from 40 to 80
+    for dtype, off in ((torch.float32, 1e-5), (torch.float64, 1e-13)):
+        some = torch.from_numpy(weights).to(dtype)
+        image = space.image(some)
+        assert image.dtype == dtype
+        np.testing.assert_allclose(image, weights @ rows.T, atol=off)
+        sparse = image * torch.from_numpy(signs)
+        expected = (weights @ rows.T * signs) @ rows
+        np.testing.assert_allclose(space.combination(sparse), expected, rtol=off, atol=30 * off)
+        skipped = space.image(some, torch.from_numpy(signs))
+        np.testing.assert_array_equal((skipped == image)[signs != 0], True)
+
+
 def test_columns_are_read_again_where_they_are_not_held(tmp_path, monkeypatch):
     features, signs = made(300, 20)
     np.save(tmp_path / "f.npy", features)

@@ -38,6 +38,7 @@ FORCING = 0.01, 0.1  # by which a Newton step reduces the gradient of its quadra
 MAX_NEWTON, MAX_CG = 100, 500
 RANK = 64  # of the preconditioner
 BLOCK = 2048  # rows, or half the columns, of the features in memory at a time
+WIDENED = 256  # rows made float64 at a time: few enough for a cache of the processor
 HELD = 4 << 30  # bytes of rows in float32 that are kept, if memory is 4 times as large
 ALL = slice(None)
 
@@ -120,13 +121,14 @@ class Rows(ProductSpace):
         """Take FEATURES (N, D) and SCALE (N,), by which the rows are multiplied."""
         self.features, self.scale, self.device = features, scale.to(device), torch.device(device)
         self.count, self.width = len(features), features.shape[1] + 1
+        self.narrow = np.can_cast(features.dtype, np.float32)
         self.held: list[tuple[slice, Tensor]] | None = None
 
     def hold(self) -> None:
         """Keep the rows in memory, where there is room: they are to be read many times."""
         size = 4 * self.features.size
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if np.can_cast(self.features.dtype, np.float32) and size <= min(HELD, memory // 4):
+        if self.narrow and size <= min(HELD, memory // 4):
             self.held = [(part, rows.clone()) for part, rows in self._read(torch.float32)]
 
     def _read(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
@@ -134,9 +136,21 @@ class Rows(ProductSpace):
             yield part, tensor(rows, dtype, self.device)
 
     def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield (which, rows, their scale), of the type DTYPE, of all rows, some at a time."""
-        for part, rows in self.held or self._read(dtype):
-            yield part, rows.to(dtype), self.scale[part].to(dtype)
+        """Yield (which, rows, their scale), of the type DTYPE, of all rows, some at a time.
+
+        Rows of another type are converted in one piece of memory, and stay until the next come:
+        to convert them in new memory takes longer than most products.
+        """
+        scale = self.scale.to(dtype)
+        memory = torch.empty(WIDENED, self.width - 1, dtype=dtype, device=self.device)
+        for whole, rows in self.held or self._read(torch.float32 if self.narrow else dtype):
+            size = len(rows) if rows.dtype == dtype else WIDENED
+            for start in range(0, len(rows), size):
+                some = rows[start : start + size]
+                part = slice(whole.start + start, whole.start + start + len(some))
+                if some.dtype != dtype:
+                    some = memory[: len(some)].copy_(some)
+                yield part, some, scale[part]
 
     def image(self, weights: Tensor, signs: Tensor | None = None) -> Tensor:
         """Return the scores; where SIGNS (P, N) of a block of rows are all 0, 0 may stand for them.
@@ -155,7 +169,11 @@ class Rows(ProductSpace):
         weights = coefficients.new_zeros(len(coefficients), self.width, dtype=torch.float64)
         for part, rows, scale in self._blocks(coefficients.dtype):
             some = _present(coefficients[:, part])
-            weights[some, :-1] += (coefficients[some, part] * scale) @ rows
+            scaled = coefficients[some, part] * scale
+            if scaled.dtype == weights.dtype and isinstance(some, slice):
+                weights[:, :-1].addmm_(scaled, rows)
+            else:
+                weights[some, :-1] += scaled @ rows
         weights[:, -1] = coefficients.sum(1, dtype=torch.float64)
         return weights.to(coefficients.dtype)
 

@@ -13,7 +13,7 @@ what is found wanting goes on, in float64 if need be.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,10 +21,10 @@ from torch import Tensor
 from ssl_common.evaluation.svm import solver
 from ssl_common.evaluation.svm.solver import Rows
 
-LONGEST, EXACT = 256, 64  # directions of the preconditioner; those it takes with their products
+LONGEST, EXACT = 512, 256  # directions of the preconditioner; those it takes with their products
 MAX_STEPS = 5000
-RENEWED = 30  # steps after which the preconditioner sees which rows have an error
-JUDGED = 8  # steps after which those that seem solved are judged, if others are not
+LOOK, RENEWED = 10, 30  # steps after which the preconditioner sees which rows have an error
+LOOKED = 4096  # rows that it sees at a time
 NEAR = 0.8  # of the gap allowed: float32 is not trusted to the last
 TRIALS, PATIENCE = 3, 20  # judgements that may fail in float32; that may be no better in float64
 NEWTON, HALVINGS = 5, 8
@@ -57,38 +57,62 @@ class Preconditioner:
         self.basis = {kind: basis.to(kind) for kind in RIDGE}  # (R, width)
         self.exact = images[:EXACT].T.float().contiguous()  # (N, E)
 
-    def inverse(self, signs: Tensor, costs: Tensor, images: Tensor) -> "Inverse":
-        """Return about H^-1 of problems of SIGNS (P, N) and COSTS (P,) at IMAGES (P, N)."""
+    def look(self, some: Tensor, signs: Tensor, images: Tensor, curvatures: "Curvatures") -> None:
+        """Set the CURVATURES of SOME (L,) of the problems of SIGNS (P, N), at IMAGES (P, N)."""
+        one = torch.ones(1, dtype=torch.float64, device=some.device)
+        for problem in some.tolist():
+            sign = signs[problem]
+            active = ((sign != 0) & (sign * images[problem] < 1)).nonzero()[:, 0]
+            c = solver.curvature(sign[None, active], one)[0].float()
+            curvatures.means[problem] = c.sum() / self.space.count
+            product = curvatures.products[problem].zero_()
+            for part in range(0, len(active), LOOKED):
+                rows = self.exact[active[part : part + LOOKED]]
+                product.addmm_(rows.T * c[part : part + LOOKED], rows)
+
+    def inverse(self, some: Tensor, costs: Tensor, curvatures: "Curvatures") -> "Inverse":
+        """Return about H^-1 of SOME (L,) of the problems with COSTS (P,) and CURVATURES."""
         size = self.exact.shape[1]
-        means, products = [], []
-        for sign, cost, image in zip(signs, costs, images, strict=True):
-            active = ((sign != 0) & (sign * image < 1)).nonzero()[:, 0]
-            c = solver.curvature(sign[None, active], cost[None])[0].float()
-            rows = self.exact[active]
-            means.append(c.sum() / self.space.count)
-            products.append((rows.T * c) @ rows)
-        mean = torch.stack(means)[:, None].double()
-        one = torch.eye(size, dtype=torch.float64, device=images.device)
+        one = torch.eye(size, dtype=torch.float64, device=some.device)
+        mean = (costs * curvatures.means)[some, None]
         rest = 1 / (1 + mean * self.rest)
-        exact = torch.linalg.inv(torch.stack(products).double() + one) - rest[:, :, None] * one
+        exact = curvatures.products[some].double().mul_(costs[some, None, None]).add_(one)
+        exact = torch.cholesky_inverse(torch.linalg.cholesky(exact)) - rest[:, :, None] * one
         others = 1 / (1 + mean * self.lengths[size:]) - rest
-        return Inverse(self.basis, rest, exact, others)
+        places = torch.zeros_like(costs, dtype=torch.long)
+        places[some] = torch.arange(len(some), device=some.device)
+        return Inverse(self.basis, places, rest, exact, others)
+
+
+class Curvatures:
+    """What the active rows of P problems would add to H at a cost of 1.
+
+    It is seen on the EXACT directions, `products` (P, E, E), and as the mean of c_i, `means` (P,).
+    """
+
+    def __init__(self, preconditioner: Preconditioner, count: int) -> None:
+        """Begin with none for COUNT problems."""
+        exact = preconditioner.exact
+        self.products = exact.new_zeros(count, exact.shape[1], exact.shape[1])
+        self.means = exact.new_zeros(count, dtype=torch.float64)
 
 
 @dataclass
 class Inverse:
-    """About H^-1 of P problems: REST everywhere, and EXACT and OTHERS more on the BASIS."""
+    """About H^-1 of L problems: REST everywhere, and EXACT and OTHERS more on the BASIS."""
 
     basis: dict[torch.dtype, Tensor]  # (R, width)
-    rest: Tensor  # (P, 1)
-    exact: Tensor  # (P, E, E)
-    others: Tensor  # (P, R - E)
+    places: Tensor  # (P,) int64, of all problems; 0 for those that are not among the L
+    rest: Tensor  # (L, 1)
+    exact: Tensor  # (L, E, E)
+    others: Tensor  # (L, R - E)
 
     def apply(self, some: Tensor, weights: Tensor) -> Tensor:
-        """Return about H^-1 w, (L, width), for SOME of the problems, numbers (L,).
+        """Return about H^-1 w, (M, width), for SOME of the L problems, numbers (M,) among all.
 
-        WEIGHTS are w (L, width), of the type in which all is done.
+        WEIGHTS are w (M, width), of the type in which all is done.
         """
+        some = self.places[some]
         kind, size = weights.dtype, self.exact.shape[1]
         inner = weights @ self.basis[kind].T
         exact = self.exact[some].to(kind)
@@ -120,12 +144,16 @@ class Moves:
 
 
 class Solutions(NamedTuple):
-    """As solver.Solutions, and the MOVES that led here from the solutions at other costs."""
+    """As solver.Solutions, and what helps at another cost.
+
+    MOVES led here from the solutions at other costs; CURVATURES were seen on the way.
+    """
 
     weights: Tensor
     images: Tensor
     gaps: Tensor
     moves: Moves
+    curvatures: Curvatures
 
 
 class Search:
@@ -139,12 +167,21 @@ class Search:
         weights: Tensor,
         images: Tensor,
         kind: torch.dtype,
+        curvatures: Curvatures | None = None,
     ) -> None:
-        """Begin at WEIGHTS and IMAGES, which are changed; steps are made in the type KIND."""
+        """Begin at WEIGHTS and IMAGES, which are changed; steps are made in the type KIND.
+
+        CURVATURES are those seen last, which are kept up to date.
+        """
         self.preconditioner, self.space, self.kind = preconditioner, preconditioner.space, kind
         self.signs, self.costs, self.weights, self.images = signs, costs, weights, images
+        self.roots = torch.empty(signs.shape, dtype=kind, device=signs.device)
+        for _here, part in self._chunks(torch.arange(len(signs))):
+            self.roots[part] = self._roots(part)
         self.gaps = torch.full_like(costs, torch.inf)
         self.moves = Moves(self.space, len(signs), kind)
+        self.looked = curvatures is not None
+        self.curvatures = curvatures or Curvatures(preconditioner, len(signs))
 
     def descend(self) -> None:
         """Go down until all are solved, or no step of this type leads further down."""
@@ -152,29 +189,32 @@ class Search:
         live = torch.arange(len(self.signs), device=self.space.device)
         ready = torch.full_like(live, exact, dtype=torch.bool)  # to be judged
         failed = torch.zeros_like(live)
-        value, gap = torch.full_like(self.gaps, torch.inf), torch.full_like(self.gaps, torch.inf)
+        value, best = torch.full_like(self.gaps, torch.inf), torch.full_like(self.gaps, torch.inf)
         for step in range(MAX_STEPS):
-            if step % RENEWED == 0:
-                inverse = self.preconditioner.inverse(self.signs, self.costs, self.images)
+            look = step % RENEWED == LOOK if self.looked else not step
+            if look or not step:
+                inverse = self._inverse(live, look)
             judged, walking = live[ready[live]], live[~ready[live]]
             going, ended = [], torch.zeros_like(ready)
-            if len(judged) and (not len(walking) or (step + 1) % JUDGED == 0):
+            if len(judged) >= len(walking):  # a pass in float64 is to serve many
                 descent, new = self.judge(judged)
                 here = self.gaps[judged]
                 failed[judged] += 1
                 if exact:
-                    better = (new < value[judged] * (1 - 1e-13)) | (here < gap[judged] / 2)
+                    better = (new < value[judged] * (1 - 1e-13)) | (here < best[judged] / 2)
                     failed[judged[better]] = 0
-                    value[judged[better]], gap[judged[better]] = new[better], here[better]
+                    value[judged[better]], best[judged[better]] = new[better], here[better]
                 else:
                     ready[judged], value[judged] = False, torch.inf
                 on = (here > 1) & (failed[judged] <= (PATIENCE if exact else TRIALS))
                 ended[judged[~on]] = True
                 going.append((judged[on], descent[on].to(self.kind)))
             if len(walking):
-                force, new, allowed = self.force(walking, self.kind)
+                force, new = self.force(walking, self.kind)
                 descent = (self.space.combination(force) - self.weights[walking]).to(self.kind)
-                near = (descent**2).sum(1) / 2 <= NEAR * allowed
+                gap = (descent**2).sum(1) / 2 / NEAR
+                near = gap <= solver.TOLERANCE * new
+                near[near.clone()] = gap[near] <= self.allowed(walking[near], new[near])
                 on = ~near & (new < value[walking])
                 ended[walking[~near & ~on]] = True
                 ready[walking], value[walking] = near, new
@@ -187,34 +227,61 @@ class Search:
                 if len(some):
                     self.step(some, descents, inverse)
 
+    def _inverse(self, some: Tensor, look: bool) -> Inverse:
+        """Return about H^-1 of SOME (L,); LOOK first which rows have an error."""
+        if look:
+            self.preconditioner.look(some, self.signs, self.images, self.curvatures)
+            self.looked = True
+        return self.preconditioner.inverse(some, self.costs, self.curvatures)
+
     def judge(self, some: Tensor) -> tuple[Tensor, Tensor]:
         """Return minus the gradient (L, width) and P(w) of SOME (L,), float64; set their gaps."""
-        self.images[some] = self.space.image(self.weights[some])
-        force, value, allowed = self.force(some, torch.float64)
+        if self.kind != torch.float64:  # then they are right
+            self.images[some] = self.space.image(self.weights[some])
+        force, value = self.force(some, torch.float64)
         descent = self.space.combination(force) - self.weights[some]
-        self.gaps[some] = (descent**2).sum(1) / 2 / allowed
+        self.gaps[some] = (descent**2).sum(1) / 2 / self.allowed(some, value)
         return descent, value
 
-    def force(self, some: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a_i (L, N) in the type KIND, P(w) and the gap that is allowed, of SOME (L,)."""
+    def force(self, some: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return a_i (L, N) in the type KIND, and P(w), of SOME (L,)."""
         force = torch.empty(len(some), self.space.count, dtype=kind, device=some.device)
-        value, allowed = torch.empty_like(self.gaps[some]), torch.empty_like(self.gaps[some])
+        value = torch.empty_like(self.gaps[some])
         for here, part in self._chunks(some):
-            sign, image = self.signs[part], self.images[part]
-            c = solver.curvature(sign, self.costs[part])
-            error = (1 - sign * image).clamp_(min=0)
-            pushed = c * error
-            force[here] = pushed * sign
-            value[here] = ((self.weights[part] ** 2).sum(1) + (pushed * error).sum(1)) / 2
+            roots = self.roots[part] if kind == self.kind else self._roots(part)
+            error = self._margins(part, roots).clamp_(min=0)
+            loss = torch.linalg.vecdot(error, error)
+            torch.mul(error.to(kind), roots, out=force[here])
+            value[here] = ((self.weights[part] ** 2).sum(1) + loss) / 2
+        return force, value
+
+    def allowed(self, some: Tensor, value: Tensor) -> Tensor:
+        """Return the gap, (L,), that is allowed for SOME (L,), whose P(w) are VALUE."""
+        allowed = torch.empty_like(value)
+        for here, part in self._chunks(some):
+            roots, image, costs = self._roots(part), self.images[part], self.costs[part]
+            error = self._margins(part, roots).clamp_(min=0)
             allowed[here] = solver.allowed(
                 value[here],
                 image.var(1, correction=0),
                 self.preconditioner.spread,
-                (c * (error > 0)).sum(1),
-                pushed.sum(1),
-                torch.where(self.costs[part] < BELOW, STRICT * solver.ORDER, solver.ORDER),
+                (roots**2 * (error > 0)).sum(1),
+                (roots.abs() * error).sum(1),
+                torch.where(costs < BELOW, STRICT * solver.ORDER, solver.ORDER),
             )
-        return force, value, allowed
+        return allowed
+
+    def _roots(self, part: Any) -> Tensor:
+        """Return the roots of c_i times s_i, (L, N) float64, of PART of the problems."""
+        signs = self.signs[part]
+        return solver.curvature(signs, self.costs[part]).sqrt_().mul_(signs)
+
+    def _margins(self, part: Any, roots: Tensor) -> Tensor:
+        """Return the roots of c_i, which are abs(ROOTS), times (1 - s_i w.x_i): (L, N) float64.
+
+        Where it is above 0 a row has an error; P is half of |w|^2 and of the sum of those squared.
+        """
+        return (roots * self.images[part]).neg_().add_(roots.abs())
 
     def step(self, some: Tensor, descents: Tensor, inverse: Inverse) -> None:
         """Move SOME (L,), minus whose gradients are DESCENTS (L, width), by about INVERSE."""
@@ -241,69 +308,74 @@ class Search:
         SLOPES (L, 3) are the derivatives of P along them. Returns what is added to the weights
         (L, width) and the images (L, N).
         """
-        weights, images = moves.weights[part], moves.images[part]
-        products = weights @ weights.transpose(1, 2)
-        y = least(self.signs[part], self.costs[part], self.images[part], slopes, products, images)
+        weights, images, roots = moves.weights[part], moves.images[part], self.roots[part]
+        y = least(
+            self._margins(part, roots).to(self.kind),
+            roots[:, None] * images,
+            slopes,
+            weights @ weights.transpose(1, 2),
+        )
         step, change = (y[:, None] @ weights)[:, 0], (y[:, None] @ images)[:, 0]
         self.weights[part] += step
         self.images[part] += change
         return step, change
 
-    def _chunks(self, some: Tensor) -> Iterable[tuple[slice, Tensor]]:
-        """Yield (which of them, their numbers) of the problems SOME (L,), a few at a time."""
+    def _chunks(self, some: Tensor) -> Iterable[tuple[slice, Any]]:
+        """Yield (which of them, their numbers) of the problems SOME (L,), a few at a time.
+
+        Numbers that follow each other are a slice, which is taken without a copy.
+        """
         size = max(1, CACHED // self.space.count)
         for start in range(0, len(some), size):
-            yield slice(start, start + size), some[start : start + size]
+            part = some[start : start + size]
+            first, last = int(part[0]), int(part[-1])
+            follow = last - first == len(part) - 1
+            yield slice(start, start + size), slice(first, last + 1) if follow else part
 
 
-def least(
-    signs: Tensor,
-    costs: Tensor,
-    images: Tensor,
-    slopes: Tensor,
-    products: Tensor,
-    directions: Tensor,
-) -> Tensor:
+def least(margins: Tensor, directions: Tensor, slopes: Tensor, products: Tensor) -> Tensor:
     """Return y (L, K), where P(w + sum_j y_j v_j) is about least, by damped Newton steps in y.
 
-    IMAGES (L, N) are those of w, of problems with SIGNS (L, N) and COSTS (L,). SLOPES (L, K) are
-    the derivatives of P by y at 0, PRODUCTS (L, K, K) v_i.v_j, DIRECTIONS (L, K, N) the images of
-    the v; all in the type of SLOPES. What P falls by is summed from differences: P is rounded.
+    MARGINS (L, N) are those of w, see Search; DIRECTIONS (L, K, N) the images of the v, times the
+    roots of c_i; SLOPES (L, K) the derivatives of P by y at 0; PRODUCTS (L, K, K) v_i.v_j: all of
+    one type. What P falls by is summed from differences: P itself is rounded.
     """
     kind = slopes.dtype
-    c, sign = solver.curvature(signs, costs).to(kind), signs.to(kind)
-    margin = (1 - signs * images).to(kind)
-    start = error = margin.clamp(min=0)
+    start = error = margins.clamp(min=0)
     ridge = RIDGE[kind] * torch.eye(slopes.shape[1], dtype=kind, device=slopes.device)
     y, fall, gradient = torch.zeros_like(slopes), torch.zeros_like(slopes[:, 0]), slopes
+    settled = torch.zeros_like(fall, dtype=torch.bool)  # the problems whose y stays, (L,)
     for _ in range(NEWTON):
-        bent = (directions * (c * (error > 0))[:, None]) @ directions.transpose(1, 2) + products
+        bent = (directions * error.sign()[:, None]) @ directions.transpose(1, 2) + products
         size = bent.diagonal(dim1=1, dim2=2).clamp(min=1e-30).rsqrt()
         scaled = bent * size[:, :, None] * size[:, None] + ridge
         step = -size * torch.linalg.solve(scaled, size * gradient)
-        done = -(step * gradient).sum(1) / 2 <= ENOUGH * fall  # of the problems, (L,)
-        if done.all():
+        settled = settled | (-(step * gradient).sum(1) / 2 <= ENOUGH * fall)
+        if settled.all():
             break
+        left = ~settled
         for _ in range(HALVINGS):
-            new = torch.where(done[:, None], y, y + step)
-            change = sign * (new[:, None] @ directions)[:, 0]
-            error = (margin - change).clamp_(min=0)
+            new = torch.where(left[:, None], y + step, y)
+            change = (new[:, None] @ directions)[:, 0]
+            after = (margins - change).clamp_(min=0)
+            moved = after - start
             bend = (products @ new[:, :, None])[:, :, 0]
-            terms = (error - start) * (error + start) + 2 * start * change
-            fallen = -((slopes + bend / 2) * new).sum(1) - (c * terms).sum(1) / 2
-            better = ~done & (fallen > fall)
-            y = torch.where(better[:, None], new, y)
-            fall = torch.where(better, fallen, fall)
-            done = done | better
-            if done.all():
+            loss = (moved**2).sum(1) / 2 + (change.add_(moved).mul_(start)).sum(1)
+            fallen = -((slopes + bend / 2) * new).sum(1) - loss
+            better = left & (fallen > fall)
+            if better.all():
+                y, fall, error, left = new, fallen, after, ~better
+                break
+            fall, left = torch.where(better, fallen, fall), left & ~better
+            y[better], error = new[better], torch.where(better[:, None], after, error)
+            if not left.any():
                 break
             step = step / 4
-        change = sign * (y[:, None] @ directions)[:, 0]
-        error = (margin - change).clamp_(min=0)
+        settled = settled | left  # rounding hides what there is to gain
         gradient = (
             slopes
             + (products @ y[:, :, None])[:, :, 0]
-            - (directions @ (c * sign * (error - start))[:, :, None])[:, :, 0]
+            - (directions @ (error - start)[:, :, None])[:, :, 0]
         )
     return y
 
@@ -323,16 +395,17 @@ def solve(
     if start is None:
         weights = torch.zeros(count, space.width, dtype=torch.float64, device=space.device)
         images = torch.zeros(count, space.count, dtype=torch.float64, device=space.device)
-        moves = Moves(space, count, torch.float32)
+        moves, curvatures = Moves(space, count, torch.float32), None
     else:
         weights, images, moves = start.weights.clone(), start.images.clone(), start.moves
-    search = Search(preconditioner, signs, costs, weights, images, torch.float32)
+        curvatures = start.curvatures
+    search = Search(preconditioner, signs, costs, weights, images, torch.float32, curvatures)
     if start:
         search.extrapolate(moves)
     search.descend()
     left = (search.gaps > 1).nonzero()[:, 0]
     if len(left):
-        some = weights[left], images[left]
+        some = weights[left], space.image(weights[left])
         exact = Search(preconditioner, signs[left], costs[left], *some, torch.float64)
         exact.descend()
         weights[left], images[left], search.gaps[left] = *some, exact.gaps
@@ -340,4 +413,4 @@ def solve(
         for p in range(count):
             change = weights[p] - start.weights[p], images[p] - start.images[p]
             moves.append(torch.tensor([p], device=space.device), *(each[None] for each in change))
-    return Solutions(weights, images, search.gaps, moves)
+    return Solutions(weights, images, search.gaps, moves, search.curvatures)
