@@ -214,6 +214,26 @@ def test_products_of_rows_are_numpys(kind, kept, monkeypatch):
         np.testing.assert_array_equal((skipped == image)[signs != 0], True)
 
 
+def test_held_out_rows_are_scored_where_float64_ends_it(monkeypatch):
+    """Blocks of rows that are held out are skipped in float32; the scores are of all rows."""
+    monkeypatch.setattr(solver, "BLOCK", 20)
+    monkeypatch.setattr(subspace, "NEAR", 1e3)  # float32 is trusted much too early, and once
+    monkeypatch.setattr(subspace, "TRIALS", 0)
+    features, signs = made(200, 30)
+    signs[:, 100:160] = 0
+    space, start = space_of(features, "rows"), None
+    exact, kinds = subspace.Search.descend, []
+    monkeypatch.setattr(
+        subspace.Search, "descend", lambda self: (kinds.append(self.kind), exact(self))
+    )
+    for cost in (0.1, 1.0, 10.0):
+        images, gaps, start = solved(space, signs, [cost] * 3, start)
+        assert gaps.max() <= 1
+        rows, _objective = problem(features, signs[0], cost)
+        np.testing.assert_allclose(images, start.weights @ rows.T, atol=1e-9)
+    assert torch.float64 in kinds
+
+
 def test_columns_are_read_again_where_they_are_not_held(tmp_path, monkeypatch):
     features, signs = made(300, 20)
     np.save(tmp_path / "f.npy", features)

@@ -129,14 +129,14 @@ class Moves:
         self.weights = torch.zeros(count, 3, space.width, dtype=kind, device=space.device)
         self.images = torch.zeros(count, 3, space.count, dtype=kind, device=space.device)
 
-    def put(self, place: int, some: Tensor, weights: Tensor, images: Tensor) -> None:
-        """Take WEIGHTS (L, width) and their IMAGES (L, N) as direction PLACE of SOME (L,)."""
+    def put(self, place: int, some: Any, weights: Tensor, images: Tensor) -> None:
+        """Take WEIGHTS (L, width) and their IMAGES (L, N) as direction PLACE of SOME, L of them."""
         norm = weights.norm(dim=1, keepdim=True)
         factor = torch.where(norm > 0, 1 / norm, 0)
         self.weights[some, place] = (weights * factor).to(self.weights.dtype)
         self.images[some, place] = (images * factor).to(self.images.dtype)
 
-    def append(self, some: Tensor, weights: Tensor, images: Tensor) -> None:
+    def append(self, some: Any, weights: Tensor, images: Tensor) -> None:
         """Take WEIGHTS and IMAGES as the last move of SOME; the last is then the one before."""
         self.weights[some, 2] = self.weights[some, 1]
         self.images[some, 2] = self.images[some, 1]
@@ -236,7 +236,7 @@ class Search:
 
     def judge(self, some: Tensor) -> tuple[Tensor, Tensor]:
         """Return minus the gradient (L, width) and P(w) of SOME (L,), float64; set their gaps."""
-        if self.kind != torch.float64:  # then they are right
+        if self.kind != torch.float64:  # whose images are right
             self.images[some] = self.space.image(self.weights[some])
         force, value = self.force(some, torch.float64)
         descent = self.space.combination(force) - self.weights[some]
@@ -286,7 +286,8 @@ class Search:
     def step(self, some: Tensor, descents: Tensor, inverse: Inverse) -> None:
         """Move SOME (L,), minus whose gradients are DESCENTS (L, width), by about INVERSE."""
         step = inverse.apply(some, descents)
-        image = self.space.image(step, self.signs[some])
+        # What float32 leaves out, the judge adds; there is nobody to add it to float64.
+        image = self.space.image(step, None if step.dtype == torch.float64 else self.signs[some])
         for here, part in self._chunks(some):
             self.moves.put(0, part, step[here], image[here])
             slopes = -(self.moves.weights[part] @ descents[here, :, None])[:, :, 0]
@@ -302,7 +303,7 @@ class Search:
             others = moves.images[part] @ force[:, :, None].to(self.kind)
             self._to_least(part, moves, (own - others)[:, :, 0])
 
-    def _to_least(self, part: Tensor, moves: Moves, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    def _to_least(self, part: Any, moves: Moves, slopes: Tensor) -> tuple[Tensor, Tensor]:
         """Put the problems PART (L,) where P is about least along the directions of MOVES.
 
         SLOPES (L, 3) are the derivatives of P along them. Returns what is added to the weights
