@@ -230,7 +230,7 @@ def test_held_out_rows_are_scored_where_float64_ends_it(monkeypatch):
         images, gaps, start = solved(space, signs, [cost] * 3, start)
         assert gaps.max() <= 1
         rows, _objective = problem(features, signs[0], cost)
-        np.testing.assert_allclose(images, start.weights @ rows.T, atol=1e-9)
+        np.testing.assert_allclose(images, start.weights.numpy() @ rows.T, atol=1e-9)
     assert torch.float64 in kinds
 
 
