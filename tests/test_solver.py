@@ -176,7 +176,7 @@ def test_half_and_whole_numbers_in_a_file(tmp_path, order):
 def test_gram_is_of_the_rows_and_their_ones():
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(9, 3000)), rng.normal(size=(5, 3000))
-    scales = torch.rand(9).double(), torch.rand(5).double()
+    scales = torch.from_numpy(rng.random(9)), torch.from_numpy(rng.random(5))
     expected = (scales[0].numpy()[:, None] * left) @ (scales[1].numpy()[:, None] * right).T + 1
     for rows in (slice(None), np.array([7, 2])):
         found = solver.cross_gram(left, scales[0], rows, right, scales[1])

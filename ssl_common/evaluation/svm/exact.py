@@ -1,8 +1,10 @@
 """Our solvers on the rows of Examples: all problems together, by threads, on a CPU or a GPU."""
 
 import abc
+import collections
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 
 import numpy as np
 import torch
@@ -200,12 +202,34 @@ class ExactParts:
         self.products = source.gram(used) if products else None  # of all rows that are used
 
     def map(
-        self, function: Callable[[Item], Result], items: Iterable[Item]
+        self, function: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int]
     ) -> Generator[Result, None, None]:
-        """Yield FUNCTION(item) of ITEMS in their order; close it if not all are asked for."""
+        """Yield FUNCTION(item) of ITEMS in their order; close it if not all are asked for.
+
+        SIZE(item) is how many rows it has. One thread takes the smallest first, the others the
+        largest: the smallest are mostly Python, which two threads do more slowly than one.
+        """
         items = list(items)
-        side_by_side = min(self.threads, len(items))
-        return _map(function, items, self.source.device, side_by_side, self.threads, None)
+        left = collections.deque(sorted(range(len(items)), key=lambda i: size(items[i])))
+        results: list[Future[Result]] = [Future() for _ in items]
+
+        def work(take: Callable[[], int]) -> None:
+            with contextlib.suppress(IndexError):
+                while True:
+                    number = take()
+                    try:
+                        results[number].set_result(function(items[number]))
+                    except BaseException as error:
+                        results[number].set_exception(error)
+
+        count = min(self.threads, len(items)) if self.source.device == "cpu" else 1
+        with threads.side_by_side(count, self.threads // count) as pool:
+            try:
+                for take in [left.popleft, *[left.pop] * (count - 1)]:
+                    pool.submit(work, take)
+                yield from (result.result() for result in results)
+            finally:
+                left.clear()
 
     def solve(
         self, rows: np.ndarray, signs: np.ndarray, costs: np.ndarray

@@ -6,6 +6,7 @@ say what that means.
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,6 +26,7 @@ from ssl_common.progress import Progress
 from ssl_common.stored import Stored
 from ssl_common.streams import DataError
 
+Group = tuple[tuple[int, int], int, np.ndarray, np.ndarray]  # (k, sample), class, rows, signs
 PRODUCTS = 1 << 30  # bytes of inner products of training and test rows
 SCORES = 1 << 28  # bytes of decision values, or of weights, together
 
@@ -93,19 +95,25 @@ def train(
     fits = len(COSTS) * len(groups)
     # The products of a fit grow with the square of its rows.
     total = sum(len(rows) ** 2 for _key, _c, rows, _signs in groups)
+    done, lock = [0, 0], threading.Lock()
+
+    def solve(group: Group) -> tuple[np.ndarray, int]:
+        _key, _c, rows, signs = group
+        solutions = solver.solve(rows, signs, COSTS)
+        with lock:
+            done[:] = done[0] + len(rows) ** 2, done[1] + len(COSTS)
+            progress(int(100 * done[0] / total), 100, f"{done[1]:,} of {fits:,} fits")
+        return solutions
+
     solved: dict[tuple[int, int], list[tuple[int, np.ndarray, np.ndarray]]]
-    solved, unconverged, done = {key: [] for key in samples}, 0, 0
+    solved, unconverged = {key: [] for key in samples}, 0
     with (
         exact.solving_parts(examples, used, most, seed, max(1, workers), device) as solver,
-        contextlib.closing(
-            solver.map(lambda group: solver.solve(group[2], group[3], COSTS), groups)
-        ) as solutions,
+        contextlib.closing(solver.map(solve, groups, lambda group: len(group[2]))) as solutions,
     ):
         for (key, c, rows, _signs), (coefficients, early) in zip(groups, solutions, strict=True):
             solved[key].append((c, rows, coefficients.astype(np.float32)))
             unconverged += early
-            done += len(rows) ** 2
-            progress(int(100 * done / total), 100, f"k = {key[0]}, {fits:,} fits in all")
     machines = {}
     for key, parts in solved.items():
         counts = np.zeros(len(examples.classes), np.int64)

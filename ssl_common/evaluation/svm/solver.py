@@ -111,7 +111,8 @@ class Gram(ProductSpace):
 
     def part(self, rows: np.ndarray) -> "Gram":
         """Return the Gram of some ROWS, int (n,)."""
-        return Gram(self.matrix[torch.float64][rows][:, rows])
+        some = torch.from_numpy(rows).to(self.device)
+        return Gram(self.matrix[torch.float64][some[:, None], some])
 
 
 class Rows(ProductSpace):
