@@ -1,5 +1,8 @@
 """The exact solvers against their problem: plain Newton, LIBLINEAR, and their own bound."""
 
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
 from ssl_common import containers, threads
-from ssl_common.evaluation.svm import newton, solver, subspace
+from ssl_common.evaluation.svm import exact, newton, solver, subspace
 from ssl_common.evaluation.svm.classifiers import COSTS as COSTS_OF_PAPER
 
 
@@ -256,3 +259,28 @@ def test_several_systems_by_several_threads():
     with threads.sharing(2):
         together = solved(space, signs, [1.0] * 3)[0]
     torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_fits_on_some_rows_come_in_their_order(count):
+    """Whichever thread took which; an error is that of its item, and who stops asking ends it."""
+    rows = SimpleNamespace(features=np.ones((4, 300)), scale=lambda: np.ones(4))
+    sizes, taken = np.random.default_rng(0).permutation(50).tolist(), []
+
+    def negative(size):
+        taken.append(size)
+        if size > 60:
+            raise ValueError(f"too large: {size}")
+        return -size
+
+    with exact.solving_parts(rows, np.arange(2), 2, 0, count, "cpu") as parts:
+        assert list(parts.map(negative, sizes, int)) == [-size for size in sizes]
+        assert sorted(taken) == list(range(50))
+        assert count > 1 or taken == sorted(sizes)
+        with pytest.raises(ValueError, match="too large: 99"):
+            list(parts.map(negative, [*sizes, 99], int))
+        taken.clear()
+        some = parts.map(lambda size: time.sleep(0.01) or negative(size), range(60), int)
+        assert next(some) == 0
+        some.close()
+        assert len(taken) < 60
