@@ -157,10 +157,19 @@ class Exact:
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item]
     ) -> Generator[Result, None, None]:
-        """Yield FUNCTION(item) of ITEMS in their order; close it if not all are asked for."""
+        """Yield FUNCTION(item) of ITEMS in their order; close it if not all are asked for.
+
+        Small products gain little from threads of their own, and lose much on a busy machine.
+        """
         items = list(items)
-        side_by_side = min(self.threads, self.blocks, len(items))
-        return _map(function, items, self.source.device, side_by_side, self.threads, self.space)
+        count = min(self.threads, self.blocks, len(items)) if self.source.device == "cpu" else 1
+        with threads.side_by_side(max(1, count), self.threads // max(1, count)) as pool:
+            try:
+                yield from pool.map(function, items)
+            except BaseException:
+                self.space.halted = True
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def path(self, signs: np.ndarray, costs: np.ndarray, advance: Advance) -> Iterator[Solutions]:
         problems = self.problems(signs)
@@ -222,7 +231,7 @@ class ExactParts:
                     except BaseException as error:
                         results[number].set_exception(error)
 
-        count = min(self.threads, len(items)) if self.source.device == "cpu" else 1
+        count = max(1, min(self.threads, len(items))) if self.source.device == "cpu" else 1
         with threads.side_by_side(count, self.threads // count) as pool:
             try:
                 for take in [left.popleft, *[left.pop] * (count - 1)]:
@@ -275,30 +284,6 @@ def solving_parts(
     """Yield ExactParts for those of ROWS that are USED, at MOST so many a problem."""
     with threads.sharing(count):
         yield ExactParts(Source(rows, device), used, most, seed, count)
-
-
-def _map(
-    function: Callable[[Item], Result],
-    items: list[Item],
-    device: str,
-    side_by_side: int,
-    count: int,
-    space: solver.Space | None,
-) -> Generator[Result, None, None]:
-    """Yield FUNCTION(item) of ITEMS in their order, SIDE_BY_SIDE of COUNT threads at a time.
-
-    Small products gain little from threads of their own, and lose much on a busy machine. An error
-    halts SPACE, if there is one.
-    """
-    side_by_side = max(1, side_by_side) if device == "cpu" else 1
-    with threads.side_by_side(side_by_side, count // side_by_side) as pool:
-        try:
-            yield from pool.map(function, items)
-        except BaseException:
-            if space:
-                space.halted = True
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def unconverged(gaps: Tensor) -> int:
