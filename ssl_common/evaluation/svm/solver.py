@@ -38,7 +38,7 @@ FORCING = 0.01, 0.1  # by which a Newton step reduces the gradient of its quadra
 MAX_NEWTON, MAX_CG = 100, 500
 RANK = 64  # of the preconditioner
 BLOCK = 2048  # rows, or half the columns, of the features in memory at a time
-WIDENED = 256  # rows made float64 at a time: few enough for a cache of the processor
+WIDENED = 256  # rows made float64 at a time on a processor: few enough for its cache
 HELD = 4 << 30  # bytes of rows in float32 that are kept, if memory is 4 times as large
 ALL = slice(None)
 
@@ -143,9 +143,10 @@ class Rows(ProductSpace):
         to convert them in new memory takes longer than most products.
         """
         scale = self.scale.to(dtype)
-        memory = torch.empty(WIDENED, self.width - 1, dtype=dtype, device=self.device)
+        few = WIDENED if self.device.type == "cpu" else BLOCK
+        memory = torch.empty(few, self.width - 1, dtype=dtype, device=self.device)
         for whole, rows in self.held or self._read(torch.float32 if self.narrow else dtype):
-            size = len(rows) if rows.dtype == dtype else WIDENED
+            size = len(rows) if rows.dtype == dtype else few
             for start in range(0, len(rows), size):
                 some = rows[start : start + size]
                 part = slice(whole.start + start, whole.start + start + len(some))

@@ -30,7 +30,7 @@ TRIALS, PATIENCE = 3, 20  # judgements that may fail in float32; that may be no 
 NEWTON, HALVINGS = 5, 8
 ENOUGH = 0.02  # of what P has fallen by: a Newton step in y that would give less is not made
 RIDGE = {torch.float32: 1e-6, torch.float64: 1e-12}
-CACHED = 1 << 16  # scores of rows worked on at a time
+CACHED, ON_GPU = 1 << 16, 1 << 26  # scores of rows worked on at a time
 STRICT, BELOW = 0.2, 0.5  # of solver.ORDER at costs below: there a gap says little of the order
 
 
@@ -326,7 +326,8 @@ class Search:
 
         Numbers that follow each other are a slice, which is taken without a copy.
         """
-        size = max(1, CACHED // self.space.count)
+        scores = CACHED if self.space.device.type == "cpu" else ON_GPU
+        size = max(1, scores // self.space.count)
         for start in range(0, len(some), size):
             part = some[start : start + size]
             first, last = int(part[0]), int(part[-1])
