@@ -2,7 +2,8 @@
 
 One line a measurement on standard output: name<TAB>ours<TAB>theirs<TAB>ratio, where a ratio above 1
 says that ours is better. Names carry the unit. `make bench` runs it; RESULTS.md keeps what it said.
-Names of functions as arguments run those alone; coco and navigation are not among the others.
+Names of functions as arguments run those alone; coco, coco_costs and navigation are not among the
+others.
 """
 
 import contextlib
