@@ -27,6 +27,7 @@ COMMANDS = [path.stem.replace("_", "-") for path in sorted(pathlib.Path("tools")
 SCENES, LISTING = 256, 2_000_000
 BEFORE = "4dced87"  # what is measured beside ours: 0.2.0, but for its last commits
 VOC07 = 5011, 8192, 20  # images, numbers of each, classes
+COCO14 = 82_783, 8192, 80
 
 
 def seconds(work, times=1):
@@ -779,7 +780,7 @@ def coco_costs(folder, costs=(1, 10, 100)):
     """
     from sklearn.metrics import average_precision_score
 
-    labels = made(82_783, 8192, 80, folder / "f.npy")
+    labels = made(*COCO14, folder / "f.npy")
     np.save(folder / "labels.npy", labels)
     cores = len(os.sched_getaffinity(0))
     taken, scores = [], []
@@ -812,7 +813,7 @@ def coco_costs(folder, costs=(1, 10, 100)):
 
 def coco(folder):
     """COCO2014's size (an hour), for which it is not among the MEASUREMENTS."""
-    yield from svms(folder, (82_783, 8192, 80), sample=2, classes=8)
+    yield from svms(folder, COCO14, sample=2, classes=8)
 
 
 def low_shot(folder):

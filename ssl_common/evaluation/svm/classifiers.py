@@ -177,15 +177,19 @@ def effort(costs: np.ndarray) -> np.ndarray:
 
 
 class Work:
-    """An Advance that tells PROGRESS how much is done: of TOTAL, in effort, and of FITS."""
+    """An Advance that tells PROGRESS how much is done: of TOTAL, in a unit of work, and of FITS."""
 
     def __init__(self, total: float, fits: int, progress: Progress) -> None:
         self.total, self.fits, self.progress = total, fits, progress
         self.done, self.count, self.lock = 0.0, 0, threading.Lock()
 
     def __call__(self, costs: np.ndarray) -> None:
+        self.add(effort(costs).sum(), len(costs))
+
+    def add(self, work: float, fits: int) -> None:
+        """Tell that WORK and so many FITS are done as well; any thread may."""
         with self.lock:
-            self.done, self.count = self.done + effort(costs).sum(), self.count + len(costs)
+            self.done, self.count = self.done + work, self.count + fits
             note = f"{self.count:,} of {self.fits:,} fits"
             self.progress(int(100 * self.done / self.total), 100, note)
 

@@ -162,8 +162,9 @@ class Exact:
         Small products gain little from threads of their own, and lose much on a busy machine.
         """
         items = list(items)
-        count = min(self.threads, self.blocks, len(items)) if self.source.device == "cpu" else 1
-        with threads.side_by_side(max(1, count), self.threads // max(1, count)) as pool:
+        most = max(1, min(self.threads, self.blocks, len(items)))
+        count = most if self.source.device == "cpu" else 1
+        with threads.side_by_side(count, self.threads // count) as pool:
             try:
                 yield from pool.map(function, items)
             except BaseException:

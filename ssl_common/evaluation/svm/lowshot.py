@@ -6,7 +6,6 @@ say what that means.
 
 import contextlib
 import json
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,7 +19,7 @@ from ssl_common.data.samples import provenance
 from ssl_common.data.samples import read as read_samples
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm.backend import BLOCK
-from ssl_common.evaluation.svm.classifiers import COSTS
+from ssl_common.evaluation.svm.classifiers import COSTS, Work
 from ssl_common.evaluation.svm.examples import Examples, read_labelled
 from ssl_common.progress import Progress
 from ssl_common.stored import Stored
@@ -94,15 +93,12 @@ def train(
     most = max(len(rows) for _key, _c, rows, _signs in groups)
     fits = len(COSTS) * len(groups)
     # The products of a fit grow with the square of its rows.
-    total = sum(len(rows) ** 2 for _key, _c, rows, _signs in groups)
-    done, lock = [0, 0], threading.Lock()
+    work = Work(sum(len(rows) ** 2 for _key, _c, rows, _signs in groups), fits, progress)
 
     def solve(group: Group) -> tuple[np.ndarray, int]:
         _key, _c, rows, signs = group
         solutions = solver.solve(rows, signs, COSTS)
-        with lock:
-            done[:] = done[0] + len(rows) ** 2, done[1] + len(COSTS)
-            progress(int(100 * done[0] / total), 100, f"{done[1]:,} of {fits:,} fits")
+        work.add(len(rows) ** 2, len(COSTS))
         return solutions
 
     solved: dict[tuple[int, int], list[tuple[int, np.ndarray, np.ndarray]]]

@@ -180,8 +180,10 @@ class Search:
             self.roots[part] = self._roots(part)
         self.gaps = torch.full_like(costs, torch.inf)
         self.moves = Moves(self.space, len(signs), kind)
-        self.looked = curvatures is not None
-        self.curvatures = curvatures or Curvatures(preconditioner, len(signs))
+        if curvatures is None:
+            curvatures = Curvatures(preconditioner, len(signs))
+            preconditioner.look(torch.arange(len(signs)), signs, images, curvatures)
+        self.curvatures = curvatures
 
     def descend(self) -> None:
         """Go down until all are solved, or no step of this type leads further down."""
@@ -191,9 +193,11 @@ class Search:
         failed = torch.zeros_like(live)
         value, best = torch.full_like(self.gaps, torch.inf), torch.full_like(self.gaps, torch.inf)
         for step in range(MAX_STEPS):
-            look = step % RENEWED == LOOK if self.looked else not step
+            look = step % RENEWED == LOOK
+            if look:
+                self.preconditioner.look(live, self.signs, self.images, self.curvatures)
             if look or not step:
-                inverse = self._inverse(live, look)
+                inverse = self.preconditioner.inverse(live, self.costs, self.curvatures)
             judged, walking = live[ready[live]], live[~ready[live]]
             going, ended = [], torch.zeros_like(ready)
             if len(judged) >= len(walking):  # a pass in float64 is to serve many
@@ -226,13 +230,6 @@ class Search:
                 some, descents = (torch.cat(each) for each in zip(*going, strict=True))
                 if len(some):
                     self.step(some, descents, inverse)
-
-    def _inverse(self, some: Tensor, look: bool) -> Inverse:
-        """Return about H^-1 of SOME (L,); LOOK first which rows have an error."""
-        if look:
-            self.preconditioner.look(some, self.signs, self.images, self.curvatures)
-            self.looked = True
-        return self.preconditioner.inverse(some, self.costs, self.curvatures)
 
     def judge(self, some: Tensor) -> tuple[Tensor, Tensor]:
         """Return minus the gradient (L, width) and P(w) of SOME (L,), float64; set their gaps."""
