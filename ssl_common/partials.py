@@ -5,7 +5,6 @@ lives: what nobody holds was left by one that was killed, and goes when the same
 """
 
 import contextlib
-import fcntl
 import io
 import os
 import re
@@ -13,23 +12,11 @@ import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
 
-from ssl_common import shortage
+from ssl_common import locks, shortage
 
 _NAME = re.compile(r"(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
 _ROOM = 255 - 25  # bytes that the longest file name leaves for what stands before the ending
 TRIES = 10  # to remove a folder that another process still writes into
-_held: set[int] = set()  # the descriptors that lock what this process makes
-
-
-def _let_go() -> None:
-    """Leave the locks to the parent of a process that was forked: it may outlive it for a while."""
-    for descriptor in _held:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor, inheritable=False)
-        os.close(nowhere)
-
-
-os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager
@@ -84,7 +71,6 @@ def _made(
         try:
             try:
                 descriptor = create(path)
-                _held.add(descriptor)
             except OSError as error:
                 ours = not isinstance(error, FileExistsError)
                 error.filename = target
@@ -97,7 +83,7 @@ def _made(
             if ours:
                 remove(path)
             if descriptor is not None:
-                _held.remove(descriptor)
+                locks.leave(descriptor)
                 os.close(descriptor)
 
 
@@ -122,7 +108,7 @@ def _cut(name: str) -> str:
 def _lock(descriptor: int) -> bool | None:
     """Lock DESCRIPTOR; return False where another process has it, None where there are no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.take(descriptor)
     except BlockingIOError:
         return False
     except OSError:
@@ -159,4 +145,5 @@ def _remove_left(path: str, is_folder: bool) -> None:
             elif stat.S_ISREG(found.st_mode):
                 os.unlink(path)
         finally:
+            locks.leave(descriptor)
             os.close(descriptor)

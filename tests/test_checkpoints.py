@@ -326,6 +326,30 @@ def test_a_line_that_does_not_fit_leaves_no_part_of_it(tmp_path):
     assert list(run.log_lines()) == [line(0), line(100)]
 
 
+def test_a_run_goes_on_while_workers_of_one_that_was_killed_still_live(tmp_path):
+    """They notice a moment later; what locks the run is its own process."""
+    begin(tmp_path)[0].close()
+    read_end, write_end = os.pipe()
+    trainer = os.fork()
+    if not trainer:
+        status = 1
+        try:
+            run = Run(str(tmp_path / "m.pt"), SETTINGS)
+            run.open()
+            if not os.fork():
+                os.close(write_end)
+                os.read(read_end, 1)  # until the test ends
+            status = 0
+        finally:
+            os._exit(status)  # the trainer leaves its lock as SIGKILL would
+    try:
+        assert os.waitpid(trainer, 0) == (trainer, 0)
+        resumed(tmp_path, step=150)
+    finally:
+        os.close(write_end)
+        os.close(read_end)
+
+
 # ---- The network ----------------------------------------------------------------------------
 
 

@@ -10,8 +10,8 @@ from conftest import CHECKOUT
 
 ROOMS = ["data", "scenes", "pretext", "models", "training", "evaluation", "reporting"]
 FLOOR = ["legible", "options", "progress", "recipe", "processes", "threads", "shortage"]
-FLOOR += ["partials", "streams", "crew", "stored", "containers", "schema", "fields", "tasks"]
-FLOOR += ["results", "formats", "records", "objective", "ranks"]
+FLOOR += ["locks", "partials", "streams", "crew", "stored", "containers", "schema", "fields"]
+FLOOR += ["tasks", "results", "formats", "records", "objective", "ranks"]
 TOOLS = ["values", "cli"]  # for the tools alone: a room talks to the user by what it is given
 ORDER = FLOOR + ROOMS
 SOURCES = sorted([*CHECKOUT.glob("ssl_common/**/*.py"), *CHECKOUT.glob("tools/*.py")])

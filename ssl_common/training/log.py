@@ -1,13 +1,12 @@
 """The log of a run in progress, MODEL.pt.state/log.jsonl; see ssl-formats(5)."""
 
-import fcntl
 import hashlib
 import io
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ssl_common import containers, streams
+from ssl_common import containers, locks, streams
 
 
 class Log:
@@ -32,11 +31,12 @@ class Log:
         """Open the file for appending, and lock it against other processes until close()."""
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._opened = open(os.open(self.path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115
-        fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.take(self._opened.fileno())
 
     def close(self) -> None:
         """Close the file, and so unlock it."""
-        if self._opened:
+        if self._opened and not self._opened.closed:
+            locks.leave(self._opened.fileno())
             self._opened.close()
 
     def resume(self, state: Mapping[str, Any] | None) -> str | None:
