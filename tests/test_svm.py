@@ -18,6 +18,7 @@ from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm import (
     backend,
     classifiers,
+    exact,
     liblinear,
     lowshot,
     newton,
@@ -356,9 +357,11 @@ def test_threads_are_as_they_were(tmp_path):
 
 @pytest.mark.parametrize("few", [0, newton.FEW])
 @pytest.mark.parametrize("shape", [(30, 6), (12, 40)])
-def test_low_shot_is_liblinears(tmp_path, monkeypatch, few, shape):
+@pytest.mark.parametrize("together", [1, 1 << 20])
+def test_low_shot_is_liblinears(tmp_path, monkeypatch, few, shape, together):
     """Each classifier is LIBLINEAR's, run to the end, of its rows; a file of either order."""
     monkeypatch.setattr(newton, "FEW", few)
+    monkeypatch.setattr(exact, "SCORES", together)
     features = np.random.default_rng(1).normal(size=shape)
     _files, found = few_shot(tmp_path, np.asfortranarray(features))
     assert found.fields["unconverged"] == 0 and found.fields["fits"] == 2 * 3 * 26

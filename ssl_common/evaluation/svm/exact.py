@@ -23,6 +23,7 @@ from ssl_common.evaluation.svm.backend import (
 from ssl_common.ranks import devices
 
 GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
+APART = 4  # times the cost before: there a solution says little of the next
 SCORES = 20_000_000  # problems x rows that are held at a time, 100 bytes each at most
 
 
@@ -53,12 +54,17 @@ class Iterative(Problems):
     ) -> None:
         super().__init__(space, signs)
         self.products, self.preconditioner = space, preconditioner
-        self.last: solver.Solutions | None = None
+        self.costs = np.zeros(len(signs))  # those before
+        self.last: list[solver.Solutions] = []  # at the costs before, three at most
 
     def solve(self, costs: np.ndarray) -> solver.Solutions:
-        here = torch.from_numpy(costs).to(self.signs.device)
-        self.last = solver.solve(self.products, self.preconditioner, self.signs, here, self.last)
-        return self.last
+        space, here = self.products, torch.from_numpy(costs).to(self.signs.device)
+        start = self.last[-1] if self.last else None
+        if (costs < APART * self.costs).all():
+            start = solver.extrapolate(space, self.signs, here, self.last)
+        found = solver.solve(space, self.preconditioner, self.signs, here, start)
+        self.costs, self.last = costs, [*self.last[-2:], found]
+        return found
 
 
 class Passing(Problems):
@@ -146,7 +152,7 @@ class Exact:
         if source.are_few(source.count):
             self.space, most = source.columns(), 8
         elif source.count <= min(source.width, GRAM):
-            self.space, most = source.gram(), 10
+            self.space, most = source.gram(), 20
         else:  # a pass over all features is to serve many problems
             self.space, most = source.rows(), 80
         fitting = max(1, SCORES // (FOLDS * source.count))  # classes
@@ -244,27 +250,35 @@ class ExactParts:
     def solve(
         self, rows: np.ndarray, signs: np.ndarray, costs: np.ndarray
     ) -> tuple[np.ndarray, int]:
-        """Return (coefficients (K, n), unconverged) of ROWS, int (n,), with SIGNS (n,), at COSTS.
+        """Return (coefficients (C, K, n), unconverged) of ROWS, int (n,), with SIGNS (C, n).
 
         Coefficients are those of the rows in the weights at each of COSTS (K,).
         """
-        source = self.source
-        if source.are_few(len(rows)):  # from one cost to the next
+        source, count = self.source, len(costs)
+        few = source.are_few(len(rows))
+        if few:
             space: solver.Space = source.columns(rows)
-            signs, steps = signs[None], np.split(costs, len(costs))
-        else:  # all costs together
-            signs, steps = np.repeat(signs[None], len(costs), axis=0), [costs]
-            if len(rows) > source.width:
-                space = source.rows(rows)
-            elif self.products:
-                space = self.products.part(np.searchsorted(self.used, rows))
-            else:
-                space = source.gram(rows)
-        some, coefficients, early = problems(space, self.seed)(signs), [], 0
-        for step in steps:
-            solutions = some.solve(step)
-            early += unconverged(solutions.gaps)
-            coefficients.append(some.coefficients(solutions, step).cpu().numpy())
+        elif len(rows) > source.width:
+            space = source.rows(rows)
+        elif self.products:
+            space = self.products.part(np.searchsorted(self.used, rows))
+        else:
+            space = source.gram(rows)
+        solve, coefficients, early = problems(space, self.seed), [], 0
+        together = max(1, SCORES // (len(rows) * (len(rows) if few else count)))  # classes
+        for part in np.split(signs, range(together, len(signs), together)):
+            if few:  # from one cost to the next
+                some, steps = solve(part), np.split(np.repeat(costs, len(part)), count)
+            else:  # all costs together
+                some = solve(np.tile(part, (count, 1)))
+                steps = [np.repeat(costs, len(part))]
+            found = []
+            for step in steps:
+                solutions = some.solve(step)
+                early += unconverged(solutions.gaps)
+                found.append(some.coefficients(solutions, step).cpu().numpy())
+            shape = count, len(part), len(rows)
+            coefficients.append(np.concatenate(found).reshape(shape).transpose(1, 0, 2))
         return np.concatenate(coefficients), early
 
 

@@ -15,7 +15,7 @@ from ssl_common import containers, formats, stored, streams
 from ssl_common.data import identity
 from ssl_common.data.identity import Images
 from ssl_common.data.manifest import DIFFICULT, NEGATIVE, POSITIVE
-from ssl_common.data.samples import provenance
+from ssl_common.data.samples import Sample, provenance
 from ssl_common.data.samples import read as read_samples
 from ssl_common.evaluation.metrics import average_precision
 from ssl_common.evaluation.svm.backend import BLOCK
@@ -25,9 +25,17 @@ from ssl_common.progress import Progress
 from ssl_common.stored import Stored
 from ssl_common.streams import DataError
 
-Group = tuple[tuple[int, int], int, np.ndarray, np.ndarray]  # (k, sample), class, rows, signs
 PRODUCTS = 1 << 30  # bytes of inner products of training and test rows
 SCORES = 1 << 28  # bytes of decision values, or of weights, together
+
+
+class Group(NamedTuple):
+    """C classes of one sample that have the same rows."""
+
+    key: tuple[int, int]  # (k, sample)
+    classes: list[int]
+    rows: np.ndarray  # (n,) int32
+    signs: np.ndarray  # (C, n) int8, 1 or -1
 
 
 class Machines(NamedTuple):
@@ -88,27 +96,26 @@ def train(
 
     examples = read_labelled(features, manifest, tags)
     samples = read_samples(folder, examples.labels, examples.manifest)
-    groups = [(key, *group) for key, sample in samples.items() for group in sample.classes]
-    used = np.unique(np.concatenate([rows for _key, _c, rows, _signs in groups]))
-    most = max(len(rows) for _key, _c, rows, _signs in groups)
-    fits = len(COSTS) * len(groups)
-    # The products of a fit grow with the square of its rows.
-    work = Work(sum(len(rows) ** 2 for _key, _c, rows, _signs in groups), fits, progress)
+    groups = [group for key, sample in samples.items() for group in _groups(key, sample)]
+    used = np.unique(np.concatenate([group.rows for group in groups]))
+    most = max(len(group.rows) for group in groups)
+    fits = len(COSTS) * sum(len(group.classes) for group in groups)
+    work = Work(sum(map(_size, groups)), fits, progress)
 
     def solve(group: Group) -> tuple[np.ndarray, int]:
-        _key, _c, rows, signs = group
-        solutions = solver.solve(rows, signs, COSTS)
-        work.add(len(rows) ** 2, len(COSTS))
+        solutions = solver.solve(group.rows, group.signs, COSTS)
+        work.add(_size(group), len(COSTS) * len(group.classes))
         return solutions
 
     solved: dict[tuple[int, int], list[tuple[int, np.ndarray, np.ndarray]]]
     solved, unconverged = {key: [] for key in samples}, 0
     with (
         exact.solving_parts(examples, used, most, seed, max(1, workers), device) as solver,
-        contextlib.closing(solver.map(solve, groups, lambda group: len(group[2]))) as solutions,
+        contextlib.closing(solver.map(solve, groups, _size)) as solutions,
     ):
-        for (key, c, rows, _signs), (coefficients, early) in zip(groups, solutions, strict=True):
-            solved[key].append((c, rows, coefficients.astype(np.float32)))
+        for group, (coefficients, early) in zip(groups, solutions, strict=True):
+            for c, some in zip(group.classes, coefficients.astype(np.float32), strict=True):
+                solved[group.key].append((c, group.rows, some))
             unconverged += early
     machines = {}
     for key, parts in solved.items():
@@ -134,6 +141,24 @@ def train(
     }
     images = identity.sort(examples.images)
     return LowShot(examples.classes, machines, COSTS, examples.scale(), images, fields)
+
+
+def _groups(key: tuple[int, int], sample: Sample) -> list[Group]:
+    """Return the classes of SAMPLE, of that KEY; those that share their rows are together."""
+    groups: list[Group] = []
+    for c, rows, signs in sample.classes:
+        if groups and np.array_equal(groups[-1].rows, rows):
+            before = groups.pop()
+            both = np.concatenate([before.signs, signs[None]])
+            groups.append(Group(key, [*before.classes, c], rows, both))
+        else:
+            groups.append(Group(key, [c], rows, signs[None]))
+    return groups
+
+
+def _size(group: Group) -> int:
+    """Return about how much work GROUP is: its products grow with the square of its rows."""
+    return len(group.classes) * len(group.rows) ** 2
 
 
 def _digest(features: np.ndarray | Stored) -> str:

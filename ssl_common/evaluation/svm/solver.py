@@ -13,13 +13,15 @@ P(w) - D(a) = 1/2 |w - sum_i a_i x_i|^2: half the squared gradient, the gap, bou
 from the least, and how far w is from its place; allowed() says when that is near enough for the
 value, and for the order of the scores, which decides.
 
-Steps are found in float32 and judged in float64, so rounding costs steps and not exactness; where
-float32 finds no further step, float64 does.
+Steps are found in float32; where one seems to have led to the end, float64 judges, so rounding
+costs steps and not exactness; where float32 finds no further step, float64 does. A new cost may
+start where P is least among the solutions at the costs before.
 """
 
 import abc
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -37,7 +39,12 @@ ROUNDING = 1e-14  # of what is summed
 FORCING = 0.01, 0.1  # by which a Newton step reduces the gradient of its quadratic
 MAX_NEWTON, MAX_CG = 100, 500
 RANK = 64  # of the preconditioner
+NEAR, MORE = 0.8, 1 + 1e-6  # of the gap allowed: float32 is not trusted to the last
+IN_Y, HALVINGS = 5, 8  # Newton steps along a few directions, and their halvings
+ENOUGH = 0.02  # of what P has fallen by: such a step that would give less is not made
+RIDGE = {torch.float32: 1e-6, torch.float64: 1e-12}
 BLOCK = 2048  # rows, or half the columns, of the features in memory at a time
+FULL, LARGE = 16, 4096  # vectors in a product, and rows, from which on it goes by the matrix
 WIDENED = 256  # rows made float64 at a time on a processor: few enough for its cache
 HELD = 4 << 30  # bytes of rows in float32 that are kept, if memory is 4 times as large
 ALL = slice(None)
@@ -101,7 +108,16 @@ class Gram(ProductSpace):
 
     def image(self, weights: Tensor) -> Tensor:
         self.check()
-        return weights @ self.matrix[weights.dtype]
+        matrix, count = self.matrix[weights.dtype], len(weights)
+        if self.device.type != "cpu":
+            return weights @ matrix
+        # MKL's products differ by up to 1.8 times with what is asked for; see RESULTS.md.
+        large = weights.dtype == torch.float32 and count > FULL // 2 and self.count > LARGE
+        missing = -count % (FULL if large else 4)
+        weights = torch.nn.functional.pad(weights, (0, 0, 0, missing if count > 2 else 0))
+        if large:
+            return (matrix @ weights.T).T[:count].contiguous()
+        return (weights @ matrix.T)[:count]  # the matrix is its own transpose
 
     def combination(self, coefficients: Tensor) -> Tensor:
         return coefficients
@@ -258,10 +274,11 @@ class Preconditioner:
         self.space = space
         basis, self.spread = longest(space, RANK, seed)
         # Made orthonormal; what the rows do not span, as copies of rows do not, is left out.
-        length, turn = torch.linalg.eigh(space.dual(basis, space.image(basis)) @ basis.T)
-        kept = length > 1e-6 * length[-1]
-        basis = (turn[:, kept] / length[kept].sqrt()).T @ basis
         images = space.image(basis)
+        length, turn = torch.linalg.eigh(space.dual(basis, images) @ basis.T)
+        kept = length > 1e-6 * length[-1]
+        turn = (turn[:, kept] / length[kept].sqrt()).T
+        basis, images = turn @ basis, turn @ images
         self.rest = torch.linalg.eigvalsh(images @ images.T)[0].item() / 2
         # (R, width), (R, N)
         self.basis = {d: (basis.to(d), images.to(d)) for d in (torch.float32, torch.float64)}
@@ -351,7 +368,7 @@ class State:
     active: Tensor  # (L, N) bool: the rows with an error
     value: Tensor  # (L,): P(w)
     descent: Tensor  # (L, width): minus the gradient
-    descent_images: Tensor  # (L, N)
+    descent_images: Tensor  # (L, N), in the type of the steps
     gap: Tensor  # (L,): as in Solutions
 
     def only(self, some: Tensor) -> "State":
@@ -367,10 +384,12 @@ def evaluate(
     costs: Tensor,
     weights: Tensor,
     images: Tensor,
+    kind: torch.dtype,
 ) -> State:
     """Return the State of the problems NUMBERS, of SIGNS (L, N) and COSTS (L,), at WEIGHTS.
 
-    SPREAD is that of the rows of SPACE; IMAGES (L, N) are those of the WEIGHTS (L, width).
+    SPREAD is that of the rows of SPACE; IMAGES (L, N) are those of the WEIGHTS (L, width). A gap is
+    found in the type KIND, and where that seems near enough in float64: it alone gives 1 or less.
     """
     signs = signs.double()
     c = curvature(signs, costs)
@@ -378,13 +397,28 @@ def evaluate(
     force = c * error
     norm = (weights * space.dual(weights, images)).sum(1)
     value = (norm + (force * error).sum(1)) / 2
-    descent = space.combination(force * signs) - weights
-    descent_images = space.image(descent)
-    gap = (descent * space.dual(descent, descent_images)).sum(1).clamp_(min=0) / 2
     active = error > 0
     stiffness, variance = (c * active).sum(1), images.var(1, correction=0)
-    gap /= allowed(value, variance, spread, stiffness, force.sum(1))
+    bound = allowed(value, variance, spread, stiffness, force.sum(1))
+    descent = space.combination(force * signs) - weights
+    descent_images, gap = _half_square(space, descent, kind)
+    gap /= bound
+    if kind != torch.float64:
+        near = gap <= NEAR
+        gap.clamp_(min=MORE)
+        if near.any():
+            gap[near] = _half_square(space, descent[near], torch.float64)[1] / bound[near]
     return State(numbers, signs, c, weights, images, active, value, descent, descent_images, gap)
+
+
+def _half_square(space: ProductSpace, weights: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the image of WEIGHTS (L, width), found in the type KIND, and half their squares, (L,).
+
+    The squares are float64.
+    """
+    weights = weights.to(kind)
+    images = space.image(weights)
+    return images, (weights * space.dual(weights, images)).sum(1).clamp_(min=0).double() / 2
 
 
 def solve(
@@ -412,7 +446,7 @@ def solve(
         for _ in range(MAX_NEWTON if len(live) else 0):
             state = evaluate(
                 space, preconditioner.spread, live, signs[live], costs[live], weights[live],
-                images[live],
+                images[live], kind,
             )  # fmt: skip
             gaps[live] = state.gap
             going = (state.gap > 1) & (
@@ -426,6 +460,34 @@ def solve(
             length = search(space, state, step, change)[:, None]
             weights[live] = moved = state.weights + length * step
             images[live] = space.image(moved)  # anew: sums of float32 would drift
+    return Solutions(weights, images, gaps)
+
+
+def extrapolate(
+    space: ProductSpace, signs: Tensor, costs: Tensor, last: Sequence[Solutions]
+) -> Solutions:
+    """Return where the problems of SIGNS (P, N) and COSTS (P,) may start, from the LAST solutions.
+
+    It is where P is least among the last of them and their moves from cost to cost, which are at
+    most two.
+    """
+    weights, images, gaps = last[-1]
+    moves = [(b.weights - a.weights, b.images - a.images) for a, b in itertools.pairwise(last)]
+    pairs = [(weights, images), *moves]
+    ways, seen = (torch.stack(some, 1).float() for some in zip(*pairs, strict=True))
+    norm = (ways * space.dual(ways, seen)).sum(2, keepdim=True)
+    factor = torch.where(norm > 0, norm.rsqrt(), 0)
+    ways, seen = ways.mul_(factor), seen.mul_(factor)
+    roots = curvature(signs, costs).sqrt_().mul_(signs)
+    margins = (roots * images).neg_().add_(roots.abs())
+    force = (roots * margins.clamp(min=0)).float()
+    slopes = ways @ space.dual(weights, images).float()[:, :, None] - seen @ force[:, :, None]
+    products = ways @ space.dual(ways, seen).transpose(1, 2)
+    y = least(margins.float(), roots.float()[:, None] * seen, slopes[:, :, 0], products)
+    # In float64, so that the images are those of the weights.
+    lengths = (y[:, :, None] * factor).double().unbind(1)
+    for length, (move, change) in zip(lengths, pairs, strict=True):
+        weights, images = weights + length * move, images + length * change
     return Solutions(weights, images, gaps)
 
 
@@ -550,3 +612,50 @@ def search(space: ProductSpace, state: State, step: Tensor, change: Tensor) -> T
         if moved.max() < 1e-5:
             break
     return length
+
+
+def least(margins: Tensor, directions: Tensor, slopes: Tensor, products: Tensor) -> Tensor:
+    """Return y (L, K), where P(w + sum_j y_j v_j) is about least, by damped Newton steps in y.
+
+    MARGINS (L, N) are those of w, see Search; DIRECTIONS (L, K, N) the images of the v, times the
+    roots of c_i; SLOPES (L, K) the derivatives of P by y at 0; PRODUCTS (L, K, K) v_i.v_j: all of
+    one type. What P falls by is summed from differences: P itself is rounded.
+    """
+    kind = slopes.dtype
+    start = error = margins.clamp(min=0)
+    ridge = RIDGE[kind] * torch.eye(slopes.shape[1], dtype=kind, device=slopes.device)
+    y, fall, gradient = torch.zeros_like(slopes), torch.zeros_like(slopes[:, 0]), slopes
+    settled = torch.zeros_like(fall, dtype=torch.bool)  # the problems whose y stays, (L,)
+    for _ in range(IN_Y):
+        bent = (directions * error.sign()[:, None]) @ directions.transpose(1, 2) + products
+        size = bent.diagonal(dim1=1, dim2=2).clamp(min=1e-30).rsqrt()
+        scaled = bent * size[:, :, None] * size[:, None] + ridge
+        step = -size * torch.linalg.solve(scaled, size * gradient)
+        settled = settled | (-(step * gradient).sum(1) / 2 <= ENOUGH * fall)
+        if settled.all():
+            break
+        left = ~settled
+        for _ in range(HALVINGS):
+            new = torch.where(left[:, None], y + step, y)
+            change = (new[:, None] @ directions)[:, 0]
+            after = (margins - change).clamp_(min=0)
+            moved = after - start
+            bend = (products @ new[:, :, None])[:, :, 0]
+            loss = (moved**2).sum(1) / 2 + (change.add_(moved).mul_(start)).sum(1)
+            fallen = -((slopes + bend / 2) * new).sum(1) - loss
+            better = left & (fallen > fall)
+            if better.all():
+                y, fall, error, left = new, fallen, after, ~better
+                break
+            fall, left = torch.where(better, fallen, fall), left & ~better
+            y[better], error = new[better], torch.where(better[:, None], after, error)
+            if not left.any():
+                break
+            step = step / 4
+        settled = settled | left  # rounding hides what there is to gain
+        gradient = (
+            slopes
+            + (products @ y[:, :, None])[:, :, 0]
+            - (directions @ (error - start)[:, :, None])[:, :, 0]
+        )
+    return y

@@ -25,11 +25,7 @@ LONGEST, EXACT = 512, 256  # directions of the preconditioner; those it takes wi
 MAX_STEPS = 5000
 LOOK, RENEWED = 10, 30  # steps after which the preconditioner sees which rows have an error
 LOOKED = 4096  # rows that it sees at a time
-NEAR = 0.8  # of the gap allowed: float32 is not trusted to the last
 TRIALS, PATIENCE = 3, 20  # judgements that may fail in float32; that may be no better in float64
-NEWTON, HALVINGS = 5, 8
-ENOUGH = 0.02  # of what P has fallen by: a Newton step in y that would give less is not made
-RIDGE = {torch.float32: 1e-6, torch.float64: 1e-12}
 CACHED, ON_GPU = 1 << 16, 1 << 26  # scores of rows worked on at a time
 STRICT, BELOW = 0.2, 0.5  # of solver.ORDER at costs below: there a gap says little of the order
 
@@ -54,7 +50,7 @@ class Preconditioner:
         basis, images = turn @ basis, turn @ images
         left = max(1, min(space.width, space.count) - len(basis))
         self.rest = max(0.0, space.squares() - self.lengths.sum().item()) / left
-        self.basis = {kind: basis.to(kind) for kind in RIDGE}  # (R, width)
+        self.basis = {kind: basis.to(kind) for kind in solver.RIDGE}  # (R, width)
         self.exact = images[:EXACT].T.float().contiguous()  # (N, E)
 
     def look(self, some: Tensor, signs: Tensor, images: Tensor, curvatures: "Curvatures") -> None:
@@ -216,7 +212,7 @@ class Search:
             if len(walking):
                 force, new = self.force(walking, self.kind)
                 descent = (self.space.combination(force) - self.weights[walking]).to(self.kind)
-                gap = (descent**2).sum(1) / 2 / NEAR
+                gap = (descent**2).sum(1) / 2 / solver.NEAR
                 near = gap <= solver.TOLERANCE * new
                 near[near.clone()] = gap[near] <= self.allowed(walking[near], new[near])
                 on = ~near & (new < value[walking])
@@ -307,7 +303,7 @@ class Search:
         (L, width) and the images (L, N).
         """
         weights, images, roots = moves.weights[part], moves.images[part], self.roots[part]
-        y = least(
+        y = solver.least(
             self._margins(part, roots).to(self.kind),
             roots[:, None] * images,
             slopes,
@@ -330,53 +326,6 @@ class Search:
             first, last = int(part[0]), int(part[-1])
             follow = last - first == len(part) - 1
             yield slice(start, start + size), slice(first, last + 1) if follow else part
-
-
-def least(margins: Tensor, directions: Tensor, slopes: Tensor, products: Tensor) -> Tensor:
-    """Return y (L, K), where P(w + sum_j y_j v_j) is about least, by damped Newton steps in y.
-
-    MARGINS (L, N) are those of w, see Search; DIRECTIONS (L, K, N) the images of the v, times the
-    roots of c_i; SLOPES (L, K) the derivatives of P by y at 0; PRODUCTS (L, K, K) v_i.v_j: all of
-    one type. What P falls by is summed from differences: P itself is rounded.
-    """
-    kind = slopes.dtype
-    start = error = margins.clamp(min=0)
-    ridge = RIDGE[kind] * torch.eye(slopes.shape[1], dtype=kind, device=slopes.device)
-    y, fall, gradient = torch.zeros_like(slopes), torch.zeros_like(slopes[:, 0]), slopes
-    settled = torch.zeros_like(fall, dtype=torch.bool)  # the problems whose y stays, (L,)
-    for _ in range(NEWTON):
-        bent = (directions * error.sign()[:, None]) @ directions.transpose(1, 2) + products
-        size = bent.diagonal(dim1=1, dim2=2).clamp(min=1e-30).rsqrt()
-        scaled = bent * size[:, :, None] * size[:, None] + ridge
-        step = -size * torch.linalg.solve(scaled, size * gradient)
-        settled = settled | (-(step * gradient).sum(1) / 2 <= ENOUGH * fall)
-        if settled.all():
-            break
-        left = ~settled
-        for _ in range(HALVINGS):
-            new = torch.where(left[:, None], y + step, y)
-            change = (new[:, None] @ directions)[:, 0]
-            after = (margins - change).clamp_(min=0)
-            moved = after - start
-            bend = (products @ new[:, :, None])[:, :, 0]
-            loss = (moved**2).sum(1) / 2 + (change.add_(moved).mul_(start)).sum(1)
-            fallen = -((slopes + bend / 2) * new).sum(1) - loss
-            better = left & (fallen > fall)
-            if better.all():
-                y, fall, error, left = new, fallen, after, ~better
-                break
-            fall, left = torch.where(better, fallen, fall), left & ~better
-            y[better], error = new[better], torch.where(better[:, None], after, error)
-            if not left.any():
-                break
-            step = step / 4
-        settled = settled | left  # rounding hides what there is to gain
-        gradient = (
-            slopes
-            + (products @ y[:, :, None])[:, :, 0]
-            - (directions @ (error - start)[:, :, None])[:, :, 0]
-        )
-    return y
 
 
 def solve(
