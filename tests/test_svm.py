@@ -361,7 +361,7 @@ def test_threads_are_as_they_were(tmp_path):
 def test_low_shot_is_liblinears(tmp_path, monkeypatch, few, shape, together):
     """Each classifier is LIBLINEAR's, run to the end, of its rows; a file of either order."""
     monkeypatch.setattr(newton, "FEW", few)
-    monkeypatch.setattr(exact, "SCORES", together)
+    monkeypatch.setattr(exact, "PARTS", together)
     features = np.random.default_rng(1).normal(size=shape)
     _files, found = few_shot(tmp_path, np.asfortranarray(features))
     assert found.fields["unconverged"] == 0 and found.fields["fits"] == 2 * 3 * 26

@@ -25,6 +25,7 @@ from ssl_common.ranks import devices
 GRAM = 20_000  # rows up to which their products, 12 N^2 bytes, are held
 APART = 4  # times the cost before: there a solution says little of the next
 SCORES = 20_000_000  # problems x rows that are held at a time, 100 bytes each at most
+PARTS = 1_000_000  # the same where each problem has a few of the rows
 
 
 class Problems(abc.ABC):
@@ -265,7 +266,7 @@ class ExactParts:
         else:
             space = source.gram(rows)
         solve, coefficients, early = problems(space, self.seed), [], 0
-        together = max(1, SCORES // (len(rows) * (len(rows) if few else count)))  # classes
+        together = max(1, PARTS // (len(rows) * (len(rows) if few else count)))  # classes
         for part in np.split(signs, range(together, len(signs), together)):
             if few:  # from one cost to the next
                 some, steps = solve(part), np.split(np.repeat(costs, len(part)), count)
