@@ -720,8 +720,9 @@ def floor(folder):
     gram = seconds(lambda: solver.gram(features, scale))
     parts = {"the Gram matrix in float64": (gram, 2 * count**2 * width)}
     for kind, vectors in made_of.items():
-        left, matrix = torch.ones(480, count, dtype=kind), torch.ones(count, count, dtype=kind)
-        alone = seconds(lambda left=left, matrix=matrix: left @ matrix, 3) * vectors / 480
+        left = torch.ones(480, count, dtype=kind)
+        space = solver.Gram(torch.ones(count, count, dtype=torch.float64))
+        alone = seconds(lambda left=left, space=space: space.image(left), 3) * vectors / 480
         name = f"{vectors:,} vectors by it in {str(kind).removeprefix('torch.')}"
         parts[name] = alone, 2 * vectors * count**2
     limit = sum(alone for alone, _ in parts.values())
