@@ -84,7 +84,7 @@ def test_same_seed_same_bytes_whatever_the_number_of_worlds(scratch, run):
     "command, message",
     [
         ("python corridor.py die", "python: ended with status 1: the light went out"),
-        ("python corridor.py blind", "python: no expert at step 0 of episode 0"),
+        ("python corridor.py blind", "python: no expert at step 0 of episode "),  # of either
         ("python corridor.py huge", "python: a reply: shape is [1048576, 1048576, 3], not height"),
         ("python corridor.py words", "python: a reply: not JSON"),
         ("no-such-simulator", "no-such-simulator: cannot be started (No such file or directory)"),
