@@ -96,6 +96,20 @@ def before(folder):
     return made
 
 
+def by_before(line, folder):
+    """Return LINE, a command of ours, as the build of before runs it."""
+    command, _, rest = line.partition(" ")
+    return f"PYTHONPATH={before(folder)} python -m tools.{command.replace('-', '_')} {rest}"
+
+
+def in_turn(lines, folder, times):
+    """Return the least seconds of each of the shell's LINES, run in turn so many TIMES."""
+    turns = [
+        [seconds(lambda line=line: shell(line, folder)) for line in lines] for _ in range(times)
+    ]
+    return list(map(min, zip(*turns, strict=True)))
+
+
 def listing(folder):
     """1% of a listing of YFCC100M, plain and from bzip2; all in turn, the least of five.
 
@@ -105,11 +119,10 @@ def listing(folder):
     write_listing(folder / "listing.tsv")
     part, cores = LISTING // 4, len(os.sched_getaffinity(0))
     shell(f"head -n {part} listing.tsv | bzip2 > listing.bz2", folder)
-    earlier = f"PYTHONPATH={before(folder)} python -m tools.sample_yfcc"
     rivals = {
         "listing.tsv": {"shuf": f"shuf -n {LISTING // 100} listing.tsv"},
         "listing.bz2": {
-            BEFORE: f"{earlier} -q -n {part // 100} listing.bz2",
+            BEFORE: by_before(f"sample-yfcc -q -n {part // 100} listing.bz2", folder),
             "bzcat": "bzcat listing.bz2",
         },
     }
@@ -118,10 +131,7 @@ def listing(folder):
     for name, others in rivals.items():
         count = LISTING if name == "listing.tsv" else part
         lines = [f"sample-yfcc -q -n {count // 100} {name}", *others.values()]
-        turns = [
-            [seconds(lambda line=line: shell(line, folder)) for line in lines] for _ in "12345"
-        ]
-        ours, *theirs = map(min, zip(*turns, strict=True))
+        ours, *theirs = in_turn(lines, folder, 5)
         found = dict(zip(others, theirs, strict=True))
         if "bzcat" in found:
             found[f"bzcat by {cores}, the floor"] = found["bzcat"] / cores
@@ -666,7 +676,7 @@ def svms(folder, shape=VOC07, sample=24):
     labels, about = protocol(folder, shape), f"train-svm {count:,} x {width:,}, {every} classes (s"
     line = "train-svm f.npy f.tsv -q -o f.npz"
     if shape == VOC07:
-        ours, theirs = in_turn(line, folder)
+        ours, theirs = in_turn([line, by_before(line, folder)], folder, 2)
         yield f"{about}; theirs {BEFORE})", ours, theirs, theirs / ours
     else:
         ours = seconds(lambda: shell(line, folder))
@@ -726,10 +736,10 @@ def floor(folder):
     count, width = features.shape
     gram = seconds(lambda: solver.gram(features, scale))
     parts = {"the Gram matrix in float64": (gram, 2 * count**2 * width)}
+    space = solver.Gram(torch.ones(count, count, dtype=torch.float64))
     for kind, vectors in made_of.items():
         left = torch.ones(480, count, dtype=kind)
-        space = solver.Gram(torch.ones(count, count, dtype=torch.float64))
-        alone = seconds(lambda left=left, space=space: space.image(left), 3) * vectors / 480
+        alone = seconds(lambda left=left: space.image(left), 3) * vectors / 480
         name = f"{vectors:,} vectors by it in {str(kind).removeprefix('torch.')}"
         parts[name] = alone, 2 * vectors * count**2
     limit = sum(alone for alone, _ in parts.values())
@@ -822,21 +832,9 @@ def low_shot(folder):
     """VOC2007's low-shot; theirs is the build of before. The rarest class has 95 images."""
     protocol(folder, VOC07)
     shell("sample-low-shot f.tsv -q -k 1,2,4,8,16,32,64,95 -o few > few.txt", folder)
-    ours, theirs = in_turn("train-svm f.npy f.tsv --low-shot few -q -o few.npz", folder)
+    line = "train-svm f.npy f.tsv --low-shot few -q -o few.npz"
+    ours, theirs = in_turn([line, by_before(line, folder)], folder, 2)
     yield f"train-svm --low-shot, 20,800 fits (s; theirs {BEFORE})", ours, theirs, theirs / ours
-
-
-def in_turn(line, folder, times=2):
-    """Return the least seconds of LINE, a command of ours, and of the build of before with it."""
-    command, _, rest = line.partition(" ")
-    module = command.replace("-", "_")
-    earlier = f"PYTHONPATH={before(folder)} python -m tools.{module} {rest}"
-    turns = [
-        [seconds(lambda each=each: shell(each, folder)) for each in (line, earlier)]
-        for _ in range(times)
-    ]
-    ours, theirs = map(min, zip(*turns, strict=True))
-    return ours, theirs
 
 
 JUDGE = """

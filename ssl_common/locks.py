@@ -27,7 +27,11 @@ def take(descriptor: int) -> None:
     Raises BlockingIOError where another process has it, OSError where there are no locks.
     """
     _held.add(descriptor)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        leave(descriptor)
+        raise
 
 
 def leave(descriptor: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_common import locks
 from ssl_common.models import networks
 from ssl_common.streams import DataError
 from ssl_common.training import session
@@ -348,6 +349,19 @@ def test_a_run_goes_on_while_workers_of_one_that_was_killed_still_live(tmp_path)
     finally:
         os.close(write_end)
         os.close(read_end)
+
+
+def test_a_file_whose_lock_was_refused_stays_open_in_a_fork(tmp_path):
+    """Its number may be another file's by then."""
+    with open(tmp_path / "a", "wb") as one, open(tmp_path / "a", "wb") as other:
+        locks.take(one.fileno())
+        with pytest.raises(BlockingIOError):
+            locks.take(other.fileno())
+        forked = os.fork()
+        if not forked:
+            os._exit(not os.path.samestat(os.fstat(other.fileno()), os.stat(tmp_path / "a")))
+        locks.leave(one.fileno())
+        assert os.waitpid(forked, 0) == (forked, 0)
 
 
 # ---- The network ----------------------------------------------------------------------------

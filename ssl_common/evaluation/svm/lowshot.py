@@ -5,6 +5,7 @@ say what that means.
 """
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
@@ -145,14 +146,10 @@ def train(
 
 def _groups(key: tuple[int, int], sample: Sample) -> list[Group]:
     """Return the classes of SAMPLE, of that KEY; those that share their rows are together."""
-    groups: list[Group] = []
-    for c, rows, signs in sample.classes:
-        if groups and np.array_equal(groups[-1].rows, rows):
-            before = groups.pop()
-            both = np.concatenate([before.signs, signs[None]])
-            groups.append(Group(key, [*before.classes, c], rows, both))
-        else:
-            groups.append(Group(key, [c], rows, signs[None]))
+    groups = []
+    for _rows, some in itertools.groupby(sample.classes, lambda each: each[1].tobytes()):
+        classes, rows, signs = zip(*some, strict=True)
+        groups.append(Group(key, list(classes), rows[0], np.stack(signs)))
     return groups
 
 

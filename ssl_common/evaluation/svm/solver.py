@@ -113,8 +113,8 @@ class Gram(ProductSpace):
             return weights @ matrix
         # MKL's products differ by up to 1.8 times with what is asked for; see RESULTS.md.
         large = weights.dtype == torch.float32 and count > FULL // 2 and self.count > LARGE
-        missing = -count % (FULL if large else 4)
-        weights = torch.nn.functional.pad(weights, (0, 0, 0, missing if count > 2 else 0))
+        if count > 2 and (missing := -count % (FULL if large else 4)):
+            weights = torch.nn.functional.pad(weights, (0, 0, 0, missing))
         if large:
             return (matrix @ weights.T).T[:count].contiguous()
         return (weights @ matrix.T)[:count]  # the matrix is its own transpose
@@ -478,12 +478,12 @@ def extrapolate(
     norm = (ways * space.dual(ways, seen)).sum(2, keepdim=True)
     factor = torch.where(norm > 0, norm.rsqrt(), 0)
     ways, seen = ways.mul_(factor), seen.mul_(factor)
-    roots = curvature(signs, costs).sqrt_().mul_(signs)
-    margins = (roots * images).neg_().add_(roots.abs())
-    force = (roots * margins.clamp(min=0)).float()
+    sides = roots(signs, costs)
+    errors = margins(sides, images)
+    force = (sides * errors.clamp(min=0)).float()
     slopes = ways @ space.dual(weights, images).float()[:, :, None] - seen @ force[:, :, None]
     products = ways @ space.dual(ways, seen).transpose(1, 2)
-    y = least(margins.float(), roots.float()[:, None] * seen, slopes[:, :, 0], products)
+    y = least(errors.float(), sides.float()[:, None] * seen, slopes[:, :, 0], products)
     # In float64, so that the images are those of the weights.
     lengths = (y[:, :, None] * factor).double().unbind(1)
     for length, (move, change) in zip(lengths, pairs, strict=True):
@@ -517,6 +517,20 @@ def allowed(
 def curvature(signs: Tensor, costs: Tensor) -> Tensor:
     """Return c_i, (P, N) float64, of SIGNS (P, N) and COSTS (P,)."""
     return 2 * costs[:, None] * signs.abs() * torch.where(signs == 1, POSITIVE_WEIGHT, 1)
+
+
+def roots(signs: Tensor, costs: Tensor) -> Tensor:
+    """Return the roots of c_i times s_i, (P, N) float64, of SIGNS (P, N) and COSTS (P,)."""
+    return curvature(signs, costs).sqrt_().mul_(signs)
+
+
+def margins(sides: Tensor, images: Tensor) -> Tensor:
+    """Return the roots of c_i, which are abs(SIDES), times (1 - s_i w.x_i): (P, N) float64.
+
+    SIDES are as roots() gives them, or those in another type. Where it is above 0 a row has an
+    error; P is half of |w|^2 and of the sum of those squared.
+    """
+    return (sides * images).neg_().add_(sides.abs())
 
 
 def coefficients(signs: Tensor, costs: Tensor, images: Tensor) -> Tensor:
@@ -617,7 +631,7 @@ def search(space: ProductSpace, state: State, step: Tensor, change: Tensor) -> T
 def least(margins: Tensor, directions: Tensor, slopes: Tensor, products: Tensor) -> Tensor:
     """Return y (L, K), where P(w + sum_j y_j v_j) is about least, by damped Newton steps in y.
 
-    MARGINS (L, N) are those of w, see Search; DIRECTIONS (L, K, N) the images of the v, times the
+    MARGINS (L, N) are margins() of w; DIRECTIONS (L, K, N) the images of the v, times the
     roots of c_i; SLOPES (L, K) the derivatives of P by y at 0; PRODUCTS (L, K, K) v_i.v_j: all of
     one type. What P falls by is summed from differences: P itself is rounded.
     """

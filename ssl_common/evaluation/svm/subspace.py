@@ -242,7 +242,7 @@ class Search:
         value = torch.empty_like(self.gaps[some])
         for here, part in self._chunks(some):
             roots = self.roots[part] if kind == self.kind else self._roots(part)
-            error = self._margins(part, roots).clamp_(min=0)
+            error = solver.margins(roots, self.images[part]).clamp_(min=0)
             loss = torch.linalg.vecdot(error, error)
             torch.mul(error.to(kind), roots, out=force[here])
             value[here] = ((self.weights[part] ** 2).sum(1) + loss) / 2
@@ -253,7 +253,7 @@ class Search:
         allowed = torch.empty_like(value)
         for here, part in self._chunks(some):
             roots, image, costs = self._roots(part), self.images[part], self.costs[part]
-            error = self._margins(part, roots).clamp_(min=0)
+            error = solver.margins(roots, image).clamp_(min=0)
             allowed[here] = solver.allowed(
                 value[here],
                 image.var(1, correction=0),
@@ -265,16 +265,8 @@ class Search:
         return allowed
 
     def _roots(self, part: Any) -> Tensor:
-        """Return the roots of c_i times s_i, (L, N) float64, of PART of the problems."""
-        signs = self.signs[part]
-        return solver.curvature(signs, self.costs[part]).sqrt_().mul_(signs)
-
-    def _margins(self, part: Any, roots: Tensor) -> Tensor:
-        """Return the roots of c_i, which are abs(ROOTS), times (1 - s_i w.x_i): (L, N) float64.
-
-        Where it is above 0 a row has an error; P is half of |w|^2 and of the sum of those squared.
-        """
-        return (roots * self.images[part]).neg_().add_(roots.abs())
+        """Return solver.roots() of PART of the problems."""
+        return solver.roots(self.signs[part], self.costs[part])
 
     def step(self, some: Tensor, descents: Tensor, inverse: Inverse) -> None:
         """Move SOME (L,), minus whose gradients are DESCENTS (L, width), by about INVERSE."""
@@ -304,7 +296,7 @@ class Search:
         """
         weights, images, roots = moves.weights[part], moves.images[part], self.roots[part]
         y = solver.least(
-            self._margins(part, roots).to(self.kind),
+            solver.margins(roots, self.images[part]).to(self.kind),
             roots[:, None] * images,
             slopes,
             weights @ weights.transpose(1, 2),
